@@ -1,1 +1,25 @@
-//! .
+//! Client of Kusto's REST protocol, as Azure Data Explorer, its emulator and kustd speak it:
+//! queries (`/v2/rest/query`), management commands (`/v1/rest/mgmt`) and streaming ingestion
+//! (`/v1/rest/ingest`).
+//!
+//! What every call shares:
+//! - one deadline, sent to the service as `servertimeout` and kept on this side too;
+//! - retries with back-off and jitter of what is known to be safe to repeat, never past the
+//!   deadline, and never sooner than the service's `Retry-After`;
+//! - errors that say whether repeating can help and whether the request may have been carried out;
+//! - cancellation by dropping the future: the connection is closed, and nothing is sent any more.
+//!
+//! Text that goes into KQL is built with [`text`], so that no name or value can change a statement.
+
+mod answer;
+mod client;
+mod endpoint;
+mod error;
+mod retry;
+pub mod text;
+
+pub use answer::{Column, Dataset, Table};
+pub use client::{BatchId, Client, ClientBuilder, Format, QueryOptions, StreamOptions};
+pub use endpoint::Endpoint;
+pub use error::{Delivery, Error, Kind, Position};
+pub use retry::RetryPolicy;

@@ -1,0 +1,530 @@
+//! The client: builds requests, keeps the deadline, repeats what may be repeated.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::{RequestBuilder, Response, Url};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use crate::answer::{self, Dataset, Table};
+use crate::endpoint::Endpoint;
+use crate::error::{Delivery, Error};
+use crate::retry::{RetryPolicy, random_unit};
+use crate::text;
+
+/// The protocol version this client was written against.
+const PROTOCOL_VERSION: &str = "2024-12-12";
+/// What this side waits longer than the service, so that the service's own answer to a timeout
+/// arrives.
+const DEADLINE_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a query may take and what it binds.
+#[derive(Clone, Debug)]
+pub struct QueryOptions {
+    /// Deadline of the whole call, retries included; sent as `servertimeout`.
+    pub timeout: Duration,
+    /// Values of `declare query_parameters`, as KQL literals.
+    pub parameters: Vec<(String, String)>,
+    /// Further request options, such as `truncationmaxrecords`.
+    pub options: Vec<(String, Value)>,
+}
+
+impl Default for QueryOptions {
+    fn default() -> Self {
+        QueryOptions {
+            timeout: Duration::from_secs(240),
+            parameters: Vec::new(),
+            options: Vec::new(),
+        }
+    }
+}
+
+/// The format of a streamed body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Comma-separated values, RFC 4180 quoting, no header line.
+    Csv,
+    /// One JSON object a line.
+    MultiJson,
+}
+
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Format::Csv => "Csv",
+            Format::MultiJson => "MultiJSON",
+        }
+    }
+}
+
+/// The name of a batch of rows. kustd remembers it: the same batch sent again changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BatchId(pub [u8; 16]);
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// How a body is streamed.
+#[derive(Clone, Debug)]
+pub struct StreamOptions {
+    /// The format of the body.
+    pub format: Format,
+    /// Name of an ingestion mapping of the table.
+    pub mapping: Option<String>,
+    /// Whether to compress the body on the wire.
+    pub gzip: bool,
+    /// Sent as `x-adxmon-batch-id`.
+    pub batch_id: Option<BatchId>,
+    /// Deadline of the whole call, retries included.
+    pub timeout: Duration,
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        StreamOptions {
+            format: Format::Csv,
+            mapping: None,
+            gzip: true,
+            batch_id: None,
+            timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Settings of a client that few need.
+#[derive(Clone, Debug)]
+pub struct ClientBuilder {
+    endpoint: String,
+    token: Option<Arc<str>>,
+    retry: RetryPolicy,
+    max_answer_bytes: usize,
+    application: String,
+}
+
+impl ClientBuilder {
+    /// A bearer token for every request. Refused for http endpoints when the client is built.
+    pub fn bearer_token(mut self, token: &str) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// How often and how patiently calls are repeated.
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Longest answer that is taken, in bytes after decompression; default 256 MiB.
+    pub fn max_answer_bytes(mut self, bytes: usize) -> Self {
+        self.max_answer_bytes = bytes;
+        self
+    }
+
+    /// The name that the service's logs show, default `adx-mon`.
+    pub fn application(mut self, name: &str) -> Self {
+        self.application = name.to_owned();
+        self
+    }
+
+    /// Checks the settings and makes the client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// A permanent error for an unusable endpoint or for a token that would travel in the clear.
+    pub fn build(self) -> Result<Client, Error> {
+        let endpoint = Endpoint::parse(&self.endpoint)?;
+        if self.token.is_some() && !endpoint.is_https() {
+            return Err(Error::invalid(
+                "INSECURE",
+                format!("credentials are not sent to {endpoint}: it is not https"),
+            ));
+        }
+        // Another default provider may be installed already; then that one serves.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut http = reqwest::Client::builder()
+            // A redirect could carry a body and its token to another host.
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(10))
+            .pool_idle_timeout(Duration::from_secs(60))
+            .tcp_nodelay(true);
+        if endpoint.is_loopback() {
+            http = http.no_proxy();
+        }
+        let http = http
+            .build()
+            .map_err(|e| Error::from_transport("making a client", &e))?;
+        Ok(Client {
+            inner: Arc::new(Inner {
+                http,
+                endpoint,
+                token: self.token,
+                retry: self.retry,
+                max_answer_bytes: self.max_answer_bytes,
+                application: self.application,
+            }),
+        })
+    }
+}
+
+/// A client of one service. Cheap to clone; clones share connections.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    http: reqwest::Client,
+    endpoint: Endpoint,
+    token: Option<Arc<str>>,
+    retry: RetryPolicy,
+    max_answer_bytes: usize,
+    application: String,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.inner.endpoint)
+    }
+}
+
+impl Client {
+    /// A client without credentials and with the default settings.
+    ///
+    /// # Errors
+    /// A permanent error for an unusable endpoint.
+    pub fn new(endpoint: &str) -> Result<Client, Error> {
+        Client::builder(endpoint).build()
+    }
+
+    /// Starts from the default settings.
+    pub fn builder(endpoint: &str) -> ClientBuilder {
+        ClientBuilder {
+            endpoint: endpoint.to_owned(),
+            token: None,
+            retry: RetryPolicy::default(),
+            max_answer_bytes: 256 << 20,
+            application: "adx-mon".to_owned(),
+        }
+    }
+
+    /// The service's address.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.inner.endpoint
+    }
+
+    /// Runs a query and returns all its results.
+    ///
+    /// # Errors
+    /// See [`Error`]; a failure after the first rows is an error too.
+    pub async fn query(
+        &self,
+        database: &str,
+        csl: &str,
+        options: &QueryOptions,
+    ) -> Result<Dataset, Error> {
+        let doing = format!("querying database {database}");
+        let url = self.inner.endpoint.route(&["v2", "rest", "query"]);
+        let body = self
+            .statement(&doing, url, database, csl, options, Repeat::Always)
+            .await?;
+        answer::parse_v2(&doing, &body)
+    }
+
+    /// Runs a management command within 10 minutes and returns its table.
+    ///
+    /// Commands that do the same when repeated (`.show`, `.create-merge`, `.create-or-alter` …)
+    /// are repeated after any transient failure, others only when they were not carried out.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn mgmt(&self, database: &str, csl: &str) -> Result<Table, Error> {
+        let options = QueryOptions {
+            timeout: Duration::from_secs(600),
+            ..QueryOptions::default()
+        };
+        self.mgmt_with(database, csl, &options).await
+    }
+
+    /// [`Client::mgmt`] with a deadline and options of one's own.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn mgmt_with(
+        &self,
+        database: &str,
+        csl: &str,
+        options: &QueryOptions,
+    ) -> Result<Table, Error> {
+        let doing = format!("running {:?} in database {database}", head(csl));
+        let url = self.inner.endpoint.route(&["v1", "rest", "mgmt"]);
+        let repeat = if is_idempotent(csl) {
+            Repeat::Always
+        } else {
+            Repeat::IfNotExecuted
+        };
+        let body = self
+            .statement(&doing, url, database, csl, options, repeat)
+            .await?;
+        answer::parse_v1(&doing, &body)
+    }
+
+    /// Sends rows into a table and returns when they can be queried.
+    ///
+    /// Azure's streaming ingestion is at-least-once: after an error with [`Delivery::Unknown`]
+    /// the rows may be there. kustd remembers `batch_id`, so a repeat with the same one is safe.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn ingest_streaming(
+        &self,
+        database: &str,
+        table: &str,
+        body: Bytes,
+        options: StreamOptions,
+    ) -> Result<(), Error> {
+        let doing = format!("streaming into {database}.{table}");
+        let mut url = self
+            .inner
+            .endpoint
+            .route(&["v1", "rest", "ingest", database, table]);
+        url.query_pairs_mut()
+            .append_pair("streamFormat", options.format.name());
+        if let Some(mapping) = &options.mapping {
+            url.query_pairs_mut().append_pair("mappingName", mapping);
+        }
+        let body = if options.gzip {
+            gzip(&doing, &body)?
+        } else {
+            body
+        };
+        let request = |client: &reqwest::Client, _remaining: Duration| {
+            let mut request = client
+                .post(url.clone())
+                .header(CONTENT_TYPE, "text/plain; charset=utf-8")
+                .body(body.clone());
+            if options.gzip {
+                request = request.header(CONTENT_ENCODING, "gzip");
+            }
+            if let Some(id) = options.batch_id {
+                request = request.header("x-adxmon-batch-id", id.to_string());
+            }
+            request
+        };
+        self.call(
+            &doing,
+            options.timeout,
+            Repeat::IfNotExecuted,
+            "stream",
+            request,
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn statement(
+        &self,
+        doing: &str,
+        url: Url,
+        database: &str,
+        csl: &str,
+        options: &QueryOptions,
+        repeat: Repeat,
+    ) -> Result<Bytes, Error> {
+        let request = |client: &reqwest::Client, remaining: Duration| {
+            let body = statement_body(database, csl, options, remaining);
+            client
+                .post(url.clone())
+                .header(CONTENT_TYPE, "application/json; charset=utf-8")
+                .body(body.to_string())
+        };
+        self.call(doing, options.timeout, repeat, "execute", request)
+            .await
+    }
+
+    /// Sends a request until it succeeds, must not be repeated, or the deadline has come.
+    async fn call(
+        &self,
+        doing: &str,
+        timeout: Duration,
+        repeat: Repeat,
+        source: &str,
+        request: impl Fn(&reqwest::Client, Duration) -> RequestBuilder,
+    ) -> Result<Bytes, Error> {
+        let deadline = Instant::now() + timeout;
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            let attempt = self.attempt(doing, source, request(&self.inner.http, remaining));
+            let error = match tokio::time::timeout(remaining + DEADLINE_GRACE, attempt).await {
+                Ok(Ok(body)) => return Ok(body),
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    return Err(Error::transient(
+                        "DEADLINE",
+                        Delivery::Unknown,
+                        format!("{doing}: no answer within {timeout:?}"),
+                    ));
+                }
+            };
+            let allowed = repeat == Repeat::Always || error.delivery == Delivery::NotExecuted;
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.inner.retry.pause(tried, &error, left, random_unit()) {
+                Some(pause) if allowed => {
+                    tracing::debug!(%error, tried, ?pause, "a call to Kusto is repeated");
+                    tokio::time::sleep(pause).await;
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        doing: &str,
+        source: &str,
+        request: RequestBuilder,
+    ) -> Result<Bytes, Error> {
+        let mut request = request
+            .header("Accept", "application/json")
+            .header("x-ms-version", PROTOCOL_VERSION)
+            .header("x-ms-app", &self.inner.application)
+            .header(
+                "x-ms-client-version",
+                concat!("ADXMon.Rust:", env!("CARGO_PKG_VERSION")),
+            )
+            .header("x-ms-client-request-id", request_id(source));
+        if let Some(token) = &self.inner.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request
+            .send()
+            .await
+            .map_err(|error| Error::from_transport(doing, &error))?;
+        let status = response.status().as_u16();
+        let retry_after = retry_after(response.headers());
+        let body = self.read(doing, response).await;
+        if status == 200 {
+            return body;
+        }
+        Err(Error::from_answer(
+            doing,
+            status,
+            retry_after,
+            &body.unwrap_or_default(),
+        ))
+    }
+
+    async fn read(&self, doing: &str, mut response: Response) -> Result<Bytes, Error> {
+        let limit = self.inner.max_answer_bytes;
+        let mut body = Vec::new();
+        loop {
+            let chunk = response.chunk().await;
+            let Some(chunk) = chunk.map_err(|e| Error::from_transport(doing, &e))? else {
+                return Ok(body.into());
+            };
+            if body.len() + chunk.len() > limit {
+                return Err(Error {
+                    kind: crate::Kind::Permanent,
+                    ..Error::transient(
+                        "ANSWER_TOO_LARGE",
+                        Delivery::Unknown,
+                        format!("{doing}: the answer is larger than {limit} bytes; ask for less"),
+                    )
+                });
+            }
+            body.extend_from_slice(&chunk);
+        }
+    }
+}
+
+/// What a call may be repeated after.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// Any transient failure: doing it twice is the same as doing it once.
+    Always,
+    /// Only failures that are known to have changed nothing.
+    IfNotExecuted,
+}
+
+/// The JSON body of a query or command.
+fn statement_body(database: &str, csl: &str, options: &QueryOptions, remaining: Duration) -> Value {
+    let mut request_options = Map::new();
+    for (name, value) in &options.options {
+        request_options.insert(name.clone(), value.clone());
+    }
+    // Whole milliseconds: the service refuses zero.
+    let remaining = Duration::from_millis((remaining.as_millis() as u64).max(1));
+    request_options.insert("servertimeout".to_owned(), json!(text::timespan(remaining)));
+    let parameters: Map<String, Value> = options
+        .parameters
+        .iter()
+        .map(|(name, value)| (name.clone(), json!(value)))
+        .collect();
+    json!({
+        "db": database,
+        "csl": csl,
+        "properties": { "Options": request_options, "Parameters": parameters },
+    })
+}
+
+/// Commands whose repetition changes nothing.
+fn is_idempotent(csl: &str) -> bool {
+    const VERBS: [&str; 7] = [
+        ".show",
+        ".get",
+        ".create-merge",
+        ".create-or-alter",
+        ".create-or-alter-merge",
+        ".alter-merge",
+        ".alter",
+    ];
+    csl.split_whitespace()
+        .next()
+        .is_some_and(|verb| VERBS.contains(&verb))
+}
+
+/// The beginning of a command, for messages.
+fn head(csl: &str) -> String {
+    let line = csl.trim_start().lines().next().unwrap_or_default();
+    match line.char_indices().nth(60) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line.to_owned(),
+    }
+}
+
+fn request_id(source: &str) -> String {
+    format!("ADXMon.{source};{}", uuid::Uuid::new_v4())
+}
+
+/// `Retry-After` in seconds; dates are answered with nothing, since clocks differ.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    // An hour is as good as for ever, and keeps sums of durations far from overflow.
+    Some(Duration::from_secs(seconds.min(3600)))
+}
+
+fn gzip(doing: &str, body: &[u8]) -> Result<Bytes, Error> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(
+        Vec::with_capacity(body.len() / 4),
+        flate2::Compression::fast(),
+    );
+    encoder
+        .write_all(body)
+        .and_then(|()| encoder.finish())
+        .map(Bytes::from)
+        .map_err(|e| Error::invalid("GZIP", format!("{doing}: compressing the body: {e}")))
+}

@@ -1,0 +1,6 @@
+//! The client against a small service on the loopback interface.
+
+#![allow(clippy::unwrap_used)]
+
+mod calls;
+mod fake;
