@@ -1,0 +1,157 @@
+//! Verification of whole segments, and their concatenated values.
+
+use std::ops::Range;
+
+use super::block::{self, Damage, DamageKind};
+use super::HEADER;
+use crate::csv;
+
+/// What is good and what is damaged in a segment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Ranges of readable blocks, neighbours joined.
+    pub good: Vec<Range<usize>>,
+    /// Ranges that cannot be read, with the reason.
+    pub damaged: Vec<(Range<usize>, DamageKind)>,
+    /// Readable blocks.
+    pub blocks: usize,
+    /// CSV records in readable blocks. Taken from the block where it says so, else counted.
+    pub rows: u64,
+    /// Digest over the readable blocks.
+    pub digest: u64,
+}
+
+impl Verified {
+    /// Whether nothing is damaged.
+    pub fn is_intact(&self) -> bool {
+        self.damaged.is_empty()
+    }
+
+    /// Total length of the readable blocks.
+    pub fn good_bytes(&self) -> usize {
+        self.good.iter().map(ExactSizeIterator::len).sum()
+    }
+
+    fn add_good(&mut self, range: Range<usize>) {
+        match self.good.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.good.push(range),
+        }
+    }
+
+    fn add_damaged(&mut self, range: Range<usize>, kind: DamageKind) {
+        match self.damaged.last_mut() {
+            Some((last, _)) if last.end == range.start => last.end = range.end,
+            _ => self.damaged.push((range, kind)),
+        }
+    }
+}
+
+/// Whether `image` begins as a segment does.
+pub fn is_segment(image: &[u8]) -> bool {
+    block::has_header(image)
+}
+
+/// Checks a file image: header, every checksum, every payload. `headed` says that values begin with a
+/// header line, which is not a row; it matters only for blocks that do not carry their number of rows.
+pub fn verify(image: &[u8], headed: bool) -> Verified {
+    if !is_segment(image) {
+        let mut all = Verified::default();
+        if !image.is_empty() {
+            all.add_damaged(0..image.len(), DamageKind::NotASegment);
+        }
+        return all;
+    }
+    verify_at(image, HEADER.len(), headed)
+}
+
+/// As [`verify`], for blocks without the file header.
+pub fn verify_blocks(area: &[u8], headed: bool) -> Verified {
+    verify_at(area, 0, headed)
+}
+
+fn verify_at(image: &[u8], start: usize, headed: bool) -> Verified {
+    let mut found = Verified::default();
+    let mut value = Vec::new();
+    let mut at = start;
+    while at < image.len() {
+        match block::blocks_at(image, at).next() {
+            None => break,
+            Some(Ok(block)) => {
+                match block.decode(&mut value) {
+                    Ok(meta) => {
+                        found.blocks += 1;
+                        found.rows += match meta {
+                            Some(meta) if meta.rows > 0 => u64::from(meta.rows),
+                            _ => csv::records(&value).saturating_sub(u64::from(headed)),
+                        };
+                        found.digest = super::digest(found.digest, block.bytes);
+                        found.add_good(block.range());
+                    }
+                    Err(damage) => found.add_damaged(block.range(), damage.kind),
+                }
+                at = block.range().end;
+            }
+            Some(Err(damage)) => {
+                let next = next_block(image, &damage);
+                found.add_damaged(at..next, damage.kind);
+                at = next;
+            }
+        }
+    }
+    found
+}
+
+/// Where reading goes on behind damage: at the next position that holds a whole block with a right
+/// checksum. A wrong checksum may mean a wrong length, so the stored end is only the first guess.
+fn next_block(image: &[u8], damage: &Damage) -> usize {
+    let whole = |at: usize| matches!(block::blocks_at(image, at).next(), Some(Ok(_)));
+    match damage.next {
+        Some(next) if next == image.len() || whole(next) => next,
+        _ => search(image, damage.offset + 1, whole),
+    }
+}
+
+/// Bytes that are checksummed while searching for a block, at most: a limit against images made to be slow.
+const SEARCH_BUDGET: usize = 256 << 20;
+
+fn search(image: &[u8], from: usize, whole: impl Fn(usize) -> bool) -> usize {
+    let mut budget = SEARCH_BUDGET;
+    for at in from..image.len().saturating_sub(8) {
+        let length = u32::from_be_bytes([image[at], image[at + 1], image[at + 2], image[at + 3]]) as usize;
+        if length == 0 || length > image.len() - at - 8 {
+            continue;
+        }
+        if budget < length {
+            break;
+        }
+        budget -= length;
+        if whole(at) {
+            return at;
+        }
+    }
+    image.len()
+}
+
+/// The concatenated values of all readable blocks of an image; with `skip_header` each without its first line.
+pub fn values(image: &[u8], skip_header: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut value = Vec::new();
+    if !is_segment(image) {
+        return out;
+    }
+    let found = verify_at(image, HEADER.len(), false);
+    for range in found.good {
+        for block in block::blocks_at(&image[..range.end], range.start).flatten() {
+            if block.decode(&mut value).is_err() {
+                continue;
+            }
+            let start = match (skip_header, memchr::memchr(b'\n', &value)) {
+                (true, Some(newline)) => newline + 1,
+                _ => 0,
+            };
+            out.extend_from_slice(&value[start..]);
+        }
+    }
+    out
+}
