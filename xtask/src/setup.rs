@@ -1,0 +1,80 @@
+//! Installs what the tests need and is missing. Everything comes from the package registries through their clients.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{self, exists, run_with};
+
+/// Debian packages: (program to look for, package).
+const DEBIAN: &[(&str, &str)] = &[("/usr/bin/prometheus", "prometheus"), ("/usr/bin/prometheus-node-exporter", "prometheus-node-exporter")];
+
+/// Python packages of the client tests, pinned.
+const PYTHON: &[&str] = &[
+    "opentelemetry-sdk==1.45.0",
+    "opentelemetry-exporter-otlp-proto-http==1.45.0",
+    "azure-kusto-data==6.0.4",
+    "azure-kusto-ingest==6.0.4",
+];
+
+/// Cargo tools: (arguments that show it is there, crate, version).
+const CARGO: &[(&str, &str, &str)] = &[("nextest", "cargo-nextest", "0.9.143"), ("deny", "cargo-deny", "0.20.2")];
+
+/// Installs whatever is missing.
+pub(crate) fn run() -> Result<()> {
+    debian().and_then(|()| python()).and_then(|()| cargo()).context("installing what the tests need (docs/testing.md lists it)")
+}
+
+fn debian() -> Result<()> {
+    let missing: Vec<&str> = DEBIAN.iter().filter(|(path, _)| !std::path::Path::new(path).exists()).map(|(_, package)| *package).collect();
+    let mut missing = missing;
+    if !exists("python3", &["-m", "venv", "--help"]) {
+        missing.push("python3-venv");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !exists("apt-get", &["--version"]) {
+        bail!("these Debian packages are missing: {}; install them by hand on this system", missing.join(", "));
+    }
+    let (program, prefix): (&str, &[&str]) = if exists("sudo", &["-n", "true"]) { ("sudo", &["apt-get"]) } else { ("apt-get", &[]) };
+    command::run(program, &[prefix, &["update", "-q"]].concat())?;
+    // Services must not start by themselves: tests start their own on loopback.
+    let install = [prefix, &["install", "-y", "-q", "--no-install-recommends"], &missing[..]].concat();
+    run_with(program, &install, &[("DEBIAN_FRONTEND", "noninteractive"), ("RUNLEVEL", "1")])
+}
+
+/// The folder of the virtual environment that the client tests use.
+pub(crate) fn venv() -> PathBuf {
+    if let Some(folder) = std::env::var_os("ADXMON_PYTHON_VENV") {
+        return folder.into();
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| std::env::var_os("HOME").map(PathBuf::from).unwrap_or_else(std::env::temp_dir).join(".cache"));
+    cache.join("adx-mon").join("python")
+}
+
+fn python() -> Result<()> {
+    let venv = venv();
+    let stamp = venv.join("installed.txt");
+    let wanted = PYTHON.join("\n");
+    if std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+        return Ok(());
+    }
+    let folder = venv.to_str().context("the cache folder's name is not UTF-8")?;
+    command::run("python3", &["-m", "venv", folder])?;
+    let pip = format!("{folder}/bin/pip");
+    command::run(&pip, &[&["install", "--quiet", "--disable-pip-version-check"], PYTHON].concat())?;
+    std::fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))
+}
+
+fn cargo() -> Result<()> {
+    for (subcommand, name, version) in CARGO {
+        if !exists("cargo", &[subcommand, "--version"]) {
+            // An unoptimised build is minutes faster and quick enough for what it does here.
+            command::run("cargo", &["install", "--locked", "--debug", "--version", version, name])?;
+        }
+    }
+    Ok(())
+}

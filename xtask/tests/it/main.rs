@@ -1,0 +1,3 @@
+//! Rules of the workspace, checked against what cargo says of it.
+
+mod architecture;
