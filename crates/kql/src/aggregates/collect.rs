@@ -1,0 +1,3 @@
+use super::AggregateFunction;
+
+pub(super) static AGGREGATES: &[AggregateFunction] = &[];
