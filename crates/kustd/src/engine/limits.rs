@@ -1,0 +1,68 @@
+//! What one query may use: memory, time, and the size of its answer.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use tokio_util::sync::CancellationToken;
+
+use super::error::EngineError;
+
+/// Kusto's default limit on the rows of an answer.
+const DEFAULT_ROWS: u64 = 500_000;
+/// Kusto's default limit on the bytes of an answer.
+const DEFAULT_BYTES: u64 = 64 << 20;
+/// Kusto's default time limit.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(240);
+const DEFAULT_MEMORY: usize = 1 << 30;
+
+/// Limits of one query.
+#[derive(Debug, Clone)]
+pub struct QueryLimits {
+    /// Bytes that operators may hold at a time; sorts, joins and aggregations spill to disk beyond.
+    pub memory: usize,
+    /// Most rows of one result table; None: as many as there are (`notruncation`).
+    pub max_rows: Option<u64>,
+    /// Most bytes of one result table in memory; None: no limit.
+    pub max_bytes: Option<u64>,
+    /// When to give up.
+    pub deadline: Option<Instant>,
+    /// Cancels from outside; dropping the future of the run does the same.
+    pub cancel: CancellationToken,
+    /// The value of `now()`: ticks, one for the whole query.
+    pub now: i64,
+    /// Whether queries over a few constant rows may skip the plan and run row by row. On unless a test compares
+    /// the two ways.
+    pub row_shortcut: bool,
+}
+
+impl QueryLimits {
+    /// Kusto's defaults: 500,000 rows, 64 MB, four minutes, and 1 GiB of memory.
+    pub fn new(now: i64) -> Self {
+        QueryLimits {
+            memory: DEFAULT_MEMORY,
+            max_rows: Some(DEFAULT_ROWS),
+            max_bytes: Some(DEFAULT_BYTES),
+            deadline: Some(Instant::now() + DEFAULT_TIMEOUT),
+            cancel: CancellationToken::new(),
+            now,
+            row_shortcut: true,
+        }
+    }
+
+    /// The same without limits on the size of the answer (`set notruncation`).
+    #[must_use]
+    pub fn without_truncation(self) -> Self {
+        QueryLimits { max_rows: None, max_bytes: None, ..self }
+    }
+
+    /// The memory pool and scratch space of one query.
+    pub(super) fn environment(&self) -> Result<Arc<RuntimeEnv>, EngineError> {
+        // Names the largest consumers in the error, so that people see which operator to narrow.
+        let top = const { NonZeroUsize::new(3).expect("three is not zero") };
+        let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(FairSpillPool::new(self.memory), top));
+        Ok(RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?)
+    }
+}

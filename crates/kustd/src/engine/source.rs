@@ -1,0 +1,58 @@
+//! Where the engine finds stored tables.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::catalog::{MemTable, TableProvider};
+use datafusion::arrow::datatypes::{Field, Schema};
+use kql::rows::Rows;
+use kql::{Column, Value};
+
+use super::error::EngineError;
+use super::values::{arrow_type, batch, rows_to_batches};
+
+/// A snapshot of stored tables. One value serves one query, so that each row is seen once.
+///
+/// Fields of a provider carry the Kusto column names. A column that the query's tree names and the provider lacks
+/// reads as nulls. Storage is [`super::values::arrow_type`] or, for strings and dynamics, `Dictionary(Int32, Utf8)`;
+/// anything else is cast at the scan, which keeps filters on that column from being pushed down.
+pub trait TableSource: Send + Sync + 'static {
+    /// The table of that name, if there is one.
+    fn scan(&self, database: &str, table: &str) -> Option<Arc<dyn TableProvider>>;
+}
+
+/// Tables in memory: rows of management commands that a query continues (`.show tables | where …`), and tests.
+#[derive(Debug, Default)]
+pub struct MemorySource {
+    tables: HashMap<(String, String), Arc<MemTable>>,
+}
+
+impl MemorySource {
+    /// No tables.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same with one more table.
+    pub fn with_table(mut self, database: &str, table: &str, columns: Vec<Column>, rows: Vec<Vec<Value>>) -> Result<Self, EngineError> {
+        let fields = columns.iter().map(|column| Field::new(&column.name, arrow_type(column.ty), true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let batches = rows_to_batches(&Rows::new(columns, rows))?
+            .into_iter()
+            .map(|positional| {
+                let rows = positional.num_rows();
+                batch(schema.clone(), positional.columns().to_vec(), rows)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let provider = Arc::new(MemTable::try_new(schema, vec![batches])?);
+        self.tables.insert((database.to_owned(), table.to_owned()), provider);
+        Ok(self)
+    }
+}
+
+impl TableSource for MemorySource {
+    fn scan(&self, database: &str, table: &str) -> Option<Arc<dyn TableProvider>> {
+        let found = self.tables.get(&(database.to_owned(), table.to_owned()))?;
+        Some(Arc::<MemTable>::clone(found))
+    }
+}
