@@ -1,1 +1,62 @@
-//! .
+//! What the binder asks of the database: tables, stored functions, and rows where columns depend on data.
+
+use crate::types::Column;
+
+/// A stored table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableSchema {
+    /// Database that holds it.
+    pub database: String,
+    /// Its name.
+    pub name: String,
+    /// Its columns in order.
+    pub columns: Vec<Column>,
+}
+
+/// A stored function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredFunction {
+    /// Its name.
+    pub name: String,
+    /// The parameter list with parentheses: `(T:(Timestamp:datetime), interval:timespan=1m)`.
+    pub parameters: String,
+    /// The body with braces: `{ … }`.
+    pub body: String,
+}
+
+/// The database as the binder sees it. `None` as database means the one of [`crate::BindOptions`].
+pub trait Catalog {
+    /// The table of that name.
+    fn table(&self, database: Option<&str>, name: &str) -> Option<TableSchema>;
+
+    /// The stored function of that name.
+    fn function(&self, database: Option<&str>, name: &str) -> Option<StoredFunction>;
+
+    /// All tables whose name matches the wildcard (`*` stands for any text), in order of name.
+    fn tables(&self, database: Option<&str>, wildcard: &str) -> Vec<TableSchema>;
+
+    /// Names of the databases.
+    fn databases(&self) -> Vec<String>;
+}
+
+/// A catalog without tables and functions: for queries that bring their own data.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EmptyCatalog;
+
+impl Catalog for EmptyCatalog {
+    fn table(&self, _database: Option<&str>, _name: &str) -> Option<TableSchema> {
+        None
+    }
+
+    fn function(&self, _database: Option<&str>, _name: &str) -> Option<StoredFunction> {
+        None
+    }
+
+    fn tables(&self, _database: Option<&str>, _wildcard: &str) -> Vec<TableSchema> {
+        Vec::new()
+    }
+
+    fn databases(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

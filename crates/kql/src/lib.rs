@@ -16,5 +16,8 @@ pub mod tree;
 pub mod types;
 pub mod value;
 
+pub use catalog::{Catalog, EmptyCatalog, StoredFunction, TableSchema};
+pub use diagnostic::{Diagnostic, DiagnosticKind};
+pub use parser::{Parsed, parse};
 pub use types::{Column, Type};
 pub use value::{Dynamic, Value};
