@@ -1,1 +1,23 @@
-//! .
+//! The HTTP shell that collector, ingestor and kustd share: listeners with limits, request bodies
+//! with limits, the remote-write and OTLP receivers in front of the store, health and metrics
+//! endpoints, and logging.
+//!
+//! The way of a request: [`serve`] accepts the connection, [`receive`] reads the body with
+//! [`read_body`], decodes it on the request's own task and hands the rows to a [`Sink`], which
+//! answers only once they are durable.
+
+mod body;
+mod exposition;
+mod listen;
+mod logging;
+mod operations;
+pub mod receive;
+mod sink;
+pub mod tls;
+
+pub use body::{BodyError, BodyLimits, inflate_limited, read_body};
+pub use listen::{Connections, Limits, serve, serve_counted};
+pub use logging::init_logging;
+pub use operations::{metrics_endpoint, operations_router, run_store_ticks};
+pub use sink::{Refused, Sink, WalSink};
+pub use tls::install_crypto;

@@ -1,0 +1,67 @@
+//! What an operator's tools ask of a process: metrics, readiness, health; and the clock of the
+//! store.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any, get};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use prometheus_client::registry::Registry;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::exposition::{CLASSIC, OPEN_METRICS, classic, wants_open_metrics};
+
+/// `/metrics`, `/readyz` (200 `ok`, or 503 `not ready` with the reason) and `/healthz`.
+pub fn operations_router(ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>, registry: Arc<Registry>) -> Router {
+    let readyz = move || async move {
+        match ready() {
+            Ok(()) => (StatusCode::OK, "ok".to_owned()),
+            Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}")),
+        }
+    };
+    Router::new()
+        .route("/metrics", metrics_endpoint(registry))
+        .route("/readyz", any(readyz))
+        .route("/healthz", get(|| async { "ok" }))
+}
+
+/// The metrics of `registry`: classic Prometheus text, or OpenMetrics for clients that ask for it.
+pub fn metrics_endpoint(registry: Arc<Registry>) -> MethodRouter {
+    get(move |headers: HeaderMap| async move { exposition(&registry, &headers) })
+}
+
+fn exposition(registry: &Registry, headers: &HeaderMap) -> Response {
+    let mut text = String::new();
+    if let Err(error) = prometheus_client::encoding::text::encode(&mut text, registry) {
+        return (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode metrics: {error}\n")).into_response();
+    }
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let (content_type, text) = if wants_open_metrics(accept) { (OPEN_METRICS, text) } else { (CLASSIC, classic(&text)) };
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))], text).into_response()
+}
+
+/// How often a store looks at its ages.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Calls [`wal::Store::tick`] until `shutdown`.
+pub fn run_store_ticks(store: wal::Store, shutdown: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
+            let store = store.clone();
+            // A tick may write and sync files; it must not hold up the tasks of this thread.
+            let ticked = tokio::task::spawn_blocking(move || store.tick(now_ms())).await;
+            if let Err(error) = ticked {
+                tracing::error!(%error, "the store's tick failed");
+            }
+        }
+    })
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

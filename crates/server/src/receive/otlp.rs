@@ -1,0 +1,206 @@
+//! OTLP over HTTP for logs, metrics and traces, in protobuf and JSON.
+//!
+//! Source of the rules: the OTLP specification, "OTLP/HTTP". Answers are in the request's encoding;
+//! errors carry `google.rpc.Status`; 429 and 503 mean "retry", with `Retry-After`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{MethodRouter, post};
+use http::{HeaderMap, StatusCode, header};
+use telemetry::{DecodeError, Encoding, LogIntake, MetricIntake, Outcome, RowSet, TraceIntake};
+
+use super::status::{self, Code};
+use super::{Received, on_this_task, retry_after};
+use crate::body::{BodyError, read_body};
+use crate::{BodyLimits, Refused, Sink};
+
+/// What differs between the three signals.
+trait Signal: Send + Sync + 'static {
+    /// JSON name of the count of rejected items.
+    const REJECTED: &'static str;
+    /// Start of the message about an unreadable body.
+    const UNREADABLE: &'static str;
+    /// Message of a partial success, when the decoder gave no reason.
+    const REJECTED_MESSAGE: &'static str;
+
+    fn decode(&self, body: &[u8], encoding: Encoding, rows: &mut RowSet) -> Result<Outcome, DecodeError>;
+
+    /// Why a request that was read is refused as a whole.
+    fn refuse(_outcome: &Outcome) -> Option<String> {
+        None
+    }
+}
+
+impl Signal for MetricIntake {
+    const REJECTED: &'static str = "rejectedDataPoints";
+    const UNREADABLE: &'static str = "Unable to unmarshal ExportMetricsServiceRequest.";
+    const REJECTED_MESSAGE: &'static str = "data points without a usable value";
+
+    fn decode(&self, body: &[u8], encoding: Encoding, rows: &mut RowSet) -> Result<Outcome, DecodeError> {
+        self.otlp(body, encoding, rows)
+    }
+}
+
+impl Signal for LogIntake {
+    const REJECTED: &'static str = "rejectedLogRecords";
+    const UNREADABLE: &'static str = "Failed to unmarshal request body:";
+    const REJECTED_MESSAGE: &'static str = "Logs lacking kusto.database and kusto.table attributes or body fields";
+
+    fn decode(&self, body: &[u8], encoding: Encoding, rows: &mut RowSet) -> Result<Outcome, DecodeError> {
+        self.otlp(body, encoding, rows)
+    }
+
+    fn refuse(outcome: &Outcome) -> Option<String> {
+        match outcome {
+            Outcome { accepted: 0, rejected: 0, filtered: 0, .. } => Some("No logs to process.".to_owned()),
+            Outcome { accepted: 0, filtered: 0, first_error, .. } => Some(all_dropped("logs", "Logs", first_error.as_deref())),
+            _ => None,
+        }
+    }
+}
+
+impl Signal for TraceIntake {
+    const REJECTED: &'static str = "rejectedSpans";
+    const UNREADABLE: &'static str = "Failed to unmarshal request body:";
+    const REJECTED_MESSAGE: &'static str = "Spans lacking a kusto.database attribute";
+
+    fn decode(&self, body: &[u8], encoding: Encoding, rows: &mut RowSet) -> Result<Outcome, DecodeError> {
+        self.otlp(body, encoding, rows)
+    }
+
+    fn refuse(outcome: &Outcome) -> Option<String> {
+        match outcome {
+            Outcome { accepted: 0, filtered: 0, rejected: 1.., first_error, .. } => {
+                Some(all_dropped("spans", "Traces", first_error.as_deref()))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn all_dropped(items: &str, database: &str, first_error: Option<&str>) -> String {
+    let section = if items == "logs" { "otel-log" } else { "otel-trace" };
+    let mut text = format!(
+        "All {items} dropped. Required kusto.database and kusto.table attributes or body fields are missing. \
+         Set the attributes (kusto.database={database:?}, say), or a default destination in [{section}] of the configuration."
+    );
+    if let Some(error) = first_error {
+        text.push_str(" First: ");
+        text.push_str(error);
+    }
+    text
+}
+
+struct Receiver<S> {
+    signal: Arc<S>,
+    sink: Arc<dyn Sink>,
+    limits: BodyLimits,
+}
+
+/// The receiver of `ExportMetricsServiceRequest`.
+pub fn otlp_metrics(intake: Arc<MetricIntake>, sink: Arc<dyn Sink>, limits: BodyLimits) -> MethodRouter {
+    receiver(intake, sink, limits)
+}
+
+/// The receiver of `ExportLogsServiceRequest`.
+pub fn otlp_logs(intake: Arc<LogIntake>, sink: Arc<dyn Sink>, limits: BodyLimits) -> MethodRouter {
+    receiver(intake, sink, limits)
+}
+
+/// The receiver of `ExportTraceServiceRequest`.
+pub fn otlp_traces(intake: Arc<TraceIntake>, sink: Arc<dyn Sink>, limits: BodyLimits) -> MethodRouter {
+    receiver(intake, sink, limits)
+}
+
+fn receiver<S: Signal>(signal: Arc<S>, sink: Arc<dyn Sink>, limits: BodyLimits) -> MethodRouter {
+    post(receive::<S>).with_state(Arc::new(Receiver { signal, sink, limits }))
+}
+
+async fn receive<S: Signal>(State(receiver): State<Arc<Receiver<S>>>, headers: HeaderMap, body: Body) -> Response {
+    let encoding = match encoding(&headers) {
+        Ok(encoding) => encoding,
+        // The sender's encoding is unknown: protobuf is what every OTLP client reads.
+        Err(text) => {
+            return status::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, Encoding::Protobuf, Code::InvalidArgument, &text);
+        }
+    };
+    match receiver.store(&headers, body, encoding).await {
+        Ok(outcome) => answer::<S>(encoding, &outcome),
+        Err(failure) => failure.answer(encoding),
+    }
+}
+
+impl<S: Signal> Receiver<S> {
+    async fn store(&self, headers: &HeaderMap, body: Body, encoding: Encoding) -> Result<Outcome, Failure> {
+        self.sink.ready().map_err(|reason| Failure::Sink(Refused::overloaded(reason)))?;
+        let body = read_body(headers, body, &self.limits).await.map_err(Failure::Body)?;
+        let mut rows = RowSet::new();
+        let decoded = on_this_task(body.len(), || self.signal.decode(&body, encoding, &mut rows));
+        let outcome = decoded.map_err(|error| Failure::Unreadable(format!("{} {error}", S::UNREADABLE)))?;
+        drop(body);
+        if let Some(text) = S::refuse(&outcome) {
+            return Err(Failure::Unusable(text, Received::from(&outcome)));
+        }
+        self.sink.commit(rows, outcome.filtered).await.map_err(Failure::Sink)?;
+        Ok(outcome)
+    }
+}
+
+/// The encoding that `Content-Type` names; parameters are allowed and ignored.
+fn encoding(headers: &HeaderMap) -> Result<Encoding, String> {
+    let text = headers.get(header::CONTENT_TYPE).map_or("", |v| v.to_str().unwrap_or("\u{fffd}"));
+    let media = text.split(';').next().unwrap_or_default().trim();
+    if media.eq_ignore_ascii_case("application/x-protobuf") || media.eq_ignore_ascii_case("application/protobuf") {
+        Ok(Encoding::Protobuf)
+    } else if media.eq_ignore_ascii_case("application/json") {
+        Ok(Encoding::Json)
+    } else {
+        Err(format!("Unsupported Content-Type: {text}; use application/x-protobuf or application/json"))
+    }
+}
+
+fn answer<S: Signal>(encoding: Encoding, outcome: &Outcome) -> Response {
+    let message = match &outcome.first_error {
+        Some(error) => format!("{}; first: {error}", S::REJECTED_MESSAGE),
+        None => S::REJECTED_MESSAGE.to_owned(),
+    };
+    let mut response = status::success(encoding, S::REJECTED, outcome.rejected, &message);
+    response.extensions_mut().insert(Received::from(outcome));
+    response
+}
+
+enum Failure {
+    Body(BodyError),
+    Unreadable(String),
+    Unusable(String, Received),
+    Sink(Refused),
+}
+
+impl Failure {
+    fn answer(self, encoding: Encoding) -> Response {
+        let bad = |text: &str| status::error(StatusCode::BAD_REQUEST, encoding, Code::InvalidArgument, text);
+        match self {
+            Failure::Body(error) => status::error(error.status(), encoding, Code::InvalidArgument, &error.to_string()),
+            Failure::Unreadable(text) | Failure::Sink(Refused::Invalid(text)) => bad(&text),
+            Failure::Unusable(text, received) => {
+                let mut response = bad(&text);
+                response.extensions_mut().insert(received);
+                response
+            }
+            Failure::Sink(Refused::Overloaded { retry_after: delay, reason }) => {
+                let text = format!("Overloaded. Retry later: {reason}");
+                let mut response = status::error(StatusCode::TOO_MANY_REQUESTS, encoding, Code::ResourceExhausted, &text);
+                retry_after(&mut response, delay);
+                response
+            }
+            Failure::Sink(Refused::Failed(text)) => {
+                let mut response = status::error(StatusCode::SERVICE_UNAVAILABLE, encoding, Code::Unavailable, &text);
+                retry_after(&mut response, std::time::Duration::from_secs(5));
+                response
+            }
+        }
+    }
+}

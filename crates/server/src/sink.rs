@@ -1,0 +1,140 @@
+//! Where decoded rows go. Receivers and scrapers know a [`Sink`]; [`WalSink`] is the one that makes
+//! rows durable in a [`wal::Store`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use telemetry::{RowSet, TableRows};
+use tokio::sync::oneshot;
+
+/// Takes the rows of one request, all or nothing.
+pub trait Sink: Send + Sync {
+    /// Commits `rows`; resolves once they are durable. `filtered` counts what rules removed before.
+    fn commit(&self, rows: RowSet, filtered: u64) -> BoxFuture<'_, Result<(), Refused>>;
+
+    /// Whether a commit has a chance now; asked before a body is read, so it must be cheap.
+    ///
+    /// # Errors
+    /// The reason for which requests are refused.
+    fn ready(&self) -> Result<(), String>;
+}
+
+/// Why rows were not stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Not now: over quota, disk full. Nothing was stored; the client keeps its data and retries.
+    #[error("{reason}")]
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+        /// What is used up.
+        reason: String,
+    },
+    /// Never: the rows themselves are at fault.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store failed; whether the rows are stored is not known.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Refused {
+    /// A refusal for now, with the usual delay before the next try.
+    #[must_use]
+    pub fn overloaded(reason: impl Into<String>) -> Self {
+        Refused::Overloaded { retry_after: RETRY_AFTER, reason: reason.into() }
+    }
+}
+
+/// How long a refused client waits: about as long as a batch takes to be sent and make room.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// How long an answer about the store's usage stays good enough.
+const READY_FRESHNESS: Duration = Duration::from_millis(250);
+
+/// A [`Sink`] over a [`wal::Store`].
+pub struct WalSink {
+    store: wal::Store,
+    database: Option<Arc<str>>,
+    ready: Mutex<Option<(Instant, Result<(), String>)>>,
+}
+
+impl WalSink {
+    /// A sink that commits to `store`.
+    #[must_use]
+    pub fn new(store: wal::Store) -> Self {
+        WalSink { store, database: None, ready: Mutex::new(None) }
+    }
+
+    /// The same for one source: rows that its rules remove are counted in the ledger of `database`.
+    #[must_use]
+    pub fn charging(mut self, database: &str) -> Self {
+        self.database = Some(telemetry::names::normalize_id(database).into());
+        self
+    }
+
+    fn filtered(&self, rows: u64) -> Vec<wal::Filtered> {
+        match &self.database {
+            Some(database) if rows > 0 => vec![wal::Filtered { database: Arc::clone(database), reason: "rules", rows }],
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Sink for WalSink {
+    fn commit(&self, rows: RowSet, filtered: u64) -> BoxFuture<'_, Result<(), Refused>> {
+        let request = wal::Request {
+            sections: rows.into_tables().into_iter().map(section).collect(),
+            filtered: self.filtered(filtered),
+            receipts: Vec::new(),
+            marks: Vec::new(),
+        };
+        if request.sections.is_empty() && request.filtered.is_empty() {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        let (done, committed) = oneshot::channel();
+        // A receiver that is gone belongs to a client that is gone: the rows are stored all the same.
+        self.store.commit(request, Box::new(move |outcome| drop(done.send(outcome))));
+        Box::pin(async move {
+            match committed.await {
+                Ok(Ok(_lsn)) => Ok(()),
+                Ok(Err(refusal)) => Err(refused(&refusal)),
+                Err(_) => Err(Refused::Failed("the store was closed".to_owned())),
+            }
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let mut cached = self.ready.lock();
+        if let Some((asked, answer)) = &*cached
+            && asked.elapsed() < READY_FRESHNESS
+        {
+            return answer.clone();
+        }
+        let answer = self.store.usage().refusing.map_or(Ok(()), |refusal| Err(refusal.to_string()));
+        *cached = Some((Instant::now(), answer.clone()));
+        answer
+    }
+}
+
+fn section(table: TableRows) -> wal::Section {
+    wal::Section {
+        table: wal::TableKey { database: table.database, table: table.table, schema: Arc::clone(&table.schema.hash) },
+        header: Arc::clone(&table.schema.header),
+        sample_type: table.sample_type as u8,
+        rows: table.rows,
+        body: wal::SectionBody::Rows(table.bytes),
+    }
+}
+
+fn refused(refusal: &wal::Refusal) -> Refused {
+    if refusal.retryable() {
+        return Refused::overloaded(refusal.to_string());
+    }
+    match refusal {
+        wal::Refusal::Invalid(_) => Refused::Invalid(refusal.to_string()),
+        _ => Refused::Failed(refusal.to_string()),
+    }
+}
