@@ -1,0 +1,309 @@
+//! The machine against receivers, a network that loses, delays and reorders, and restarts of the
+//! sender at any moment: every segment is stored exactly once, or dead, or counted.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A request on its way, and whether its sender still waits for the answer.
+struct Flying {
+    job: Job,
+    waiting: bool,
+}
+
+/// What stands behind an endpoint.
+#[derive(Clone, Debug)]
+enum Behind {
+    /// Our receivers by identity: a connection reaches any of them.
+    Ours(Vec<[u8; 16]>),
+    Reference,
+}
+
+struct World {
+    config: Config,
+    behind: Vec<Behind>,
+    /// How often each segment was stored, by receiver (0 is the reference's).
+    stored: HashMap<Key, BTreeMap<[u8; 16], u32>>,
+    /// Never acceptable.
+    bad: HashSet<Key>,
+    // The sender's disk:
+    record: Option<Vec<u8>>,
+    unsettled: BTreeSet<Key>,
+    dead: HashSet<Key>,
+    counted: HashSet<Key>,
+    next_number: u64,
+    // Its memory:
+    machine: Machine,
+    network: Vec<Flying>,
+    now: u64,
+}
+
+const REFERENCE: [u8; 16] = [0; 16];
+
+impl World {
+    fn new(behind: Vec<Behind>) -> World {
+        let config = Config {
+            endpoints: (0..behind.len()).map(|i| format!("http://e{i}")).collect(),
+            max_batch_bytes: 300,
+            max_batch_segments: 4,
+            concurrency: 3,
+            pin_ms: 600_000,
+        };
+        World {
+            machine: Machine::new(config.clone(), None, 0),
+            config,
+            behind,
+            stored: HashMap::new(),
+            bad: HashSet::new(),
+            record: None,
+            unsettled: BTreeSet::new(),
+            dead: HashSet::new(),
+            counted: HashSet::new(),
+            next_number: 1,
+            network: Vec::new(),
+            now: 1_000_000,
+        }
+    }
+
+    fn act(&mut self, what: u8, choice: u16) {
+        match what % 16 {
+            0..=2 => self.seal(choice),
+            3..=7 => self.step(choice),
+            8..=10 => self.deliver(choice, Fate::Answered),
+            11 => self.deliver(choice, Fate::AnswerLost),
+            12 => self.deliver(choice, Fate::GivenUpAndLate),
+            13 => self.deliver(choice, Fate::Refused),
+            14 => self.now += u64::from(choice) * 20,
+            _ => self.restart(),
+        }
+    }
+
+    fn seal(&mut self, choice: u16) {
+        let key = Key { database: ["A", "B"][usize::from(choice % 2)].into(), number: self.next_number };
+        self.next_number += 1;
+        if choice % 13 == 0 {
+            self.bad.insert(key.clone());
+        }
+        self.unsettled.insert(key);
+        self.offer();
+    }
+
+    fn offer(&mut self) {
+        self.machine.offer(self.unsettled.iter().map(|k| (k.clone(), 100)));
+    }
+
+    fn restart(&mut self) {
+        self.machine = Machine::new(self.config.clone(), self.record.as_deref(), self.now);
+        for flying in &mut self.network {
+            flying.waiting = false;
+        }
+        self.offer();
+    }
+
+    fn step(&mut self, choice: u16) {
+        match self.machine.next(self.now) {
+            Step::Wait(_) => {}
+            Step::Probe { endpoint } => {
+                let contract = match &self.behind[endpoint] {
+                    _ if choice % 7 == 0 => None,
+                    Behind::Ours(ids) => Some(Contract::Ours { receiver: ids[usize::from(choice) % ids.len()] }),
+                    Behind::Reference => Some(Contract::Reference),
+                };
+                self.machine.probed(endpoint, contract, self.now);
+            }
+            Step::Record(bytes) => {
+                if choice % 5 != 0 {
+                    self.record = Some(bytes);
+                }
+                if choice % 11 == 1 {
+                    self.restart();
+                } else {
+                    self.machine.recorded(choice % 5 != 0);
+                }
+            }
+            Step::Send(job) => self.network.push(Flying { job, waiting: true }),
+        }
+    }
+
+    fn deliver(&mut self, choice: u16, fate: Fate) {
+        if self.network.is_empty() {
+            return;
+        }
+        let index = usize::from(choice) % self.network.len();
+        if fate == Fate::GivenUpAndLate {
+            // The sender's timeout: the request stays on its way.
+            let flying = &mut self.network[index];
+            if std::mem::replace(&mut flying.waiting, false) {
+                let ticket = flying.job.ticket;
+                self.answer(ticket, Answer::Unknown);
+            }
+            return;
+        }
+        let Flying { job, waiting } = self.network.remove(index);
+        let answer = match fate {
+            Fate::Refused if choice % 3 == 0 => Answer::DatabaseBusy { retry_after_ms: Some(500) },
+            Fate::Refused => Answer::Unavailable { retry_after_ms: None },
+            _ => self.receive(&job, choice),
+        };
+        if waiting {
+            let lost = fate == Fate::AnswerLost;
+            self.answer(job.ticket, if lost { Answer::Unknown } else { answer });
+        }
+    }
+
+    fn receive(&mut self, job: &Job, choice: u16) -> Answer {
+        let receiver = match &self.behind[job.endpoint] {
+            Behind::Reference => REFERENCE,
+            Behind::Ours(ids) => ids[usize::from(choice) % ids.len()],
+        };
+        if job.receiver.is_some_and(|expected| expected != receiver) {
+            return Answer::Misdirected { actual: receiver };
+        }
+        if job.segments.iter().any(|k| self.bad.contains(k)) {
+            return Answer::Unacceptable { reason: "bad".to_owned() };
+        }
+        for key in &job.segments {
+            let count = self.stored.entry(key.clone()).or_default().entry(receiver).or_default();
+            // Ours recognises what it has; the reference's stores again.
+            *count = if receiver == REFERENCE { *count + 1 } else { 1 };
+        }
+        Answer::Stored { refused: Vec::new() }
+    }
+
+    fn answer(&mut self, ticket: u64, answer: Answer) {
+        let settles = self.machine.answered(ticket, answer, self.now);
+        for settle in &settles {
+            assert!(self.unsettled.remove(&settle.key), "settled twice: {settle:?}");
+            if settle.dead.is_some() {
+                self.dead.insert(settle.key.clone());
+            }
+            if settle.maybe_duplicate {
+                self.counted.insert(settle.key.clone());
+            }
+        }
+        self.machine.settled(settles.iter().map(|s| &s.key));
+    }
+
+    /// Everything works from here on: all must drain.
+    fn heal(&mut self) {
+        for round in 0..20_000u16 {
+            if self.unsettled.is_empty() && self.network.is_empty() {
+                assert_eq!(self.machine.pending(), 0);
+                return;
+            }
+            // 8 is neither a lost probe, nor a failed record, nor a crash.
+            self.step(if round % 2 == 0 { 8 } else { 3 });
+            self.deliver(round, Fate::Answered);
+            if self.network.is_empty() {
+                self.now += 500;
+            }
+        }
+        panic!("{} segments do not drain: {:?}", self.unsettled.len(), self.machine);
+    }
+
+    fn check(&self) {
+        for number in 1..self.next_number {
+            let places: u32 = ["A", "B"]
+                .into_iter()
+                .map(|db| {
+                    let key = Key { database: db.into(), number };
+                    let stored: u32 = self.stored.get(&key).map_or(0, |p| p.values().sum());
+                    let dead = u32::from(self.dead.contains(&key));
+                    assert!(!self.bad.contains(&key) || stored == 0);
+                    assert!(stored <= 1 || self.counted.contains(&key), "uncounted duplicate: {key:?}");
+                    stored + dead
+                })
+                .sum();
+            assert!(places >= 1, "segment {number} is lost");
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    AnswerLost,
+    GivenUpAndLate,
+    Refused,
+}
+
+fn run(behind: Vec<Behind>, actions: &[(u8, u16)]) -> World {
+    let mut world = World::new(behind);
+    for (what, choice) in actions {
+        world.act(*what, *choice);
+    }
+    world.heal();
+    world.check();
+    world
+}
+
+fn behind() -> impl Strategy<Value = Vec<Behind>> {
+    let one = prop_oneof![
+        3 => Just(Behind::Ours(vec![[1; 16]])),
+        1 => Just(Behind::Ours(vec![[1; 16], [2; 16]])),
+        1 => Just(Behind::Ours(vec![[3; 16]])),
+        1 => Just(Behind::Reference),
+    ];
+    prop::collection::vec(one, 1..3)
+}
+
+proptest! {
+    #[test]
+    fn every_segment_is_stored_once_or_counted(
+        behind in behind(),
+        actions in prop::collection::vec(any::<(u8, u16)>(), 0..400),
+    ) {
+        run(behind, &actions);
+    }
+}
+
+#[test]
+fn one_receiver_never_makes_a_duplicate_within_its_time() {
+    // Lost answers and restarts, but never ten minutes of silence.
+    let actions: Vec<(u8, u16)> =
+        (0..4000u16).map(|i| ([0, 3, 4, 8, 11, 3, 12, 5, 15][usize::from(i) % 9], i.wrapping_mul(7919))).collect();
+    let world = run(vec![Behind::Ours(vec![[1; 16]])], &actions);
+    assert!(world.counted.is_empty(), "{:?}", world.counted);
+    assert!(world.next_number > 400);
+}
+
+#[test]
+fn a_database_over_its_quota_does_not_hold_the_other() {
+    let mut world = World::new(vec![Behind::Ours(vec![[1; 16]])]);
+    for choice in [1, 2, 3, 4] {
+        world.seal(choice);
+    }
+    let job = loop {
+        match world.machine.next(world.now) {
+            Step::Send(job) => break job,
+            Step::Record(_) => world.machine.recorded(true),
+            Step::Probe { endpoint } => {
+                let contract = Some(Contract::Ours { receiver: [1; 16] });
+                world.machine.probed(endpoint, contract, world.now);
+            }
+            Step::Wait(_) => panic!("there is work"),
+        }
+    };
+    world.machine.answered(job.ticket, Answer::DatabaseBusy { retry_after_ms: Some(5000) }, world.now);
+    let Step::Send(other) = world.machine.next(world.now) else { panic!("the other database waits") };
+    assert_ne!(other.segments[0].database, job.segments[0].database);
+    assert_eq!(world.machine.next(world.now), Step::Wait(Some(world.now + 5000)));
+    assert!(matches!(world.machine.next(world.now + 5000), Step::Send(j) if j.segments == job.segments));
+}
+
+#[test]
+fn the_bad_one_of_a_group_is_found_and_only_it_dies() {
+    let mut world = World::new(vec![Behind::Ours(vec![[1; 16]])]);
+    // 13 is bad; all odd choices go to database B.
+    for choice in [1, 13, 3] {
+        world.seal(choice);
+    }
+    world.heal();
+    world.check();
+    assert_eq!(world.dead.len(), 1);
+    assert_eq!(world.dead, world.bad);
+}

@@ -1,0 +1,119 @@
+//! From a segment image to a section of a request: checks every block, keeps the good ones, puts
+//! bad bytes aside; and committing, with the answer that follows from it.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use wal::segment::{self, FileName, Verified};
+use wal::{Refusal, Request, Section, SectionBody, TableKey};
+
+use super::Shared;
+
+/// The good part of an image.
+pub(super) struct Admitted {
+    /// Nothing when no block is left, which is no error: a segment may be empty.
+    pub(super) section: Option<Section>,
+    /// Unreadable ranges, with their bytes.
+    pub(super) damaged: Vec<(u64, Vec<u8>)>,
+}
+
+impl Admitted {
+    pub(super) fn damaged_bytes(&self) -> u64 {
+        self.damaged.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+}
+
+/// The table that a file name stands for.
+pub(super) fn table_of(name: &FileName) -> TableKey {
+    TableKey::new(name.database.as_str(), name.table.as_str(), name.schema.as_deref().unwrap_or_default())
+}
+
+/// Checks an image, or blocks that follow one already stored (`from` its length).
+pub(super) fn admit(name: &FileName, image: &[u8], from: usize) -> Admitted {
+    let headed = name.schema.is_some();
+    let area = &image[from..];
+    let (verified, offset) = match from {
+        0 => (segment::verify(image, headed), 0),
+        _ => (segment::verify_blocks(area, headed), from as u64),
+    };
+    let damaged = verified.damaged.iter().map(|(range, _)| (offset + range.start as u64, area[range.clone()].to_vec())).collect();
+    Admitted { section: section(name, area, &verified), damaged }
+}
+
+fn section(name: &FileName, area: &[u8], verified: &Verified) -> Option<Section> {
+    let first = verified.good.first()?;
+    let mut blocks = Vec::with_capacity(verified.good_bytes());
+    for range in &verified.good {
+        blocks.extend_from_slice(&area[range.clone()]);
+    }
+    let (header, sample_type) = first_block(&area[first.clone()], name.schema.is_some());
+    Some(Section {
+        table: table_of(name),
+        header,
+        sample_type,
+        rows: u32::try_from(verified.rows).unwrap_or(u32::MAX),
+        body: SectionBody::Blocks(blocks),
+    })
+}
+
+/// Header line and sample type of the first block of an area.
+pub(super) fn first_block(area: &[u8], headed: bool) -> (Arc<[u8]>, u8) {
+    let mut value = Vec::new();
+    let Some(Ok(block)) = segment::blocks_at(area, 0).next() else { return (Arc::from([]), 0) };
+    let Ok(meta) = block.decode(&mut value) else { return (Arc::from([]), 0) };
+    let line = match value.iter().position(|&b| b == b'\n') {
+        Some(end) if headed => &value[..=end],
+        _ => &[],
+    };
+    (Arc::from(line), meta.map_or(0, |m| m.sample_type))
+}
+
+/// Writes damaged ranges into the quarantine folder; returns the files' names.
+pub(super) async fn quarantine(shared: &Shared, file_name: &str, damaged: Vec<(u64, Vec<u8>)>) -> Vec<String> {
+    if damaged.is_empty() {
+        return Vec::new();
+    }
+    let bytes = damaged.iter().map(|(_, b)| b.len() as u64).sum();
+    shared.metrics.quarantined(bytes);
+    let folder = shared.options.quarantine.clone();
+    let name = file_name.to_owned();
+    let written = tokio::task::spawn_blocking(move || write_quarantine(&folder, &name, &damaged)).await;
+    match written.map_err(io::Error::other).and_then(|r| r) {
+        Ok(files) => {
+            tracing::warn!(file = file_name, bytes, ?files, "unreadable bytes of a transfer are in quarantine");
+            files
+        }
+        Err(error) => {
+            // The good rows must not be lost for it: the loss is said as loudly as possible.
+            tracing::error!(file = file_name, bytes, %error, "unreadable bytes of a transfer cannot be kept");
+            Vec::new()
+        }
+    }
+}
+
+fn write_quarantine(folder: &Path, name: &str, damaged: &[(u64, Vec<u8>)]) -> io::Result<Vec<String>> {
+    std::fs::create_dir_all(folder)?;
+    let mut files = Vec::with_capacity(damaged.len());
+    for (offset, bytes) in damaged {
+        let digest = crate::body::image_checksum(bytes);
+        let file = format!("transfer-{name}-{offset}-{digest:016x}");
+        std::fs::write(folder.join(&file), bytes)?;
+        files.push(file);
+    }
+    Ok(files)
+}
+
+/// Commits and waits until it is durable.
+pub(super) async fn commit(shared: &Shared, request: Request) -> Result<u64, Refusal> {
+    let (done, committed) = oneshot::channel();
+    shared.store.commit(request, Box::new(move |outcome| drop(done.send(outcome))));
+    committed.await.unwrap_or(Err(Refusal::Closed))
+}
+
+/// How long to wait before a busy store is asked again, or nothing when it was asked often enough.
+pub(super) fn busy_pause(tries: u32) -> Option<Duration> {
+    (tries < 12).then(|| Duration::from_millis(2 << tries.min(9)))
+}

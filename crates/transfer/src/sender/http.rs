@@ -1,0 +1,255 @@
+//! One request: reads the segments, builds the body, sends it and says what the answer means.
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
+use serde::Deserialize;
+use wal::{SegmentInfo, Store};
+
+use super::SenderOptions;
+use crate::body::{Directory, Entry, image_checksum};
+use crate::machine::{Answer, Contract};
+use crate::names::{CONTENT_TYPE_MANY, HEADER_EXPECT, HEADER_RECEIVER, HEADER_VERSION, hex, unhex};
+
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What of an answer's text is looked at.
+const ANSWER_BYTES: usize = 1 << 20;
+
+/// The client of all endpoints.
+pub(super) struct Http {
+    client: reqwest::Client,
+    endpoints: Vec<String>,
+    sender: [u8; 16],
+    gzip: bool,
+}
+
+/// What to send.
+pub(super) struct Outgoing {
+    pub(super) endpoint: usize,
+    pub(super) receiver: Option<[u8; 16]>,
+    pub(super) segments: Vec<SegmentInfo>,
+    pub(super) floor: u64,
+}
+
+/// The parts of our 202 that a sender acts upon.
+#[derive(Deserialize)]
+struct Report {
+    refused: Vec<Refused>,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    index: usize,
+    reason: String,
+}
+
+impl Http {
+    pub(super) fn new(options: &SenderOptions, sender: [u8; 16]) -> Result<Http, reqwest::Error> {
+        // Another default provider may be installed already; then that one serves.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(options.timeout)
+            .pool_idle_timeout(Duration::from_secs(90))
+            .tcp_nodelay(true)
+            .http1_only()
+            .tls_danger_accept_invalid_certs(options.insecure_skip_verify)
+            .build()?;
+        let endpoints = options.endpoints.iter().map(|e| e.trim_end_matches('/').to_owned());
+        Ok(Http { client, endpoints: endpoints.collect(), sender, gzip: options.gzip })
+    }
+
+    /// Asks an endpoint what it is; nothing when it does not answer.
+    pub(super) async fn probe(&self, endpoint: usize) -> Option<Contract> {
+        let url = format!("{}/transfer", self.endpoints.get(endpoint)?);
+        let request = self.client.get(url).header(USER_AGENT, "adx-mon").timeout(PROBE_TIMEOUT);
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "an ingestor cannot be reached");
+                return None;
+            }
+        };
+        if response.status().is_server_error() {
+            return None;
+        }
+        Some(match receiver_of(response.headers()) {
+            Some(receiver) => Contract::Ours { receiver },
+            None => Contract::Reference,
+        })
+    }
+
+    /// Sends segments. The text says what went wrong, if anything did.
+    pub(super) async fn send(&self, store: &Store, out: Outgoing) -> (Answer, Option<String>) {
+        let images = match read_images(store, &out.segments).await {
+            Ok(images) => images,
+            Err(ReadFailure::Later(why)) => {
+                return (Answer::Unavailable { retry_after_ms: None }, Some(why));
+            }
+            Err(ReadFailure::Lost(segments)) => {
+                let text = segments.first().map(|(_, reason)| reason.clone());
+                return (Answer::Unreadable { segments }, text);
+            }
+        };
+        let Some(endpoint) = self.endpoints.get(out.endpoint) else {
+            return (Answer::Unavailable { retry_after_ms: None }, Some("no such endpoint".to_owned()));
+        };
+        let request = match out.receiver {
+            Some(receiver) => self.many(endpoint, receiver, &out, images),
+            None => self.single(endpoint, &out, images),
+        };
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => {
+                return (Answer::Unavailable { retry_after_ms: None }, Some(error.to_string()));
+            }
+        };
+        match request.header(USER_AGENT, "adx-mon").send().await {
+            Ok(response) => self.answer(response, out.receiver.is_some()).await,
+            Err(error) if error.is_connect() || error.is_builder() => (Answer::Unavailable { retry_after_ms: None }, Some(chain(&error))),
+            Err(error) => (Answer::Unknown, Some(chain(&error))),
+        }
+    }
+
+    fn many(&self, endpoint: &str, receiver: [u8; 16], out: &Outgoing, images: Vec<Vec<u8>>) -> io::Result<reqwest::RequestBuilder> {
+        let entries = out.segments.iter().zip(&images).map(|(info, image)| Entry {
+            file_name: info.file_name.clone(),
+            number: info.number,
+            digest: info.digest,
+            floor: out.floor,
+            length: image.len() as u64,
+            rows: info.rows,
+            checksum: image_checksum(image),
+        });
+        let directory = Directory { sender: self.sender, entries: entries.collect() };
+        let mut body = directory.encode().map_err(io::Error::other)?;
+        body.reserve(images.iter().map(Vec::len).sum());
+        for image in images {
+            body.extend_from_slice(&image);
+        }
+        let request =
+            self.client.post(format!("{endpoint}/transfer")).header(CONTENT_TYPE, CONTENT_TYPE_MANY).header(HEADER_EXPECT, hex(&receiver));
+        self.with_body(request, body)
+    }
+
+    /// The reference's contract; one segment.
+    fn single(&self, endpoint: &str, out: &Outgoing, images: Vec<Vec<u8>>) -> io::Result<reqwest::RequestBuilder> {
+        let name = out.segments.first().map(|info| info.file_name.as_str()).unwrap_or_default();
+        let request = self
+            .client
+            .post(format!("{endpoint}/transfer?filename={name}"))
+            .header(CONTENT_TYPE, "text/csv")
+            .header("X-Request-ID", uuid::Uuid::new_v4().simple().to_string());
+        self.with_body(request, images.concat())
+    }
+
+    fn with_body(&self, request: reqwest::RequestBuilder, body: Vec<u8>) -> io::Result<reqwest::RequestBuilder> {
+        if !self.gzip {
+            return Ok(request.body(body));
+        }
+        let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 2), flate2::Compression::fast());
+        encoder.write_all(&body)?;
+        Ok(request.header(CONTENT_ENCODING, "gzip").body(encoder.finish()?))
+    }
+
+    async fn answer(&self, response: reqwest::Response, ours: bool) -> (Answer, Option<String>) {
+        let status = response.status();
+        let retry_after_ms = retry_after_ms(response.headers());
+        let actual = receiver_of(response.headers());
+        let text = read_text(response).await;
+        let failure = |text: &[u8]| {
+            let text = String::from_utf8_lossy(&text[..text.len().min(500)]);
+            Some(format!("status {}: {}", status.as_u16(), text.trim_end()))
+        };
+        match status {
+            StatusCode::ACCEPTED if ours => match serde_json::from_slice::<Report>(&text) {
+                Ok(report) => {
+                    let refused = report.refused.into_iter().map(|r| (r.index, r.reason));
+                    (Answer::Stored { refused: refused.collect() }, None)
+                }
+                // It is stored, but what of it was refused got lost.
+                Err(error) => (Answer::Unknown, Some(format!("the answer cannot be read: {error}"))),
+            },
+            StatusCode::ACCEPTED | StatusCode::CONFLICT => (Answer::Stored { refused: Vec::new() }, None),
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => {
+                let reason = failure(&text).unwrap_or_default();
+                (Answer::Unacceptable { reason: reason.clone() }, Some(reason))
+            }
+            StatusCode::TOO_MANY_REQUESTS => (Answer::DatabaseBusy { retry_after_ms }, failure(&text)),
+            StatusCode::MISDIRECTED_REQUEST if actual.is_some() => (Answer::Misdirected { actual: actual.unwrap_or_default() }, None),
+            // One that lacks our headers comes from what stands around the receiver: a time limit that
+            // struck while it was storing, or a proxy.
+            StatusCode::SERVICE_UNAVAILABLE if ours && actual.is_none() => (Answer::Unknown, failure(&text)),
+            StatusCode::SERVICE_UNAVAILABLE => (Answer::Unavailable { retry_after_ms }, failure(&text)),
+            status if status.is_server_error() => (Answer::Unknown, failure(&text)),
+            // A proxy, a wrong address, missing rights: nothing is stored, and data must not die of it.
+            _ => (Answer::Unavailable { retry_after_ms }, failure(&text)),
+        }
+    }
+}
+
+/// Why the images of a request are not there.
+enum ReadFailure {
+    /// These segments will never be readable.
+    Lost(Vec<(usize, String)>),
+    /// It may work later: descriptors used up, a disk that does not answer.
+    Later(String),
+}
+
+async fn read_images(store: &Store, segments: &[SegmentInfo]) -> Result<Vec<Vec<u8>>, ReadFailure> {
+    let ids: Vec<_> = segments.iter().map(|info| info.id).collect();
+    let store = store.clone();
+    let read = tokio::task::spawn_blocking(move || ids.into_iter().map(|id| store.read_segment(id)).collect::<Vec<_>>());
+    let results = read.await.map_err(|e| ReadFailure::Later(e.to_string()))?;
+    let mut images = Vec::with_capacity(segments.len());
+    let mut lost = Vec::new();
+    for (index, result) in results.into_iter().enumerate() {
+        match result {
+            Ok(image) => images.push(image),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
+                lost.push((index, format!("reading the segment: {e}")));
+            }
+            Err(e) => return Err(ReadFailure::Later(format!("reading a segment: {e}"))),
+        }
+    }
+    if lost.is_empty() { Ok(images) } else { Err(ReadFailure::Lost(lost)) }
+}
+
+fn receiver_of(headers: &HeaderMap) -> Option<[u8; 16]> {
+    headers.get(HEADER_VERSION)?;
+    headers.get(HEADER_RECEIVER)?.to_str().ok().and_then(unhex)
+}
+
+fn retry_after_ms(headers: &HeaderMap) -> Option<u64> {
+    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(seconds.min(3600) * 1000)
+}
+
+/// The beginning of an answer's text; what cannot be read is left out.
+async fn read_text(mut response: reqwest::Response) -> Bytes {
+    let mut text = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        let room = ANSWER_BYTES - text.len().min(ANSWER_BYTES);
+        text.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if room == 0 {
+            break;
+        }
+    }
+    text.into()
+}
+
+/// The text of an error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        out.push_str(": ");
+        out.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    out
+}

@@ -1,0 +1,347 @@
+//! The sender's machine with a store, a clock and HTTP around it.
+//!
+//! One task owns the machine. It is woken by sealed segments, answers and time; requests run in
+//! tasks of their own and report back. Settlements that cannot be made durable (a full disk) are
+//! tried again; until then their segments are neither sent nor forgotten.
+
+mod http;
+mod metrics;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::registry::Registry;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use wal::{Outcome, Request, SegmentId, SegmentInfo, Settlement, Store};
+
+use crate::machine::{Answer, Config, Contract, Job, Key, Machine, Settle, Step};
+use http::{Http, Outgoing};
+use metrics::SenderMetrics;
+
+/// The mark under which the places of segments are kept.
+const PLACES_MARK: &[u8] = b"transfer/places";
+/// How long a segment stays with the receiver that may have it.
+const PIN: Duration = Duration::from_secs(600);
+/// Between two tries to make something durable.
+const RETRY_STORE: Duration = Duration::from_secs(1);
+
+/// Where and how segments are sent.
+#[derive(Clone, Debug)]
+pub struct SenderOptions {
+    /// URLs of ingestors in order of preference, `https://host:9090`. With none, data waits.
+    pub endpoints: Vec<String>,
+    /// Bytes of segments in one request; larger segments travel alone.
+    pub max_batch_bytes: u64,
+    /// Segments in one request.
+    pub max_batch_segments: usize,
+    /// Requests at a time.
+    pub concurrency: usize,
+    /// Whether bodies are compressed again on the wire; segments are compressed already.
+    pub gzip: bool,
+    /// Accept any certificate, as the self-signed one of an ingestor needs.
+    pub insecure_skip_verify: bool,
+    /// Until the answer must be there.
+    pub timeout: Duration,
+}
+
+impl Default for SenderOptions {
+    fn default() -> Self {
+        SenderOptions {
+            endpoints: Vec::new(),
+            max_batch_bytes: 4 << 20,
+            max_batch_segments: 500,
+            concurrency: 5,
+            gzip: false,
+            insecure_skip_verify: false,
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a sender is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SenderStatus {
+    /// Sealed segments that are not settled.
+    pub pending: usize,
+    /// Requests that wait for an answer.
+    pub in_flight: usize,
+    /// The last failure, until the next success.
+    pub last_error: Option<String>,
+}
+
+/// The end of [`Sender::drain`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Segments that are still here; they are sent after the next start.
+    pub left: usize,
+}
+
+/// Sends the sealed segments of a store until it is told to stop. Clones share it.
+#[derive(Clone)]
+pub struct Sender {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    status: watch::Sender<SenderStatus>,
+    wake: Arc<Notify>,
+    store: Store,
+}
+
+impl Sender {
+    /// Starts sending. `shutdown` stops it at once; what is not settled is sent after the next
+    /// start. To finish first, call [`Sender::drain`] before.
+    pub fn start(store: Store, options: SenderOptions, shutdown: CancellationToken, registry: &mut Registry) -> Sender {
+        let metrics = SenderMetrics::register(registry);
+        let wake = Arc::new(Notify::new());
+        let (status, _) = watch::channel(SenderStatus::default());
+        let sealed = wake.clone();
+        store.on_sealed(Arc::new(move || sealed.notify_one()));
+        let shared = Arc::new(Shared { status, wake, store: store.clone() });
+        let (events, inbox) = mpsc::unbounded_channel();
+        let http = Http::new(&options, store.sender_id());
+        let actor = Actor {
+            machine: machine(&store, &options),
+            store,
+            http: http.map(Arc::new).map_err(|e| e.to_string()),
+            segments: HashMap::new(),
+            events,
+            metrics,
+            shared: shared.clone(),
+        };
+        tokio::spawn(actor.run(inbox, shutdown));
+        Sender { shared }
+    }
+
+    /// Waits until every segment that is sealed now or later is settled, at most for `deadline`.
+    /// Seal first ([`wal::Store::seal_all`]), and stop what writes.
+    pub async fn drain(&self, deadline: Duration) -> DrainReport {
+        self.shared.wake.notify_one();
+        let mut status = self.shared.status.subscribe();
+        let empty = async {
+            // The status lags behind the store by one round, so the store has the last word.
+            while !self.shared.store.sealed().is_empty() {
+                if status.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(deadline, empty).await;
+        DrainReport { left: self.shared.store.sealed().len() }
+    }
+
+    /// What it is doing now.
+    pub fn status(&self) -> SenderStatus {
+        self.shared.status.borrow().clone()
+    }
+}
+
+fn machine(store: &Store, options: &SenderOptions) -> Machine {
+    let config = Config {
+        endpoints: options.endpoints.clone(),
+        max_batch_bytes: options.max_batch_bytes,
+        max_batch_segments: options.max_batch_segments,
+        concurrency: options.concurrency.max(1),
+        pin_ms: PIN.as_millis() as u64,
+    };
+    Machine::new(config, store.mark(PLACES_MARK).as_deref(), now_ms())
+}
+
+enum Event {
+    Probed(usize, Option<Contract>),
+    Answered(Job, Answer, Option<String>),
+    Recorded(bool),
+    Settled(Vec<Settle>, bool),
+}
+
+struct Actor {
+    machine: Machine,
+    store: Store,
+    /// The client, or why there is none.
+    http: Result<Arc<Http>, String>,
+    /// The segments that the machine knows.
+    segments: HashMap<Key, SegmentInfo>,
+    events: mpsc::UnboundedSender<Event>,
+    metrics: SenderMetrics,
+    shared: Arc<Shared>,
+}
+
+impl Actor {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>, shutdown: CancellationToken) {
+        if let Err(error) = &self.http {
+            tracing::error!(%error, "segments cannot be sent");
+            return;
+        }
+        self.offer();
+        loop {
+            let wake_at = self.advance();
+            self.publish();
+            let sleep = match wake_at {
+                Some(at) => Duration::from_millis(at.saturating_sub(now_ms()).max(1)),
+                None => Duration::from_secs(3600),
+            };
+            let wake = self.shared.wake.clone();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(event) = inbox.recv() => {
+                    self.handle(event);
+                    while let Ok(event) = inbox.try_recv() {
+                        self.handle(event);
+                    }
+                }
+                () = wake.notified() => self.offer(),
+                () = tokio::time::sleep(sleep) => {}
+            }
+        }
+    }
+
+    /// Tells the machine of new segments.
+    fn offer(&mut self) {
+        let sealed = self.store.sealed();
+        let mut offered = Vec::new();
+        for info in sealed {
+            let key = key_of(&info);
+            if !self.segments.contains_key(&key) {
+                offered.push((key.clone(), info.bytes));
+                self.segments.insert(key, info);
+            }
+        }
+        self.machine.offer(offered);
+    }
+
+    /// Carries out steps until the machine waits; returns until when.
+    fn advance(&mut self) -> Option<u64> {
+        loop {
+            match self.machine.next(now_ms()) {
+                Step::Wait(at) => return at,
+                Step::Probe { endpoint } => self.probe(endpoint),
+                Step::Record(bytes) => self.record(bytes),
+                Step::Send(job) => self.send(job),
+            }
+        }
+    }
+
+    fn probe(&self, endpoint: usize) {
+        let Ok(http) = self.http.clone() else { return };
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let contract = http.probe(endpoint).await;
+            let _ = events.send(Event::Probed(endpoint, contract));
+        });
+    }
+
+    fn record(&self, bytes: Vec<u8>) {
+        let request = Request { marks: vec![(PLACES_MARK.to_vec(), bytes)], ..Request::default() };
+        let (done, durable) = oneshot::channel();
+        self.store.commit(request, Box::new(move |outcome| drop(done.send(outcome))));
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let durable = matches!(durable.await, Ok(Ok(_)));
+            if !durable {
+                tokio::time::sleep(RETRY_STORE).await;
+            }
+            let _ = events.send(Event::Recorded(durable));
+        });
+    }
+
+    fn send(&self, job: Job) {
+        let Ok(http) = self.http.clone() else { return };
+        let segments = job.segments.iter().filter_map(|key| self.segments.get(key).cloned());
+        let outgoing = Outgoing {
+            endpoint: job.endpoint,
+            receiver: job.receiver,
+            segments: segments.collect(),
+            floor: job.segments.first().map_or(0, |key| self.store.floor(&key.database)),
+        };
+        let (store, events) = (self.store.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let (answer, error) = http.send(&store, outgoing).await;
+            let _ = events.send(Event::Answered(job, answer, error));
+        });
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Probed(endpoint, contract) => {
+                if contract.is_none() {
+                    self.note_error(Some("the ingestor cannot be reached".to_owned()));
+                }
+                self.machine.probed(endpoint, contract, now_ms());
+            }
+            Event::Recorded(durable) => self.machine.recorded(durable),
+            Event::Answered(job, answer, error) => {
+                self.metrics.answered(&answer);
+                if let Some(error) = &error {
+                    tracing::warn!(error, segments = job.segments.len(), endpoint = job.endpoint, "segments were not taken");
+                }
+                self.note_error(error);
+                let settles = self.machine.answered(job.ticket, answer, now_ms());
+                self.settle(settles);
+            }
+            Event::Settled(settles, true) => {
+                self.metrics.settled(&settles);
+                self.machine.settled(settles.iter().map(|s| &s.key));
+                for settle in &settles {
+                    self.segments.remove(&settle.key);
+                }
+            }
+            Event::Settled(settles, false) => self.settle(settles),
+        }
+    }
+
+    /// Makes ends durable; tries again after a while if that fails.
+    fn settle(&self, settles: Vec<Settle>) {
+        if settles.is_empty() {
+            return;
+        }
+        let items = settles.iter().filter_map(|s| {
+            let info = self.segments.get(&s.key)?;
+            if let Some(reason) = &s.dead {
+                tracing::error!(file = info.file_name, reason, "a segment goes to the dead letters");
+            }
+            Some(settlement(info.id, s))
+        });
+        let (done, durable) = oneshot::channel();
+        self.store.settle(items.collect(), Box::new(move |outcome| drop(done.send(outcome))));
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let durable = matches!(durable.await, Ok(Ok(_)));
+            if !durable {
+                tokio::time::sleep(RETRY_STORE).await;
+            }
+            let _ = events.send(Event::Settled(settles, durable));
+        });
+    }
+
+    fn note_error(&self, error: Option<String>) {
+        self.shared.status.send_if_modified(|status| std::mem::replace(&mut status.last_error, error.clone()) != error);
+    }
+
+    fn publish(&self) {
+        let (pending, in_flight) = (self.machine.pending(), self.machine.in_flight());
+        self.metrics.queue(pending, in_flight);
+        self.shared.status.send_modify(|status| {
+            status.pending = pending;
+            status.in_flight = in_flight;
+        });
+    }
+}
+
+fn settlement(segment: SegmentId, settle: &Settle) -> Settlement {
+    let (outcome, reason) = match &settle.dead {
+        Some(reason) => (Outcome::DeadLettered, reason.clone()),
+        None => (Outcome::Forwarded, "stored by the ingestor".to_owned()),
+    };
+    Settlement { segment, outcome, reason, maybe_duplicate: settle.maybe_duplicate }
+}
+
+fn key_of(info: &SegmentInfo) -> Key {
+    Key { database: info.table.database.clone(), number: info.number }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
