@@ -15,10 +15,8 @@ pub(super) static AGGREGATES: &[AggregateFunction] = &[
     AggregateFunction::new("countif", |a| fixed(a, &[BOOL], Type::Long), |_| Box::new(CountIf(0))),
     AggregateFunction::new("sum", |a| resolve_number(a, false, sum_type), |t| sum(t)),
     AggregateFunction::new("sumif", |a| resolve_number(a, true, sum_type), |t| conditional(sum(t))),
-    AggregateFunction::new("avg", |a| resolve_number(a, false, average_type), |_| Box::new(Average::default())),
-    AggregateFunction::new("avgif", |a| resolve_number(a, true, average_type), |_| {
-        conditional(Box::new(Average::default()))
-    }),
+    AggregateFunction::new("avg", |a| resolve_number(a, false, average_type), |t| average(t)),
+    AggregateFunction::new("avgif", |a| resolve_number(a, true, average_type), |t| conditional(average(t))),
     AggregateFunction::new("min", |a| resolve_any(a, false), |_| Box::new(Extreme { best: None, largest: false })),
     AggregateFunction::new("max", |a| resolve_any(a, false), |_| Box::new(Extreme { best: None, largest: true })),
     AggregateFunction::new("minif", |a| resolve_any(a, true), |_| {
@@ -168,14 +166,21 @@ impl Accumulator for Sum {
     }
 }
 
-/// The mean. Integers and timespans are summed exactly.
+fn average(types: &[Type]) -> Box<dyn Accumulator> {
+    let number = !matches!(types.first(), Some(Type::Decimal | Type::TimeSpan | Type::DateTime));
+    Box::new(Average { number, ..Average::default() })
+}
+
+/// The mean. Integers are summed as long, with wrapping; without a value the mean of numbers is NaN.
 #[derive(Default)]
 struct Average {
     count: u64,
-    whole: i128,
+    whole: i64,
     real: f64,
     decimal: Decimal,
     kind: Kind,
+    /// Whether the result is a real.
+    number: bool,
 }
 
 #[derive(Default, Clone, Copy, PartialEq)]
@@ -189,8 +194,8 @@ enum Kind {
 impl Accumulator for Average {
     fn update(&mut self, args: &[Value]) {
         match &args[0] {
-            Value::Int(v) => self.whole += i128::from(*v),
-            Value::Long(v) => self.whole += i128::from(*v),
+            Value::Int(v) => self.whole = self.whole.wrapping_add(i64::from(*v)),
+            Value::Long(v) => self.whole = self.whole.wrapping_add(*v),
             Value::Real(v) => self.real += v,
             Value::Decimal(v) => {
                 self.kind = Kind::Decimal;
@@ -198,7 +203,7 @@ impl Accumulator for Average {
             }
             Value::TimeSpan(v) => {
                 self.kind = Kind::TimeSpan;
-                self.whole += i128::from(*v);
+                self.whole = self.whole.wrapping_add(*v);
             }
             _ => return,
         }
@@ -207,14 +212,12 @@ impl Accumulator for Average {
 
     fn finish(&mut self) -> Value {
         if self.count == 0 {
-            return Value::Null;
+            return if self.number { Value::Real(f64::NAN) } else { Value::Null };
         }
         match self.kind {
             Kind::Number => Value::Real((self.whole as f64 + self.real) / self.count as f64),
             Kind::Decimal => self.decimal.checked_div(Decimal::from(self.count)).map_or(Value::Null, Value::Decimal),
-            Kind::TimeSpan => {
-                i64::try_from(self.whole / i128::from(self.count)).map_or(Value::Null, Value::TimeSpan)
-            }
+            Kind::TimeSpan => i64::try_from(self.count).map_or(Value::Null, |n| Value::TimeSpan(self.whole / n)),
         }
     }
 

@@ -24,9 +24,7 @@ mod time_format;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-pub(crate) use compare::equals;
 pub(crate) use conditional::{is_absent, is_true};
-pub(crate) use operators::{add, subtract};
 pub use signature::{Arg, Resolved, conversion};
 
 use crate::eval::EvalContext;

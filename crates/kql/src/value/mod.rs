@@ -138,6 +138,11 @@ impl Value {
         if matches!(value, Dynamic::Null) { Value::Null } else { Value::Dynamic(value) }
     }
 
+    /// The scalar inside a dynamic, see [`Dynamic::to_value`].
+    pub fn from_dynamic(value: Dynamic) -> Value {
+        value.to_value()
+    }
+
     /// A dynamic array.
     pub fn array(items: Vec<Dynamic>) -> Value {
         Value::Dynamic(Dynamic::Array(Arc::new(items)))
