@@ -8,13 +8,17 @@
 pub mod client;
 mod error;
 pub mod hash;
+mod labels;
 mod logs;
 mod metrics;
 pub mod names;
+mod otlp;
 mod rows;
 pub mod rules;
 mod schema;
+mod text;
 mod traces;
+mod wire;
 
 pub use error::{DecodeError, Encoding, Outcome};
 pub use logs::{LogIntake, LogOptions};

@@ -9,12 +9,7 @@ pub const MAX_NAME: usize = 1024;
 /// assert_eq!(telemetry::names::normalize_id("kube-pod.name"), "kubepodname");
 /// ```
 pub fn normalize_id(name: impl AsRef<[u8]>) -> String {
-    name.as_ref()
-        .iter()
-        .filter(|b| b.is_ascii_alphanumeric())
-        .take(MAX_NAME)
-        .map(|&b| char::from(b))
-        .collect()
+    name.as_ref().iter().filter(|b| b.is_ascii_alphanumeric()).take(MAX_NAME).map(|&b| char::from(b)).collect()
 }
 
 /// Turns a metric name into a table name: like [`normalize_id`], but the first letter and each letter after a

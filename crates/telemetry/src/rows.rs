@@ -1,7 +1,12 @@
 //! Rows of one request, grouped by table in the order of first use.
 
 use crate::schema::{SampleType, Schema};
+use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Rows that one request may become: a few bytes of samples repeat all labels of their series, so a small body can
+/// ask for very much. Normal requests stay near twice their own size.
+const MAX_BYTES: usize = 512 << 20;
 
 /// CSV rows for one table.
 #[derive(Clone, Debug)]
@@ -20,10 +25,26 @@ pub struct TableRows {
     pub bytes: Vec<u8>,
 }
 
+/// Where rows go: everything that tells one table of a [`RowSet`] from another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Destination<'a> {
+    pub(crate) database: &'a Arc<str>,
+    pub(crate) table: &'a str,
+    pub(crate) schema: &'a Arc<Schema>,
+    pub(crate) sample_type: SampleType,
+}
+
 /// Rows of one request by table, in order of first use.
+///
+/// A set may serve several intakes one after the other; [`RowSet::clear`] makes it ready for the next request and
+/// keeps its allocations.
 #[derive(Debug, Default)]
 pub struct RowSet {
     tables: Vec<TableRows>,
+    by_name: HashMap<Vec<u8>, u32>,
+    key: Vec<u8>,
+    spare: Vec<Vec<u8>>,
+    bytes: usize,
 }
 
 impl RowSet {
@@ -34,7 +55,7 @@ impl RowSet {
 
     /// Whether it holds no row.
     pub fn is_empty(&self) -> bool {
-        self.rows() == 0
+        self.tables.iter().all(|table| table.rows == 0)
     }
 
     /// Number of rows over all tables.
@@ -43,17 +64,66 @@ impl RowSet {
     }
 
     /// The rows by table.
-    pub fn into_tables(self) -> Vec<TableRows> {
+    pub fn into_tables(mut self) -> Vec<TableRows> {
+        self.tables.retain(|table| table.rows > 0);
         self.tables
     }
 
-    /// The rows by table.
+    /// The rows by table. A table whose every row was refused may stand here without rows.
     pub fn tables(&self) -> &[TableRows] {
         &self.tables
     }
 
     /// Forgets all rows and keeps the allocations.
     pub fn clear(&mut self) {
-        self.tables.clear();
+        self.by_name.clear();
+        self.bytes = 0;
+        self.spare.extend(self.tables.drain(..).map(|table| {
+            let mut bytes = table.bytes;
+            bytes.clear();
+            bytes
+        }));
+    }
+
+    /// Index of the table, made when it is not there yet.
+    pub(crate) fn find_or_add(&mut self, to: Destination<'_>) -> usize {
+        self.key.clear();
+        for part in [&**to.database, to.table, &*to.schema.hash] {
+            self.key.extend_from_slice(part.as_bytes());
+            self.key.push(0);
+        }
+        if let Some(&index) = self.by_name.get(&self.key) {
+            return index as usize;
+        }
+        let index = self.tables.len();
+        self.by_name.insert(self.key.clone(), index as u32);
+        self.tables.push(TableRows {
+            database: to.database.clone(),
+            table: to.table.into(),
+            schema: to.schema.clone(),
+            sample_type: to.sample_type,
+            rows: 0,
+            bytes: self.spare.pop().unwrap_or_else(|| Vec::with_capacity(1024)),
+        });
+        index
+    }
+
+    /// Appends one row, written by `write`, to the table at `index`; false when the set holds too much already.
+    #[inline]
+    pub(crate) fn append(&mut self, index: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.bytes > MAX_BYTES {
+            return false;
+        }
+        let table = &mut self.tables[index];
+        let before = table.bytes.len();
+        write(&mut table.bytes);
+        table.rows += 1;
+        self.bytes += table.bytes.len() - before;
+        true
+    }
+
+    /// Why [`RowSet::append`] refused.
+    pub(crate) fn too_large() -> String {
+        format!("the request expands to more than {} MiB of rows; send smaller requests", MAX_BYTES >> 20)
     }
 }

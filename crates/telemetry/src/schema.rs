@@ -53,12 +53,7 @@ impl Lift {
     }
 }
 
-const METRIC_COLUMNS: &[(&str, &str)] = &[
-    ("Timestamp", "datetime"),
-    ("SeriesId", "long"),
-    ("Labels", "dynamic"),
-    ("Value", "real"),
-];
+const METRIC_COLUMNS: &[(&str, &str)] = &[("Timestamp", "datetime"), ("SeriesId", "long"), ("Labels", "dynamic"), ("Value", "real")];
 
 const LOG_COLUMNS: &[(&str, &str)] = &[
     ("Timestamp", "datetime"),

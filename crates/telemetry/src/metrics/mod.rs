@@ -1,67 +1,99 @@
 //! Metrics from remote write, OTLP and exposition pages into rows.
 
+mod delta;
+mod exponential;
+mod exposition;
+mod histogram;
+mod native_histogram;
+mod otlp;
+mod remote_write;
+mod scrape;
+mod series;
+#[cfg(test)]
+mod tests;
+
 use crate::rules::MetricRules;
-use crate::{DecodeError, Encoding, Lift, Outcome, RowSet};
+use crate::schema::Schema;
+use crate::{DecodeError, Encoding, Lift, Outcome, RowSet, names};
+use std::sync::Arc;
 
-/// Text formats of a metrics page.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ExpositionFormat {
-    /// Prometheus text 0.0.4: timestamps in milliseconds.
-    PrometheusText,
-    /// OpenMetrics 1.0: timestamps in seconds, `# EOF` at the end.
-    OpenMetrics,
-}
+pub use exposition::ExpositionFormat;
 
-impl ExpositionFormat {
-    /// The format a `Content-Type` header names; Prometheus text when it names none.
-    pub fn from_content_type(content_type: Option<&str>) -> Self {
-        let media = content_type.unwrap_or("").split(';').next().unwrap_or("").trim();
-        if media.eq_ignore_ascii_case("application/openmetrics-text") {
-            Self::OpenMetrics
-        } else {
-            Self::PrometheusText
-        }
-    }
-}
+/// The label that carries the database of a series; it counts in the SeriesId.
+const DATABASE_LABEL: &str = "adxmon_database";
 
 /// Settings of one metric source; shared by its requests.
 #[derive(Debug)]
-pub struct MetricIntake {}
+pub struct MetricIntake {
+    database: Arc<str>,
+    rules: MetricRules,
+    schema: Arc<Schema>,
+    /// Label names in the order of their columns.
+    lifted: Vec<Box<[u8]>>,
+    added_labels: Vec<(String, String)>,
+    only_point_attributes: bool,
+    deltas: delta::Totals,
+}
 
 impl MetricIntake {
-    /// An intake that writes into `database`.
-    pub fn new(_database: impl Into<String>, _rules: MetricRules, _lifts: Vec<Lift>) -> Self {
-        Self {}
+    /// An intake that writes into `database`. Lifted columns stand in the order of their lower-cased label names.
+    pub fn new(database: impl Into<String>, rules: MetricRules, mut lifts: Vec<Lift>) -> Self {
+        let database = database.into();
+        lifts.sort_by_key(|lift| lift.name.to_ascii_lowercase());
+        let mut added_labels = rules.add_labels().to_vec();
+        added_labels.retain(|(name, _)| name != DATABASE_LABEL);
+        added_labels.push((DATABASE_LABEL.to_owned(), database.clone()));
+        Self {
+            database: names::normalize_id(&database).into(),
+            rules,
+            schema: Arc::new(Schema::metrics(&lifts)),
+            lifted: lifts.into_iter().map(|lift| lift.name.into_bytes().into()).collect(),
+            added_labels,
+            only_point_attributes: false,
+            deltas: delta::Totals::default(),
+        }
     }
 
     /// Whether OTLP points keep only their own attributes as labels, as the reference does; otherwise resource
     /// attributes and the scope become labels too. Needed where dashboards rely on equal SeriesIds.
-    pub fn reference_labels(self, _only_point_attributes: bool) -> Self {
+    pub fn reference_labels(mut self, only_point_attributes: bool) -> Self {
+        self.only_point_attributes = only_point_attributes;
         self
     }
 
     /// Decodes a remote-write 1.0 `WriteRequest`, already decompressed.
-    pub fn remote_write(&self, _body: &[u8], _out: &mut RowSet) -> Result<Outcome, DecodeError> {
-        Ok(Outcome::default())
+    pub fn remote_write(&self, body: &[u8], out: &mut RowSet) -> Result<Outcome, DecodeError> {
+        remote_write::decode(self, body, out)
     }
 
     /// Decodes an OTLP `ExportMetricsServiceRequest`.
-    pub fn otlp(&self, _body: &[u8], _encoding: Encoding, _out: &mut RowSet) -> Result<Outcome, DecodeError> {
-        Ok(Outcome::default())
+    ///
+    /// Delta sums and histograms become cumulative: this intake keeps a running total per series, and a repeated
+    /// request (equal point times) adds nothing twice.
+    pub fn otlp(&self, body: &[u8], encoding: Encoding, out: &mut RowSet) -> Result<Outcome, DecodeError> {
+        otlp::decode(self, body, encoding, out)
     }
 
-    /// Parses a scraped page. `target_labels` are added to every series; samples without a timestamp get `now_ms`.
+    /// Parses a scraped page. `target_labels` are added to every series (a scraped label of the same name becomes
+    /// `exported_<name>`); samples without a timestamp get `now_ms`. A bad line costs one line.
     pub fn scrape(
         &self,
-        _body: &[u8],
-        _format: ExpositionFormat,
-        _target_labels: &[(String, String)],
-        _now_ms: i64,
-        _out: &mut RowSet,
+        body: &[u8],
+        format: ExpositionFormat,
+        target_labels: &[(String, String)],
+        now_ms: i64,
+        out: &mut RowSet,
     ) -> Outcome {
-        Outcome::default()
+        scrape::parse(self, body, format, target_labels, now_ms, out)
     }
 
     /// Adds one sample of our own, past the filters: `up`, `scrape_duration_seconds`, …
-    pub fn sample(&self, _name: &str, _labels: &[(&str, &str)], _timestamp_ms: i64, _value: f64, _out: &mut RowSet) {}
+    pub fn sample(&self, name: &str, labels: &[(&str, &str)], timestamp_ms: i64, value: f64, out: &mut RowSet) {
+        scrape::own_sample(self, name, labels, series::Sample { timestamp_ms, value }, out);
+    }
+
+    /// Labels set on every series: the rules' own and the database.
+    fn added_labels(&self) -> &[(String, String)] {
+        &self.added_labels
+    }
 }

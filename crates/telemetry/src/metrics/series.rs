@@ -1,0 +1,286 @@
+//! From the labels of a series to its rows: filters, label rules, SeriesId, the `Labels` object, lifted columns.
+//!
+//! All decoders of metrics end here, in [`Request::series`].
+
+use crate::labels::{Label, Labels, NAME};
+use crate::rows::{Destination, RowSet};
+use crate::rules::{NameDecision, Verdict};
+use crate::schema::SampleType;
+use crate::text::{self, TimestampText};
+use crate::wire::Span;
+use crate::{MetricIntake, Outcome, hash, names};
+use std::collections::HashMap;
+
+/// Labels with this prefix count in the SeriesId and are left out of the `Labels` column.
+const HIDDEN_PREFIX: &[u8] = b"adxmon_";
+
+/// A timestamp in milliseconds since 1970, and a value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) timestamp_ms: i64,
+    pub(crate) value: f64,
+}
+
+/// One request on its way into rows.
+pub(crate) struct Request<'i, 'o> {
+    pub(crate) intake: &'i MetricIntake,
+    pub(crate) body: &'i [u8],
+    pub(crate) labels: Labels,
+    pub(crate) outcome: Outcome,
+    out: &'o mut RowSet,
+    encoder: Encoder,
+    names: Names,
+    added: Vec<Label>,
+    name_label: Span,
+}
+
+impl<'i, 'o> Request<'i, 'o> {
+    pub(crate) fn new(intake: &'i MetricIntake, body: &'i [u8], out: &'o mut RowSet) -> Self {
+        let mut labels = Labels::default();
+        let name_label = labels.hold(NAME);
+        let mut added = Vec::new();
+        for (name, value) in intake.added_labels() {
+            let (name, value) = (labels.hold(name.as_bytes()), labels.hold(value.as_bytes()));
+            added.push(labels.label(body, name, value));
+        }
+        labels.keep_arena();
+        Self {
+            intake,
+            body,
+            labels,
+            outcome: Outcome::default(),
+            out,
+            encoder: Encoder::default(),
+            names: Names::default(),
+            added,
+            name_label,
+        }
+    }
+
+    /// Adds the label `__name__`.
+    pub(crate) fn push_name(&mut self, metric: Span) {
+        self.labels.push(self.body, self.name_label, metric);
+    }
+
+    /// [`Request::series`] past the filters.
+    pub(crate) fn unfiltered_series(&mut self, metric: Span, samples: &[Sample]) {
+        let index = self.names.find_or_decide(self.labels.text(self.body, metric), self.intake);
+        self.admitted_series(index, metric, samples);
+    }
+
+    /// Whether the filters keep the series whose labels were collected, and what its metric's name decided.
+    /// Counts and returns `None` when not.
+    pub(crate) fn admit(&mut self, metric: Span, samples: u64) -> Option<usize> {
+        let name = self.labels.text(self.body, metric);
+        if name.is_empty() {
+            self.outcome.reject(samples.max(1), || "series without a metric name (label __name__)".to_owned());
+            return None;
+        }
+        let index = self.names.find_or_decide(name, self.intake);
+        match self.names.entries[index].decision.verdict {
+            Verdict::Keep => Some(index),
+            Verdict::AskLabels if self.intake.rules.keeps_labels(self.labels.iter(self.body)) => Some(index),
+            Verdict::AskLabels | Verdict::Drop => {
+                self.outcome.filtered += samples;
+                None
+            }
+        }
+    }
+
+    /// Applies the label rules, encodes the collected labels once, and writes a row for each sample.
+    pub(crate) fn series(&mut self, metric: Span, samples: &[Sample]) {
+        if let Some(index) = self.admit(metric, samples.len() as u64) {
+            self.admitted_series(index, metric, samples);
+        }
+    }
+
+    /// [`Request::series`] for what [`Request::admit`] let in.
+    pub(crate) fn admitted_series(&mut self, index: usize, metric: Span, samples: &[Sample]) {
+        if samples.is_empty() {
+            return;
+        }
+        let Some(table) = self.table(index) else {
+            let name = String::from_utf8_lossy(self.labels.text(self.body, metric)).into_owned();
+            self.outcome.reject(samples.len() as u64, || format!("metric name {name:?} has no letter or digit"));
+            return;
+        };
+        self.apply_label_rules(index);
+        self.encoder.labels(&self.labels, self.body, &self.intake.lifted);
+        for sample in samples {
+            if self.out.append(table, |row| self.encoder.row(row, *sample)) {
+                self.outcome.accepted += 1;
+            } else {
+                self.outcome.reject(1, RowSet::too_large);
+            }
+        }
+    }
+
+    /// [`Request::series`] for a delta value: writes the running total.
+    pub(crate) fn delta_series(&mut self, metric: Span, sample: Sample, time_ns: u64) {
+        let Some(index) = self.admit(metric, 1) else { return };
+        let series = self.identify(index);
+        match self.intake.deltas.add(series, time_ns, sample.value) {
+            Ok(value) => self.admitted_series(index, metric, &[Sample { value, ..sample }]),
+            Err(error) => self.outcome.reject(1, || error.to_string()),
+        }
+    }
+
+    /// Counts what `write` does as one item: accepted if anything of it was.
+    pub(crate) fn as_one_item(&mut self, write: impl FnOnce(&mut Self)) {
+        let before = std::mem::take(&mut self.outcome);
+        write(self);
+        let written = std::mem::replace(&mut self.outcome, before);
+        if written.accepted > 0 {
+            self.outcome.accepted += 1;
+        } else if written.filtered > 0 {
+            self.outcome.filtered += 1;
+        }
+        if written.rejected > 0 && written.accepted == 0 {
+            self.outcome.reject(1, || written.first_error.unwrap_or_default());
+        }
+    }
+
+    /// Brings the collected labels into their final form and identifies the series by them.
+    pub(crate) fn identify(&mut self, index: usize) -> u128 {
+        self.apply_label_rules(index);
+        self.encoder.identify(&self.labels, self.body)
+    }
+
+    fn apply_label_rules(&mut self, index: usize) {
+        let rules = &self.names.entries[index].decision.drop_labels;
+        if !rules.is_empty() {
+            let intake = self.intake;
+            self.labels.retain(self.body, |name, _| name == NAME || !intake.rules.drops_label(rules, name));
+        }
+        self.labels.set_all(self.body, &self.added);
+        self.labels.sort(self.body);
+    }
+
+    fn table(&mut self, index: usize) -> Option<usize> {
+        let entry = &mut self.names.entries[index];
+        if entry.table.is_none() && !entry.name.is_empty() {
+            entry.table = Some(self.out.find_or_add(Destination {
+                database: &self.intake.database,
+                table: &entry.name,
+                schema: &self.intake.schema,
+                sample_type: SampleType::Metric,
+            }));
+        }
+        entry.table
+    }
+}
+
+/// What is known about each metric name of the request.
+#[derive(Default)]
+struct Names {
+    by_name: HashMap<Box<[u8]>, usize>,
+    entries: Vec<NameEntry>,
+}
+
+struct NameEntry {
+    decision: NameDecision,
+    /// Table name; empty when nothing of the metric's name is left after normalisation.
+    name: String,
+    table: Option<usize>,
+}
+
+impl Names {
+    #[inline]
+    fn find_or_decide(&mut self, name: &[u8], intake: &MetricIntake) -> usize {
+        if let Some(&index) = self.by_name.get(name) {
+            return index;
+        }
+        let decision = intake.rules.decide(name);
+        self.entries.push(NameEntry { decision, name: names::normalize_metric(name), table: None });
+        self.by_name.insert(name.into(), self.entries.len() - 1);
+        self.entries.len() - 1
+    }
+}
+
+/// Encodes the parts of a row that the samples of a series share.
+#[derive(Default)]
+pub(crate) struct Encoder {
+    time: TimestampText,
+    hashed: Vec<u8>,
+    /// `,<SeriesId>,"{…}",`
+    middle: Vec<u8>,
+    /// `,<lifted>,<lifted>\n`
+    tail: Vec<u8>,
+}
+
+impl Encoder {
+    /// Takes the labels in the order given. `lifted` are label names in the order of their columns.
+    pub(crate) fn labels(&mut self, labels: &Labels, body: &[u8], lifted: &[Box<[u8]>]) {
+        self.concatenate(labels, body);
+        self.middle.clear();
+        self.middle.push(b',');
+        text::integer(&mut self.middle, hash::series_id_of(&self.hashed));
+        self.middle.extend_from_slice(b",\"{");
+        self.tail.clear();
+        if lifted.is_empty() {
+            self.members(labels.iter(body).filter(|(name, _)| is_shown(name)));
+        } else {
+            self.members_and_columns(labels, body, lifted);
+        }
+        self.middle.extend_from_slice(b"}\",");
+        self.tail.push(b'\n');
+    }
+
+    /// Writes one row.
+    #[inline]
+    pub(crate) fn row(&mut self, row: &mut Vec<u8>, sample: Sample) {
+        self.time.write_ms(row, sample.timestamp_ms);
+        row.extend_from_slice(&self.middle);
+        text::real(row, sample.value);
+        row.extend_from_slice(&self.tail);
+    }
+
+    fn identify(&mut self, labels: &Labels, body: &[u8]) -> u128 {
+        self.concatenate(labels, body);
+        xxhash_rust::xxh3::xxh3_128(&self.hashed)
+    }
+
+    fn concatenate(&mut self, labels: &Labels, body: &[u8]) {
+        self.hashed.clear();
+        for (name, value) in labels.iter(body) {
+            self.hashed.extend_from_slice(name);
+            self.hashed.extend_from_slice(value);
+        }
+    }
+
+    fn members<'t>(&mut self, labels: impl Iterator<Item = (&'t [u8], &'t [u8])>) {
+        let mut first = true;
+        for (name, value) in labels {
+            self.middle.extend_from_slice(if first { b"\"\"" } else { b",\"\"" });
+            first = false;
+            text::open_json_string(&mut self.middle, name);
+            self.middle.extend_from_slice(b"\"\":\"\"");
+            text::open_json_string(&mut self.middle, value);
+            self.middle.extend_from_slice(b"\"\"");
+        }
+    }
+
+    /// The first label that matches a lifted name becomes its column; hidden labels can be lifted.
+    fn members_and_columns(&mut self, labels: &Labels, body: &[u8], lifted: &[Box<[u8]>]) {
+        let mut columns = vec![None; lifted.len()];
+        let mut shown = Vec::with_capacity(labels.entries().len());
+        for (name, value) in labels.iter(body) {
+            let matching = |wanted: &Box<[u8]>| wanted.eq_ignore_ascii_case(name);
+            match lifted.iter().position(matching) {
+                Some(at) if columns[at].is_none() => columns[at] = Some(value),
+                _ if is_shown(name) => shown.push((name, value)),
+                _ => {}
+            }
+        }
+        self.members(shown.into_iter());
+        for column in columns {
+            self.tail.push(b',');
+            text::csv_field(&mut self.tail, column.unwrap_or_default());
+        }
+    }
+}
+
+#[inline]
+fn is_shown(name: &[u8]) -> bool {
+    name != NAME && !name.starts_with(HIDDEN_PREFIX)
+}

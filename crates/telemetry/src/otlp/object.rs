@@ -1,0 +1,105 @@
+//! JSON objects of log records and spans: attributes of several origins, by key, as one CSV field.
+
+use super::value::{self, Any};
+use crate::text;
+use crate::wire::{Span, WireError};
+
+/// A value that comes from the body or from elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Member<'a> {
+    Any(Any),
+    Text(&'a [u8]),
+}
+
+/// Members of one object. Of equal keys the one added last counts.
+#[derive(Debug, Default)]
+pub(crate) struct Object<'a> {
+    members: Vec<(&'a [u8], Member<'a>)>,
+}
+
+impl<'a> Object<'a> {
+    pub(crate) fn clear(&mut self) {
+        self.members.clear();
+    }
+
+    pub(crate) fn push(&mut self, key: &'a [u8], value: Member<'a>) {
+        self.members.push((key, value));
+    }
+
+    /// Adds a text unless it is empty.
+    pub(crate) fn push_text(&mut self, key: &'a [u8], text: &'a [u8]) {
+        if !text.is_empty() {
+            self.push(key, Member::Text(text));
+        }
+    }
+
+    /// Adds a `KeyValue` message.
+    pub(crate) fn push_attribute(&mut self, body: &'a [u8], attribute: Span) -> Result<(), WireError> {
+        let (key, value) = value::key_value(body, attribute)?;
+        self.push(key.of(body), Member::Any(value));
+        Ok(())
+    }
+
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.members.extend_from_slice(&other.members);
+    }
+
+    /// Sorts by key and settles equal keys.
+    pub(crate) fn settle(&mut self) {
+        if self.members.is_sorted_by(|a, b| a.0 < b.0) {
+            return;
+        }
+        self.members.reverse();
+        self.members.sort_by(|a, b| a.0.cmp(b.0));
+        self.members.dedup_by(|later, earlier| later.0 == earlier.0);
+    }
+
+    /// The value of a key, after [`Object::settle`].
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Member<'a>> {
+        let at = self.members.binary_search_by(|member| member.0.cmp(key)).ok()?;
+        Some(self.members[at].1)
+    }
+
+    /// Writes the members whose keys are not hidden as one CSV field, after [`Object::settle`].
+    pub(crate) fn write(&self, out: &mut Vec<u8>, body: &[u8], hidden: impl Fn(&[u8]) -> bool) -> Result<(), WireError> {
+        json_field(out, |out| self.write_json(out, body, hidden))
+    }
+
+    /// Like [`Object::write`], inside a field that is quoted already.
+    pub(crate) fn write_json(&self, out: &mut Vec<u8>, body: &[u8], hidden: impl Fn(&[u8]) -> bool) -> Result<(), WireError> {
+        out.push(b'{');
+        let mut first = true;
+        for (key, member) in &self.members {
+            if hidden(key) || matches!(member, Member::Any(value) if !value::is_writable(*value)) {
+                continue;
+            }
+            if !first {
+                out.push(b',');
+            }
+            first = false;
+            text::json_string(out, key);
+            out.push(b':');
+            match member {
+                Member::Any(value) => value::json(out, body, *value)?,
+                Member::Text(text) => text::json_string(out, text),
+            }
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+/// Writes a CSV field that holds what `write` writes: JSON with its quotes doubled already. The field is quoted
+/// when it contains a quote or comma.
+pub(crate) fn json_field(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), WireError>) -> Result<(), WireError> {
+    let start = out.len();
+    out.push(b'"');
+    write(out)?;
+    match &out[start + 1..] {
+        b"{}" | b"[]" => {
+            out.remove(start);
+        }
+        _ => out.push(b'"'),
+    }
+    Ok(())
+}

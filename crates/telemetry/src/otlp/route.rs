@@ -1,0 +1,93 @@
+//! Where a log record or span goes: its attributes `kusto.database` and `kusto.table`, or the defaults.
+
+use super::value::{self, Any};
+use crate::names;
+use crate::rows::{Destination, RowSet};
+use crate::schema::{SampleType, Schema};
+use crate::wire::{Span, WireError};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+const DATABASE: &[u8] = b"kusto.database";
+const TABLE: &[u8] = b"kusto.table";
+
+/// What a record says about its destination; of several strings the last counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Route<'a> {
+    database: Option<&'a [u8]>,
+    table: Option<&'a [u8]>,
+}
+
+impl<'a> Route<'a> {
+    /// Takes note of an attribute.
+    #[inline]
+    pub(crate) fn attribute(&mut self, body: &'a [u8], key: &[u8], value: Any) {
+        if let Any::String(text) = value {
+            match key {
+                DATABASE => self.database = Some(text.of(body)),
+                TABLE => self.table = Some(text.of(body)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Looks up what is missing among the keys of a key-value body.
+    pub(crate) fn body(&mut self, body: &'a [u8], map: Span) -> Result<(), WireError> {
+        if self.database.is_some() && self.table.is_some() {
+            return Ok(());
+        }
+        let mut said = Route::default();
+        for member in value::members(body, map) {
+            let (key, value) = value::key_value(body, member?)?;
+            said.attribute(body, key.of(body), value);
+        }
+        self.database = self.database.or(said.database);
+        self.table = self.table.or(said.table);
+        Ok(())
+    }
+}
+
+/// Finds the tables of one request.
+pub(crate) struct Router<'i> {
+    pub(crate) default_database: Option<&'i str>,
+    pub(crate) default_table: Option<&'i str>,
+    pub(crate) schema: &'i Arc<Schema>,
+    pub(crate) sample_type: SampleType,
+    databases: HashMap<Vec<u8>, Arc<str>>,
+}
+
+impl<'i> Router<'i> {
+    pub(crate) fn new(
+        default_database: Option<&'i str>,
+        default_table: Option<&'i str>,
+        schema: &'i Arc<Schema>,
+        sample_type: SampleType,
+    ) -> Self {
+        Self { default_database, default_table, schema, sample_type, databases: HashMap::new() }
+    }
+
+    /// Index of the record's table, or why there is none.
+    pub(crate) fn table(&mut self, route: Route<'_>, out: &mut RowSet) -> Result<usize, &'static str> {
+        let database = route.database.or(self.default_database.map(str::as_bytes));
+        let table = route.table.or(self.default_table.map(str::as_bytes));
+        let (Some(database), Some(table)) = (database, table) else {
+            return Err("kusto.database and kusto.table are neither among the attributes nor in the body");
+        };
+        let table = names::normalize_id(table);
+        let database = self.database(database);
+        if database.is_empty() || table.is_empty() {
+            return Err("kusto.database or kusto.table has no letter or digit");
+        }
+        let (schema, sample_type) = (self.schema, self.sample_type);
+        Ok(out.find_or_add(Destination { database: &database, table: &table, schema, sample_type }))
+    }
+
+    fn database(&mut self, name: &[u8]) -> Arc<str> {
+        if let Some(known) = self.databases.get(name) {
+            return known.clone();
+        }
+        let normalized: Arc<str> = names::normalize_id(name).into();
+        self.databases.insert(name.to_vec(), normalized.clone());
+        normalized
+    }
+}

@@ -1,0 +1,192 @@
+//! Protobuf wire format, read in place: fields come out as numbers or as spans of the body, nothing is copied.
+//!
+//! Positions are absolute in the request body, so an error can say at which byte it happened however deep it is.
+
+use crate::DecodeError;
+
+/// A piece of the request body (or of a [`crate::labels::Labels`] arena, which marks its spans).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Span {
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+}
+
+impl Span {
+    /// The bytes of a span of `body`; empty when it does not lie inside.
+    #[inline]
+    pub(crate) fn of(self, body: &[u8]) -> &[u8] {
+        let start = self.start as usize;
+        body.get(start..start + self.len as usize).unwrap_or_default()
+    }
+}
+
+/// Longest body that spans can address.
+const MAX_BODY: usize = 0x7fff_ffff;
+
+/// Deepest nesting of unknown groups that is skipped; the same as other protobuf libraries allow.
+const MAX_GROUPS: usize = 100;
+
+/// Where and why reading stopped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct WireError {
+    pub(crate) offset: usize,
+    pub(crate) reason: &'static str,
+}
+
+impl From<WireError> for DecodeError {
+    fn from(error: WireError) -> Self {
+        Self::Protobuf { offset: error.offset, reason: error.reason }
+    }
+}
+
+impl std::fmt::Display for WireError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "reading protobuf at byte {}: {}", self.offset, self.reason)
+    }
+}
+
+/// The value of one field.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Value {
+    Varint(u64),
+    Fixed64(u64),
+    Fixed32(u32),
+    Bytes(Span),
+}
+
+/// Reads the fields of one message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader<'a> {
+    body: &'a [u8],
+    pos: usize,
+    end: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader over the outermost message, after checking that its own fields are framed correctly.
+    pub(crate) fn checked(body: &'a [u8]) -> Result<Self, WireError> {
+        if body.len() > MAX_BODY {
+            return Err(WireError { offset: MAX_BODY, reason: "body longer than 2 GiB" });
+        }
+        let reader = Self { body, pos: 0, end: body.len() };
+        let mut ahead = reader;
+        while ahead.next()?.is_some() {}
+        Ok(reader)
+    }
+
+    /// A reader over a message that is a field of this one's body.
+    #[inline]
+    pub(crate) fn within(body: &'a [u8], span: Span) -> Self {
+        let start = (span.start as usize).min(body.len());
+        Self { body, pos: start, end: (start + span.len as usize).min(body.len()) }
+    }
+
+    /// Number and value of the next field, `None` at the end of the message.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<Option<(u32, Value)>, WireError> {
+        while self.pos < self.end {
+            let (field, wire_type) = self.tag()?;
+            if wire_type == 3 {
+                self.skip_group(field)?;
+                continue;
+            }
+            return Ok(Some((field, self.value(wire_type)?)));
+        }
+        Ok(None)
+    }
+
+    #[inline]
+    fn tag(&mut self) -> Result<(u32, u8), WireError> {
+        let at = self.pos;
+        let tag = self.varint()?;
+        let field = tag >> 3;
+        if field == 0 || tag > u64::from(u32::MAX) {
+            return Err(WireError { offset: at, reason: "impossible field number" });
+        }
+        Ok((field as u32, (tag & 7) as u8))
+    }
+
+    #[inline]
+    fn value(&mut self, wire_type: u8) -> Result<Value, WireError> {
+        match wire_type {
+            0 => Ok(Value::Varint(self.varint()?)),
+            1 => Ok(Value::Fixed64(u64::from_le_bytes(self.take()?))),
+            2 => {
+                let len = self.varint()?;
+                if len > (self.end - self.pos) as u64 {
+                    return Err(self.error("field longer than its message"));
+                }
+                let span = Span { start: self.pos as u32, len: len as u32 };
+                self.pos += len as usize;
+                Ok(Value::Bytes(span))
+            }
+            5 => Ok(Value::Fixed32(u32::from_le_bytes(self.take()?))),
+            _ => Err(self.error("unexpected wire type")),
+        }
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let bytes = self.body[self.pos..self.end].first_chunk::<N>();
+        let bytes = *bytes.ok_or_else(|| self.error("number cut short"))?;
+        self.pos += N;
+        Ok(bytes)
+    }
+
+    /// Reads a packed or single varint.
+    #[inline]
+    pub(crate) fn varint(&mut self) -> Result<u64, WireError> {
+        if self.pos < self.end && self.body[self.pos] < 0x80 {
+            self.pos += 1;
+            return Ok(u64::from(self.body[self.pos - 1]));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireError> {
+        let mut value = 0u64;
+        for (index, &byte) in self.body[self.pos..self.end].iter().take(10).enumerate() {
+            if index == 9 && byte > 1 {
+                return Err(self.error("number wider than 64 bits"));
+            }
+            value |= u64::from(byte & 0x7f) << (7 * index);
+            if byte < 0x80 {
+                self.pos += index + 1;
+                return Ok(value);
+            }
+        }
+        Err(self.error("number cut short"))
+    }
+
+    /// Skips an unknown group, without recursion.
+    #[cold]
+    fn skip_group(&mut self, field: u32) -> Result<(), WireError> {
+        let mut open = vec![field];
+        while let Some(&innermost) = open.last() {
+            if self.pos >= self.end {
+                return Err(self.error("group without an end"));
+            }
+            let (field, wire_type) = self.tag()?;
+            match wire_type {
+                3 if open.len() == MAX_GROUPS => return Err(self.error("groups nested too deep")),
+                3 => open.push(field),
+                4 if field == innermost => {
+                    open.pop();
+                }
+                4 => return Err(self.error("end of another group")),
+                _ => {
+                    self.value(wire_type)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn error(&self, reason: &'static str) -> WireError {
+        WireError { offset: self.pos, reason }
+    }
+
+    /// Whether everything was read.
+    pub(crate) fn at_end(&self) -> bool {
+        self.pos >= self.end
+    }
+}
