@@ -1,1 +1,16 @@
-//! .
+//! The collector: the node agent that receives and scrapes telemetry, makes it durable and sends it
+//! to an ingestor.
+//!
+//! [`Config::from_toml`] reads the configuration, [`start`] runs it until a token is cancelled and
+//! then drains. The binary `collector` is a thin shell around the two; `adx-mon up` is another.
+
+pub mod config;
+mod debug;
+mod identity;
+mod metrics;
+mod pipeline;
+mod run;
+mod scrape;
+
+pub use config::{Config, ConfigError, Warning};
+pub use run::{Running, start};

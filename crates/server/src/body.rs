@@ -171,10 +171,7 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// [`BodyError::InflatesTooLarge`] past the limit, [`BodyError::Corrupt`] when the decoder fails.
 pub fn inflate_limited(encoding: &'static str, decoder: impl Read, limit: usize) -> Result<Vec<u8>, BodyError> {
     let mut out = Vec::new();
-    decoder
-        .take(limit as u64 + 1)
-        .read_to_end(&mut out)
-        .map_err(|e| BodyError::Corrupt { encoding, reason: e.to_string() })?;
+    decoder.take(limit as u64 + 1).read_to_end(&mut out).map_err(|e| BodyError::Corrupt { encoding, reason: e.to_string() })?;
     if out.len() > limit {
         return Err(BodyError::InflatesTooLarge { limit, encoding });
     }

@@ -193,11 +193,8 @@ impl Shell {
     async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S) {
         let activity = Arc::new(Activity::new());
         let io = TokioIo::new(Watched { inner: stream, activity: Arc::clone(&activity) });
-        let service = RouterService {
-            router: self.router.clone(),
-            request_timeout: self.limits.request_timeout,
-            activity: Arc::clone(&activity),
-        };
+        let service =
+            RouterService { router: self.router.clone(), request_timeout: self.limits.request_timeout, activity: Arc::clone(&activity) };
         let mut connection = pin!(self.builder.serve_connection(io, service));
         let mut overdue = pin!(activity.overdue(&self.limits));
         let ended = tokio::select! {

@@ -22,10 +22,7 @@ pub fn operations_router(ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync
             Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}")),
         }
     };
-    Router::new()
-        .route("/metrics", metrics_endpoint(registry))
-        .route("/readyz", any(readyz))
-        .route("/healthz", get(|| async { "ok" }))
+    Router::new().route("/metrics", metrics_endpoint(registry)).route("/readyz", any(readyz)).route("/healthz", get(|| async { "ok" }))
 }
 
 /// The metrics of `registry`: classic Prometheus text, or OpenMetrics for clients that ask for it.

@@ -53,8 +53,8 @@ pub fn with_timeout(routes: MethodRouter, limit: Duration) -> MethodRouter {
 /// of the thread should move elsewhere.
 const LONG_DECODE_BYTES: usize = 256 << 10;
 
-/// Runs `decode` on this task; a long one in a way that does not hold up other tasks.
-fn on_this_task<T>(body_bytes: usize, decode: impl FnOnce() -> T) -> T {
+/// Runs `decode` of `body_bytes` on this task; a long one in a way that does not hold up other tasks.
+pub fn on_this_task<T>(body_bytes: usize, decode: impl FnOnce() -> T) -> T {
     let flavor = tokio::runtime::Handle::current().runtime_flavor();
     if body_bytes >= LONG_DECODE_BYTES && flavor == tokio::runtime::RuntimeFlavor::MultiThread {
         tokio::task::block_in_place(decode)

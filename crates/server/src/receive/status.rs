@@ -52,10 +52,8 @@ pub(super) fn error(status: StatusCode, encoding: Encoding, code: Code, message:
 /// A success; `rejected` with a message makes it a partial one. `rejected_field` is the JSON name
 /// of the count, the only thing in which the three signals differ.
 pub(super) fn success(encoding: Encoding, rejected_field: &str, rejected: u64, message: &str) -> Response {
-    let partial = (rejected > 0).then(|| PartialSuccess {
-        rejected: i64::try_from(rejected).unwrap_or(i64::MAX),
-        error_message: message.to_owned(),
-    });
+    let partial =
+        (rejected > 0).then(|| PartialSuccess { rejected: i64::try_from(rejected).unwrap_or(i64::MAX), error_message: message.to_owned() });
     let body = match (encoding, partial) {
         (Encoding::Protobuf, partial_success) => ExportResponse { partial_success }.encode_to_vec(),
         (Encoding::Json, None) => b"{}".to_vec(),

@@ -1,0 +1,63 @@
+//! Settings that are checked but whose function this version does not have. Each is named when the
+//! collector starts: nothing is ignored in silence.
+
+use super::Warning;
+use super::file::File;
+
+/// One warning per setting that has no effect.
+pub(super) fn warnings(file: &File) -> Vec<Warning> {
+    let mut absent: Vec<(String, &str)> = Vec::new();
+    let mut note = |set: bool, name: &str, why: &'static str| {
+        if set {
+            absent.push((name.to_owned(), why));
+        }
+    };
+    note(!file.kube_config.is_empty() && wants_kubernetes(file), "kube-config", KUBERNETES);
+    note(file.kubelet_discovery.is_some(), "kubelet-discovery", KUBERNETES);
+    note(file.metadata_watch.is_some(), "metadata-watch", KUBERNETES);
+    note(has_metadata_labels(file), "add-metadata-labels", KUBERNETES);
+    note(file.enable_pprof, "enable-pprof", "there is no profiling endpoint; use an external profiler such as perf");
+    note(!file.lift_attributes.is_empty(), "lift-attributes", LIFT_ATTRIBUTES);
+    note(!file.exporters.otlp_metric_export.is_empty(), "exporters.otlp-metric-export", EXPORTERS);
+    note(!file.exporters.fluent_forward_log_export.is_empty(), "exporters.fluent-forward-log-export", EXPORTERS);
+    if let Some(log) = &file.otel_log {
+        note(!log.lift_attributes.is_empty(), "otel-log.lift-attributes", LIFT_ATTRIBUTES);
+        note(!log.transforms.is_empty(), "otel-log.transforms", "transforms are not run by this version; records are stored as they came");
+    }
+    if let Some(scrape) = &file.prometheus_scrape {
+        note(
+            !scrape.disable_discovery,
+            "prometheus-scrape pod discovery",
+            "only static targets are scraped by this version; set disable-discovery = true to confirm",
+        );
+    }
+    for (i, source) in file.otel_metric.iter().enumerate() {
+        note(source.grpc_port != 0, &format!("otel-metric[{i}].grpc-port"), "OTLP over gRPC is not served by this version; use path");
+    }
+    for (i, log) in file.host_log.iter().enumerate() {
+        let name = |target: &str| format!("host-log[{i}].{target}");
+        note(!log.file_target.is_empty(), &name("file-target"), HOST_LOG);
+        note(!log.journal_target.is_empty(), &name("journal-target"), HOST_LOG);
+        note(!log.kernel_target.is_empty(), &name("kernel-target"), HOST_LOG);
+        note(!log.disable_kube_discovery || !log.static_pod_target.is_empty(), &name("pod discovery"), HOST_LOG);
+    }
+    absent.into_iter().map(|(name, why)| Warning(format!("{name} has no effect: {why}"))).collect()
+}
+
+const KUBERNETES: &str = "this version does not talk to Kubernetes";
+const EXPORTERS: &str = "exporters are not run by this version; data goes to the ingestor only";
+const HOST_LOG: &str = "logs of the host are not collected by this version";
+const LIFT_ATTRIBUTES: &str = "attributes stay in the Attributes column; use lift-resources for columns of their own";
+
+fn wants_kubernetes(file: &File) -> bool {
+    file.prometheus_scrape.as_ref().is_some_and(|s| !s.disable_discovery) || file.host_log.iter().any(|l| !l.disable_kube_discovery)
+}
+
+fn has_metadata_labels(file: &File) -> bool {
+    file.add_metadata_labels.is_some()
+        || file.prometheus_scrape.iter().any(|s| s.add_metadata_labels.is_some())
+        || file.prometheus_remote_write.iter().any(|s| s.add_metadata_labels.is_some())
+        || file.otel_metric.iter().any(|s| s.add_metadata_labels.is_some())
+        || file.otel_log.iter().any(|s| s.add_metadata_labels.is_some())
+        || file.host_log.iter().any(|s| s.add_metadata_labels.is_some())
+}

@@ -1,0 +1,131 @@
+//! The file that `collector config` prints.
+
+/// A file that runs as it is, with every setting of this version explained; what is commented out
+/// shows the default or an example.
+pub const DEFAULT_FILE: &str = r#"# Configuration of the collector. $(HOSTNAME) in a value becomes the name of the node.
+
+# Base URL of the ingestor, http or https. Empty: data is kept on disk up to max-disk-usage.
+endpoint = 'https://ingestor.adx-mon.svc.cluster.local'
+# Accept any certificate of the ingestor.
+insecure-skip-verify = false
+# Address to listen on, host:port; ':8080' listens on all addresses.
+listen-addr = '127.0.0.1:8080'
+# Label of the health metric.
+region = ''
+# Certificate and key (PEM) of the listener: both or neither.
+tls-cert-file = ''
+tls-key-file = ''
+# What the collector writes for: 'adx'.
+storage-backend = 'adx'
+# Open connections; 0 is no limit.
+max-connections = 0
+# Samples of a scrape that go into one write to the store.
+max-batch-size = 5000
+# A segment is sent once it is this old, in seconds ...
+max-segment-age-seconds = 30
+# ... or this large, in bytes.
+max-segment-size = 1048576
+# Limit of the storage directory, in bytes. Beyond it, senders are told to retry later (429).
+max-disk-usage = 10737418240
+# Limit of one database in the storage directory, in bytes; 0 is no limit of its own.
+max-database-disk-usage = 0
+# Tables that one database may have; every metric name makes a table.
+max-tables-per-database = 10000
+# Accepted for compatibility: every acknowledged request is durable at once, see durability.
+wal-flush-interval-ms = 100
+# Requests to the ingestor at a time.
+max-transfer-concurrency = 5
+# Send segments uncompressed.
+disable-gzip = false
+# Where data waits until it is sent. Default: $HOME/.adx-mon/collector
+# storage-dir = '/var/lib/adx-mon/collector'
+# What a 2xx promises. 'disk': survives a power cut. 'process': survives the end of the process.
+durability = 'disk'
+
+# Drop every metric that no keep rule names.
+default-drop-metrics = false
+# Drop metrics whose name matches. Expressions are not anchored.
+drop-metrics = []
+# With default-drop-metrics: keep metrics whose name matches.
+keep-metrics = []
+# Count metrics but do not store or forward them.
+disable-metrics-forwarding = false
+
+# Labels added to every metric.
+[add-labels]
+# cluster = 'production'
+
+# Metric name expression = label name expression: labels to remove.
+[drop-labels]
+# '^http_' = '^(user_agent|referer)$'
+
+# Attributes added to the resource of every OTLP record.
+[add-attributes]
+# cluster = 'production'
+
+# With default-drop-metrics: keep series that have such a label.
+# [[keep-metrics-with-label-value]]
+# label-regex = '^namespace$'
+# value-regex = '^prod-'
+
+# Labels that get a column of their own.
+# [[lift-labels]]
+# name = 'namespace'
+# column = 'Namespace'
+
+# Resource attributes that get a column of their own.
+# [[lift-resources]]
+# name = 'service.name'
+# column = 'Service'
+
+# Scraping of static targets.
+[prometheus-scrape]
+# Database of the metrics.
+database = 'Metrics'
+# From one scrape of a target to the next, in seconds.
+scrape-interval = 30
+# Longest time of a scrape, in seconds; 0 is 10.
+scrape-timeout = 10
+# Static targets only.
+disable-discovery = true
+
+# [[prometheus-scrape.static-scrape-target]]
+# # Scraped by the nodes whose name matches.
+# host-regex = '.*'
+# url = 'http://127.0.0.1:9100/metrics'
+# # Whose metrics these are.
+# namespace = 'node'
+# pod = 'node-exporter'
+# container = 'node-exporter'
+
+# Receiver of Prometheus remote write 1.0. The filter and label settings above can be repeated here.
+[[prometheus-remote-write]]
+# Database of the metrics.
+database = 'Metrics'
+# Path of the receiver.
+path = '/remote_write'
+# Longest time of a request, in seconds, up to 300.
+request-timeout-seconds = 15
+
+# Receiver of OTLP metrics over HTTP.
+[[otel-metric]]
+database = 'Metrics'
+path = '/v1/metrics'
+request-timeout-seconds = 15
+
+# Receiver of OTLP logs over HTTP, at /v1/logs. A record names its destination in the attributes
+# kusto.database and kusto.table.
+[otel-log]
+# Destination of records that name none. Both empty: such records are refused.
+default-database = ''
+default-table = ''
+request-timeout-seconds = 15
+
+# Receiver of OTLP traces over HTTP.
+[otel-trace]
+# Destination of spans that name none.
+database = 'Traces'
+table = 'OTELTraces'
+path = '/v1/traces'
+request-timeout-seconds = 15
+"#;

@@ -1,0 +1,100 @@
+//! The configuration: from TOML text to a checked [`Config`].
+//!
+//! Every problem of a file is reported at once, unknown keys and wrong types with line and column.
+//! A file of the reference runs unchanged; keys for functions that this version does not have yet
+//! are checked and named in a [`Warning`], never ignored in silence.
+
+mod absent;
+pub mod file;
+mod generated;
+mod positions;
+mod rules;
+mod settings;
+mod validate;
+
+use std::fmt;
+
+pub use generated::DEFAULT_FILE;
+pub use rules::RuleScope;
+pub use settings::{Backend, Config, LogSource, MetricEndpoint, MetricProtocol, ScrapeSettings, ScrapeTarget, TraceSource};
+
+use file::File;
+use positions::Position;
+
+/// Something the operator should know about, which does not keep the collector from running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning(pub String);
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One thing wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, when it is one place.
+    pub position: Option<Position>,
+    /// What, and what would be right.
+    pub message: String,
+}
+
+/// All that is wrong with a file; the first problem is the one that the reference reports.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.problems.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "\n" };
+            match problem.position {
+                Some(Position { line, column }) => {
+                    write!(f, "{separator}line {line}, column {column}: {}", problem.message)?;
+                }
+                None => write!(f, "{separator}{}", problem.message)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads a file. `hostname` replaces `$(HOSTNAME)` in every string value (not in keys, not in
+    /// the free-form settings of a transform).
+    ///
+    /// # Errors
+    /// [`ConfigError`] with everything that is wrong.
+    pub fn from_toml(text: &str, hostname: &str) -> Result<(Config, Vec<Warning>), ConfigError> {
+        let (file, unknown) = read(text, hostname)?;
+        let mut problems = validate::problems(&file);
+        problems.extend(unknown);
+        if !problems.is_empty() {
+            return Err(ConfigError { problems });
+        }
+        settings::resolve(file, hostname).map_err(|problems| ConfigError { problems })
+    }
+}
+
+/// The file as written, and its unknown keys.
+fn read(text: &str, hostname: &str) -> Result<(File, Vec<Problem>), ConfigError> {
+    let one = |error: &toml::de::Error| ConfigError {
+        problems: vec![Problem {
+            position: error.span().map(|span| positions::position(text, span.start)),
+            message: format!("toml: {}", error.message()),
+        }],
+    };
+    let mut tree = toml::de::DeTable::parse(text).map_err(|e| one(&e))?;
+    let keys = tree.clone();
+    positions::substitute(tree.get_mut(), "$(HOSTNAME)", hostname);
+    let mut unknown = Vec::new();
+    let file = serde_ignored::deserialize(toml::Deserializer::from(tree), |path| {
+        let position = positions::find(keys.get_ref(), &path).map(|offset| positions::position(text, offset));
+        unknown.push(Problem { position, message: format!("unknown key {path}; remove it or correct its name") });
+    })
+    .map_err(|e| one(&e))?;
+    Ok((file, unknown))
+}

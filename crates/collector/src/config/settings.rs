@@ -1,0 +1,348 @@
+//! The configuration as the collector runs it: defaults filled in, scopes merged, units in types.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use telemetry::{Lift, LogOptions, TraceOptions};
+
+use super::file::{File, MetricSource};
+use super::rules::RuleScope;
+use super::{Problem, Warning};
+
+/// Paths that the collector serves whatever the file says.
+pub(super) const OWN_PATHS: [&str; 4] = ["/metrics", "/readyz", "/healthz", "/debug/store"];
+/// Where OTLP logs are received.
+pub(super) const LOGS_PATH: &str = "/v1/logs";
+/// Where OTLP traces are received unless the file says otherwise.
+pub(super) const TRACES_PATH: &str = "/v1/traces";
+/// The listener when the file names none.
+const LISTEN_ADDR: &str = ":8080";
+
+/// What the collector writes for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// Azure Data Explorer, or kustd.
+    Adx,
+    /// ClickHouse: known by name, refused at start.
+    ClickHouse,
+}
+
+impl Backend {
+    /// `adx` or `clickhouse`, in any case, with spaces around it; absent means `adx`.
+    ///
+    /// # Errors
+    /// The message about any other text.
+    pub fn parse(text: Option<&str>) -> Result<Backend, String> {
+        let text = text.unwrap_or("adx");
+        match text.trim().to_ascii_lowercase().as_str() {
+            "adx" => Ok(Backend::Adx),
+            "clickhouse" => Ok(Backend::ClickHouse),
+            "" => Err("storage-backend cannot be empty".to_owned()),
+            _ => Err(format!("unknown storage backend {text:?}")),
+        }
+    }
+}
+
+/// A checked configuration. Made by [`Config::from_toml`].
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Base URL of the ingestor; without one, data is kept up to the quota.
+    pub endpoint: Option<String>,
+    /// Whether the ingestor's certificate is not verified.
+    pub insecure_skip_verify: bool,
+    /// `host:port`; an empty host means all addresses.
+    pub listen_addr: String,
+    /// Label of the health gauge.
+    pub region: String,
+    /// Certificate and key of the listener.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// What the collector writes for.
+    pub backend: Backend,
+    /// Open connections, 0 for no limit.
+    pub max_connections: usize,
+    /// Where the journal and the segments are.
+    pub storage_dir: PathBuf,
+    /// What an acknowledgement promises.
+    pub durability: wal::Durability,
+    /// A segment is sealed at this age.
+    pub segment_max_age: Duration,
+    /// A segment is sealed at this size, in bytes.
+    pub segment_max_bytes: u64,
+    /// Limit of the storage directory, in bytes.
+    pub max_disk_bytes: u64,
+    /// Limit of one database in the storage directory, in bytes.
+    pub database_quota_bytes: Option<u64>,
+    /// Tables that one database may have.
+    pub max_tables_per_database: usize,
+    /// Requests to the ingestor at a time.
+    pub transfer_concurrency: usize,
+    /// Whether request bodies to the ingestor are compressed with gzip.
+    pub transfer_gzip: bool,
+    /// Labels that get columns of their own.
+    pub lift_labels: Vec<Lift>,
+    /// Receivers of metrics.
+    pub metrics: Vec<MetricEndpoint>,
+    /// The receiver of OTLP logs.
+    pub logs: Option<LogSource>,
+    /// The receiver of OTLP traces.
+    pub traces: Option<TraceSource>,
+    /// Scraping.
+    pub scrape: Option<ScrapeSettings>,
+}
+
+/// How metrics arrive at an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricProtocol {
+    /// Prometheus remote write 1.0.
+    RemoteWrite,
+    /// OTLP over HTTP.
+    Otlp,
+}
+
+/// A path that receives metrics.
+#[derive(Debug, Clone)]
+pub struct MetricEndpoint {
+    /// What is spoken there.
+    pub protocol: MetricProtocol,
+    /// The path, starting with `/`.
+    pub path: String,
+    /// Where the rows go.
+    pub database: String,
+    /// Filters and label rules, global ones included.
+    pub rules: RuleScope,
+    /// Longest time of a request.
+    pub timeout: Duration,
+    /// `disable-metrics-forwarding`: received, counted, not stored.
+    pub discard: bool,
+}
+
+/// The receiver of OTLP logs.
+#[derive(Debug, Clone)]
+pub struct LogSource {
+    /// Destination and attributes.
+    pub options: LogOptions,
+    /// Longest time of a request.
+    pub timeout: Duration,
+}
+
+/// The receiver of OTLP traces.
+#[derive(Debug, Clone)]
+pub struct TraceSource {
+    /// The path, starting with `/`.
+    pub path: String,
+    /// Destination.
+    pub options: TraceOptions,
+    /// Longest time of a request.
+    pub timeout: Duration,
+}
+
+/// Scraping of this host's targets.
+#[derive(Debug, Clone)]
+pub struct ScrapeSettings {
+    /// Where the rows go.
+    pub database: String,
+    /// From one scrape of a target to the next.
+    pub interval: Duration,
+    /// Longest time of a scrape; never longer than the interval.
+    pub timeout: Duration,
+    /// Filters and label rules, global ones included.
+    pub rules: RuleScope,
+    /// Samples that go into one request to the store, roughly.
+    pub batch_samples: usize,
+    /// `disable-metrics-forwarding`: scraped, counted, not stored.
+    pub discard: bool,
+    /// The static targets whose `host-regex` matches this host.
+    pub targets: Vec<ScrapeTarget>,
+}
+
+/// A page of metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScrapeTarget {
+    /// Its URL.
+    pub url: String,
+    /// Whose metrics these are: `adxmon_namespace`, `adxmon_pod`, `adxmon_container`.
+    pub namespace: String,
+    /// See `namespace`.
+    pub pod: String,
+    /// See `namespace`.
+    pub container: String,
+}
+
+/// The settings of a valid file, and what to warn about.
+pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning>), Vec<Problem>> {
+    let problem = |message: String| vec![Problem { position: None, message }];
+    let mut warnings = super::absent::warnings(&file);
+    let global = RuleScope::global(&file);
+    let storage_dir = storage_dir(&file.storage_dir).map_err(problem)?;
+    let durability = file.durability.as_deref().map_or(Ok(wal::Durability::Disk), str::parse);
+    let config = Config {
+        endpoint: (!file.endpoint.is_empty()).then(|| file.endpoint.clone()),
+        insecure_skip_verify: file.insecure_skip_verify,
+        listen_addr: file.listen_addr.clone().filter(|a| !a.is_empty()).unwrap_or_else(|| LISTEN_ADDR.to_owned()),
+        region: file.region.clone(),
+        tls: (!file.tls_cert_file.is_empty()).then(|| ((&file.tls_cert_file).into(), (&file.tls_key_file).into())),
+        backend: Backend::parse(file.storage_backend.as_deref()).map_err(problem)?,
+        max_connections: positive(file.max_connections).unwrap_or(0) as usize,
+        storage_dir,
+        durability: durability.map_err(problem)?,
+        segment_max_age: Duration::from_secs(positive(file.max_segment_age_seconds).unwrap_or(30)),
+        segment_max_bytes: positive(file.max_segment_size).unwrap_or(1 << 20),
+        max_disk_bytes: positive(file.max_disk_usage).unwrap_or(10 << 30),
+        database_quota_bytes: positive(file.max_database_disk_usage),
+        max_tables_per_database: positive(file.max_tables_per_database).unwrap_or(10_000) as usize,
+        transfer_concurrency: positive(file.max_transfer_concurrency).unwrap_or(5) as usize,
+        transfer_gzip: !file.disable_gzip,
+        lift_labels: lifts(&file.lift_labels),
+        metrics: metric_endpoints(&file, &global),
+        logs: log_source(&file),
+        traces: trace_source(&file),
+        scrape: scrape(&file, &global, hostname),
+    };
+    if config.endpoint.is_none() {
+        warnings.push(Warning(format!(
+            "endpoint is empty: data is kept in {} up to max-disk-usage ({} bytes), then refused; set endpoint to an ingestor",
+            config.storage_dir.display(),
+            config.max_disk_bytes
+        )));
+    }
+    for source in discarding(&config) {
+        warnings.push(Warning(format!("disable-metrics-forwarding is set for {source}: its metrics are counted and discarded")));
+    }
+    Ok((config, warnings))
+}
+
+fn discarding(config: &Config) -> Vec<&str> {
+    let endpoints = config.metrics.iter().filter(|e| e.discard).map(|e| e.path.as_str());
+    let scrape = config.scrape.iter().filter(|s| s.discard).map(|_| "prometheus-scrape");
+    endpoints.chain(scrape).collect()
+}
+
+fn positive(value: i64) -> Option<u64> {
+    u64::try_from(value).ok().filter(|v| *v > 0)
+}
+
+fn storage_dir(text: &str) -> Result<PathBuf, String> {
+    if !text.is_empty() {
+        return Ok(text.into());
+    }
+    match std::env::var_os("HOME") {
+        Some(home) if !home.is_empty() => Ok(PathBuf::from(home).join(".adx-mon/collector")),
+        _ => Err("storage-dir is required: set it, or HOME for the default $HOME/.adx-mon/collector".to_owned()),
+    }
+}
+
+fn lifts(lifts: &[super::file::Lift]) -> Vec<Lift> {
+    let column = |lift: &super::file::Lift| (!lift.column.is_empty()).then(|| lift.column.clone());
+    lifts.iter().map(|lift| Lift { name: lift.name.clone(), column: column(lift) }).collect()
+}
+
+fn request_timeout(seconds: i64) -> Duration {
+    Duration::from_secs(positive(seconds).unwrap_or(15))
+}
+
+fn metric_endpoints(file: &File, global: &RuleScope) -> Vec<MetricEndpoint> {
+    let endpoint = |protocol, path: &str, source: &MetricSource, seconds| MetricEndpoint {
+        protocol,
+        path: path.to_owned(),
+        database: source.database.clone(),
+        rules: source_rules(global, source),
+        timeout: request_timeout(seconds),
+        discard: file.disable_metrics_forwarding || source.disable_metrics_forwarding,
+    };
+    let remote_write =
+        file.prometheus_remote_write.iter().map(|s| endpoint(MetricProtocol::RemoteWrite, &s.path, &s.source(), s.request_timeout_seconds));
+    let otlp = file
+        .otel_metric
+        .iter()
+        .filter(|s| !s.path.is_empty())
+        .map(|s| endpoint(MetricProtocol::Otlp, &s.path, &s.source(), s.request_timeout_seconds));
+    remote_write.chain(otlp).collect()
+}
+
+fn source_rules(global: &RuleScope, source: &MetricSource) -> RuleScope {
+    global.clone().with(RuleScope::source(source))
+}
+
+fn log_source(file: &File) -> Option<LogSource> {
+    let log = file.otel_log.as_ref()?;
+    let mut add_attributes = file.add_attributes.clone();
+    add_attributes.extend(log.add_attributes.clone());
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    Some(LogSource {
+        options: LogOptions {
+            default_database: some(&log.default_database),
+            default_table: some(&log.default_table),
+            add_attributes,
+            lift_resources: lifts(&file.lift_resources),
+        },
+        timeout: request_timeout(log.request_timeout_seconds),
+    })
+}
+
+fn trace_source(file: &File) -> Option<TraceSource> {
+    let trace = file.otel_trace.as_ref()?;
+    let mut add_attributes = file.add_attributes.clone();
+    add_attributes.extend(trace.add_attributes.clone());
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    Some(TraceSource {
+        path: some(&trace.path).unwrap_or_else(|| TRACES_PATH.to_owned()),
+        options: TraceOptions { default_database: some(&trace.database), default_table: some(&trace.table), add_attributes },
+        timeout: request_timeout(trace.request_timeout_seconds),
+    })
+}
+
+fn scrape(file: &File, global: &RuleScope, hostname: &str) -> Option<ScrapeSettings> {
+    let scrape = file.prometheus_scrape.as_ref()?;
+    let interval = Duration::from_secs(positive(scrape.scrape_interval).unwrap_or(30));
+    let source = scrape.source();
+    let here = |regex: &str| regex::Regex::new(regex).is_ok_and(|regex| regex.is_match(hostname));
+    let targets = scrape.static_scrape_target.iter().filter(|t| here(&t.host_regex));
+    Some(ScrapeSettings {
+        database: source.database.clone(),
+        interval,
+        timeout: Duration::from_secs(positive(scrape.scrape_timeout).unwrap_or(10)).min(interval),
+        rules: source_rules(global, &source),
+        batch_samples: positive(file.max_batch_size).unwrap_or(5000) as usize,
+        discard: file.disable_metrics_forwarding || source.disable_metrics_forwarding,
+        targets: targets
+            .map(|t| ScrapeTarget {
+                url: t.url.clone(),
+                namespace: t.namespace.clone(),
+                pod: t.pod.clone(),
+                container: t.container.clone(),
+            })
+            .collect(),
+    })
+}
+
+/// The URL, if it is one of http or https with a host.
+pub(super) fn http_url(text: &str) -> Option<reqwest::Url> {
+    reqwest::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+/// Host and port of `host:port`, where the host may be absent.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(super) fn listen_addr(text: &str) -> Result<(String, u16), String> {
+    if text.is_empty() {
+        return listen_addr(LISTEN_ADDR);
+    }
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        return Ok((addr.ip().to_string(), addr.port()));
+    }
+    let (host, port) = text.rsplit_once(':').ok_or("missing port in address; use host:port")?;
+    let port = port.parse().map_err(|_| format!("invalid port {port:?}"))?;
+    Ok((host.trim_matches(['[', ']']).to_owned(), port))
+}
+
+impl Config {
+    /// Host (empty for all addresses) and port to listen on.
+    ///
+    /// # Errors
+    /// What is wrong with `listen_addr`, when it was changed after the file was read.
+    pub fn listen(&self) -> Result<(String, u16), String> {
+        listen_addr(&self.listen_addr)
+    }
+}

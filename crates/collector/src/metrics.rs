@@ -1,0 +1,209 @@
+//! The collector's own metrics, under the reference's names so that its dashboards keep working.
+//! What the store knows is read from it when metrics are asked for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+use server::Connections;
+
+/// Counts of one request path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct PathCode {
+    pub(crate) path: String,
+    pub(crate) code: u16,
+}
+
+/// Counts of one OTLP metrics endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OtlpRequest {
+    pub(crate) protocol: &'static str,
+    pub(crate) code: u16,
+    pub(crate) endpoint: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Table {
+    pub(crate) database: String,
+    pub(crate) table: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct SourceSink {
+    pub(crate) source: &'static str,
+    pub(crate) sink: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct SourceStage {
+    pub(crate) source: &'static str,
+    pub(crate) stage: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ScrapeResult {
+    pub(crate) result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Region {
+    region: String,
+}
+
+/// A count whose name has no `_total`, as the reference exposes it.
+type PlainCount = Gauge<u64, AtomicU64>;
+
+/// Everything that is counted as it happens.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) requests: Family<PathCode, Counter>,
+    pub(crate) otlp_requests: Family<OtlpRequest, Counter>,
+    pub(crate) samples_stored: Counter,
+    pub(crate) samples_rejected: Counter,
+    pub(crate) invalid_logs: PlainCount,
+    pub(crate) logs_keys: Family<Table, PlainCount>,
+    pub(crate) logs_sent: Family<SourceSink, PlainCount>,
+    pub(crate) logs_dropped: Family<SourceStage, PlainCount>,
+    pub(crate) spans_stored: Counter,
+    pub(crate) scrapes: Family<ScrapeResult, Counter>,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    pub(crate) fn register(registry: &mut Registry, region: &str) -> Arc<Metrics> {
+        let m = Metrics::default();
+        let health = Family::<Region, Gauge>::default();
+        health.get_or_create(&Region { region: region.to_owned() }).set(1);
+        registry.register("adxmon_collector_health_check", "1 while the collector runs", health);
+        registry.register(
+            "adxmon_ingestor_requests_received",
+            "Requests of remote write, OTLP logs and traces; code 204: all series were filtered",
+            m.requests.clone(),
+        );
+        registry.register("adxmon_collector_metrics_requests_received", "Requests of OTLP metrics", m.otlp_requests.clone());
+        registry.register("adxmon_collector_samples_stored", "Samples made durable", m.samples_stored.clone());
+        registry.register("adxmon_collector_samples_rejected", "Samples that could not be used", m.samples_rejected.clone());
+        registry.register("adxmon_ingestor_invalid_logs_dropped", "Log records without a destination", m.invalid_logs.clone());
+        registry.register("adxmon_collector_logs_keys", "Log records received by destination", m.logs_keys.clone());
+        registry.register("adxmon_collector_logs_sent", "Log records stored", m.logs_sent.clone());
+        registry.register("adxmon_collector_logs_dropped", "Log records dropped", m.logs_dropped.clone());
+        registry.register("adxmon_collector_spans_stored", "Spans made durable", m.spans_stored.clone());
+        registry.register("adxmon_collector_scrapes", "Scrapes by result", m.scrapes.clone());
+        Arc::new(m)
+    }
+}
+
+/// Metrics read from the store and the listener.
+pub(crate) struct StateCollector {
+    pub(crate) store: wal::Store,
+    pub(crate) connections: Arc<Connections>,
+}
+
+impl fmt::Debug for StateCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateCollector").finish_non_exhaustive()
+    }
+}
+
+impl Collector for StateCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.listener(&mut encoder)?;
+        usage(&mut encoder, &self.store.usage())?;
+        ledger(&mut encoder, &self.store.ledger())
+    }
+}
+
+impl StateCollector {
+    fn listener(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let active = i64::try_from(self.connections.active()).unwrap_or(i64::MAX);
+        gauge(encoder, "adxmon_ingestor_active_connections", "Open connections", active)?;
+        let dropped = ConstCounter::new(self.connections.dropped());
+        let name = "adxmon_ingestor_dropped_connections";
+        dropped.encode(encoder.encode_descriptor(name, "Connections over the limit.", None, MetricType::Counter)?)
+    }
+}
+
+fn usage(encoder: &mut DescriptorEncoder<'_>, usage: &wal::Usage) -> fmt::Result {
+    let int = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let sealed = usage.segments as u64;
+    let waiting: u64 = usage.databases.values().sum();
+    gauge(encoder, "adxmon_collector_wal_segments_count", "Closed segments", int(sealed))?;
+    gauge(encoder, "adxmon_collector_wal_segments_size_bytes", "Bytes that wait to be sent", int(waiting))?;
+    let age = usage.oldest_ms.map_or(0, |oldest| now_ms().saturating_sub(oldest) / 1000);
+    gauge(encoder, "adxmon_collector_wal_segments_max_age_seconds", "Age of the oldest closed segment", int(age))?;
+    gauge(encoder, "adxmon_collector_storage_bytes", "Bytes of the storage directory", int(usage.total_bytes))?;
+    gauge(encoder, "adxmon_collector_storage_refusing", "1 while requests are refused", i64::from(usage.refusing.is_some()))?;
+    let metric = encoder.encode_descriptor("adxmon_ingestor_queue_size", "Segments that wait.", None, MetricType::Gauge)?;
+    family(metric, [([("queue", "transfer")], int(sealed))], |value, encoder| ConstGauge::new(value).encode(encoder))
+}
+
+/// Rows per database (tables would be too many series) and state, and rows removed by rules.
+fn ledger(encoder: &mut DescriptorEncoder<'_>, ledger: &wal::Ledger) -> fmt::Result {
+    let mut databases: BTreeMap<&str, wal::Counts> = BTreeMap::new();
+    for (table, counts) in &ledger.tables {
+        add(databases.entry(&table.database).or_default(), counts);
+    }
+    let rows = databases.iter().flat_map(|(database, counts)| {
+        states(counts).map(|(state, rows)| ([("database", *database), ("state", state)], i64::try_from(rows).unwrap_or(i64::MAX)))
+    });
+    let help = "Rows accepted, and where they are: accepted is the sum of the others (maybe_duplicate is counted apart).";
+    let metric = encoder.encode_descriptor("adxmon_ledger_rows", help, None, MetricType::Gauge)?;
+    family(metric, rows, |value, encoder| ConstGauge::new(value).encode(encoder))?;
+    let filtered = ledger.filtered.iter().map(|((database, reason), rows)| ([("database", &**database), ("reason", &**reason)], *rows));
+    let metric =
+        encoder.encode_descriptor("adxmon_ledger_filtered_rows", "Rows removed before they were stored.", None, MetricType::Counter)?;
+    family(metric, filtered, |value, encoder| ConstCounter::new(value).encode(encoder))
+}
+
+fn add(sum: &mut wal::Counts, counts: &wal::Counts) {
+    sum.accepted += counts.accepted;
+    sum.forwarded += counts.forwarded;
+    sum.landed += counts.landed;
+    sum.dead_lettered += counts.dead_lettered;
+    sum.quarantined += counts.quarantined;
+    sum.dropped += counts.dropped;
+    sum.on_disk += counts.on_disk;
+    sum.maybe_duplicate += counts.maybe_duplicate;
+}
+
+fn states(counts: &wal::Counts) -> [(&'static str, u64); 8] {
+    [
+        ("accepted", counts.accepted),
+        ("forwarded", counts.forwarded),
+        ("landed", counts.landed),
+        ("dead_lettered", counts.dead_lettered),
+        ("quarantined", counts.quarantined),
+        ("dropped", counts.dropped),
+        ("on_disk", counts.on_disk),
+        ("maybe_duplicate", counts.maybe_duplicate),
+    ]
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {
+    ConstGauge::new(value).encode(encoder.encode_descriptor(name, &format!("{help}."), None, MetricType::Gauge)?)
+}
+
+/// Encodes one metric with several label sets.
+fn family<L: EncodeLabelSet, V>(
+    mut metric: MetricEncoder<'_>,
+    items: impl IntoIterator<Item = (L, V)>,
+    encode: impl Fn(V, MetricEncoder<'_>) -> fmt::Result,
+) -> fmt::Result {
+    for (labels, value) in items {
+        encode(value, metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

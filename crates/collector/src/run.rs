@@ -1,0 +1,244 @@
+//! Running a collector: what starts in which order, and how it ends.
+//!
+//! The end is a drain: intake stops (listener and scrapers), what was accepted is sealed and sent
+//! as long as the deadline allows, and the store is closed. Nothing depends on the drain for
+//! safety: what is not sent stays on disk and is sent after the next start.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use axum::Router;
+use axum::routing::{any, get};
+use prometheus_client::registry::Registry;
+use reqwest::StatusCode;
+use server::{Connections, Limits};
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use transfer::{Sender, SenderOptions};
+
+use crate::config::{Backend, Config};
+use crate::metrics::{Metrics, StateCollector};
+use crate::pipeline::{Kind, Pipeline};
+use crate::{debug, identity, scrape};
+
+/// How long the drain tries to send what is left.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A collector that runs.
+pub struct Running {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    supervisor: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Running {
+    /// Resolves once the collector has ended and drained.
+    ///
+    /// # Errors
+    /// When it ended for another reason than its shutdown.
+    pub async fn finished(self) -> anyhow::Result<()> {
+        self.supervisor.await.context("the collector's supervisor failed")?
+    }
+}
+
+/// Starts a collector; it ends, with a drain, when `shutdown` is cancelled.
+///
+/// # Errors
+/// What keeps it from starting: an unusable storage directory, a taken port, a setting that cannot
+/// be run.
+pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
+    if config.backend == Backend::ClickHouse {
+        bail!(
+            "storage-backend \"clickhouse\" is not supported: set storage-backend = \"adx\" and send to an ingestor that writes to Kusto"
+        );
+    }
+    server::install_crypto();
+    let listener = bind(&config).await?;
+    let addr = listener.local_addr().context("reading the listener's address")?;
+    let tls = match &config.tls {
+        Some((cert, key)) => Some(server::tls::server_config(cert, key)?),
+        None => None,
+    };
+    let store = open_store(&config).await?;
+    let mut registry = Registry::default();
+    let parts = Parts {
+        metrics: Metrics::register(&mut registry, &config.region),
+        connections: Arc::default(),
+        draining: Arc::default(),
+        background: CancellationToken::new(),
+        store,
+    };
+    let sender = config.endpoint.as_ref().map(|endpoint| parts.sender(endpoint, &config, &mut registry));
+    let intake = shutdown.child_token();
+    let (router, scrapers) = parts.intake(&config, registry, &intake)?;
+    let limits = Limits { max_connections: config.max_connections, request_timeout: Duration::from_secs(301), ..Limits::default() };
+    let served = tokio::spawn(server::serve_counted(listener, router, limits, tls, intake, Arc::clone(&parts.connections)));
+    let ticks = server::run_store_ticks(parts.store.clone(), parts.background.clone());
+    tracing::info!(%addr, storage_dir = %config.storage_dir.display(), durability = %config.durability, "collector started");
+    let supervisor = Supervisor { parts, sender, served, scrapers, ticks };
+    Ok(Running { addr, supervisor: tokio::spawn(supervisor.run(shutdown)) })
+}
+
+async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    let (host, port) = config.listen().map_err(anyhow::Error::msg)?;
+    let listen = || format!("listening on {} (is another process using the port?)", config.listen_addr);
+    if !host.is_empty() {
+        return TcpListener::bind((host.as_str(), port)).await.with_context(listen);
+    }
+    // All addresses: IPv6 sockets take IPv4 too, where the system has IPv6.
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.with_context(listen),
+    }
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<wal::Store> {
+    let options = wal::Options {
+        durability: config.durability,
+        segment_max_bytes: config.segment_max_bytes,
+        segment_max_age_ms: u64::try_from(config.segment_max_age.as_millis()).unwrap_or(u64::MAX),
+        max_disk_bytes: config.max_disk_bytes,
+        database_quota_bytes: config.database_quota_bytes,
+        max_tables_per_database: config.max_tables_per_database,
+        ..wal::Options::new(&config.storage_dir)
+    };
+    let dir = config.storage_dir.display().to_string();
+    let open = move || wal::Store::open(options, wal::RealDisk::new(), now_ms());
+    let (store, report) = tokio::task::spawn_blocking(open).await?.with_context(|| format!("opening the store in {dir}"))?;
+    for damage in &report.damage {
+        tracing::error!(
+            file = %damage.path.display(), offset = damage.offset, bytes = damage.bytes, rows = damage.rows,
+            "unreadable bytes were copied to quarantine"
+        );
+    }
+    tracing::info!(dir, replayed_rows = report.replayed_rows, torn_bytes = report.torn_bytes, "store opened");
+    Ok(store)
+}
+
+/// What the parts of a running collector share.
+struct Parts {
+    store: wal::Store,
+    metrics: Arc<Metrics>,
+    connections: Arc<Connections>,
+    draining: Arc<AtomicBool>,
+    /// Ends what must outlive the intake: the sender and the store's clock.
+    background: CancellationToken,
+}
+
+impl Parts {
+    fn sender(&self, endpoint: &str, config: &Config, registry: &mut Registry) -> Sender {
+        let options = SenderOptions {
+            endpoints: vec![endpoint.to_owned()],
+            concurrency: config.transfer_concurrency,
+            gzip: config.transfer_gzip,
+            insecure_skip_verify: config.insecure_skip_verify,
+            ..SenderOptions::default()
+        };
+        Sender::start(self.store.clone(), options, self.background.clone(), registry)
+    }
+
+    /// The router of everything, and the scrapers.
+    fn intake(&self, config: &Config, mut registry: Registry, stop: &CancellationToken) -> anyhow::Result<(Router, JoinSet<()>)> {
+        registry.register_collector(Box::new(StateCollector { store: self.store.clone(), connections: Arc::clone(&self.connections) }));
+        let pipeline = Pipeline {
+            store: self.store.clone(),
+            metrics: Arc::clone(&self.metrics),
+            draining: Arc::clone(&self.draining),
+            identity: identity::labels(),
+            body: server::BodyLimits::default(),
+        };
+        let router = pipeline.router(config)?.merge(self.operations(registry));
+        let scrapers = match &config.scrape {
+            None => JoinSet::new(),
+            Some(settings) => {
+                let scraper = scrape::Scraper {
+                    intake: pipeline.intake(&settings.database, &settings.rules, config).context("rules of prometheus-scrape")?,
+                    sink: pipeline.sink(Kind::Metrics, Some(&settings.database), settings.discard),
+                    metrics: Arc::clone(&self.metrics),
+                    settings: settings.clone(),
+                };
+                scrape::start(scraper, stop)?
+            }
+        };
+        Ok((router, scrapers))
+    }
+
+    fn operations(&self, registry: Registry) -> Router {
+        let (store, draining) = (self.store.clone(), Arc::clone(&self.draining));
+        let readyz = move || async move { readiness(&store, draining.load(Ordering::Relaxed)) };
+        let store = self.store.clone();
+        Router::new()
+            .route("/metrics", server::metrics_endpoint(Arc::new(registry)))
+            .route("/readyz", any(readyz))
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/debug/store", any(move || async move { debug::store_page(&store) }))
+            .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
+    }
+}
+
+/// The answer of `/readyz`, in the reference's words where it has them.
+fn readiness(store: &wal::Store, draining: bool) -> (StatusCode, String) {
+    let reason = match store.usage().refusing {
+        _ if draining => "ShuttingDown",
+        None => return (StatusCode::OK, "status=ok backend=adx\n".to_owned()),
+        Some(wal::Refusal::DiskFull) => "MaxDiskUsageExceeded",
+        Some(wal::Refusal::Poisoned) => "JournalSyncFailed",
+        Some(_) => "StoreRefuses",
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, format!("status=not_ready reason={reason} backend=adx\n"))
+}
+
+/// Watches over the parts and ends them in order.
+struct Supervisor {
+    parts: Parts,
+    sender: Option<Sender>,
+    served: JoinHandle<std::io::Result<()>>,
+    scrapers: JoinSet<()>,
+    ticks: JoinHandle<()>,
+}
+
+impl Supervisor {
+    async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let early = tokio::select! {
+            () = shutdown.cancelled() => None,
+            served = &mut self.served => Some(served),
+        };
+        self.parts.draining.store(true, Ordering::Relaxed);
+        shutdown.cancel();
+        tracing::info!("draining: intake stops");
+        let served = match early {
+            Some(served) => served,
+            None => self.served.await,
+        };
+        while self.scrapers.join_next().await.is_some() {}
+        drain(&self.parts.store, self.sender.as_ref()).await;
+        self.parts.background.cancel();
+        let _ = self.ticks.await;
+        drop(self.sender);
+        let store = self.parts.store;
+        tokio::task::spawn_blocking(move || store.close()).await.context("closing the store")?;
+        tracing::info!("collector ended");
+        served.context("the listener failed")?.context("the listener failed")
+    }
+}
+
+async fn drain(store: &wal::Store, sender: Option<&Sender>) {
+    // Without an ingestor there is nobody to send to; open segments just go on after the next start.
+    let Some(sender) = sender else { return };
+    let sealing = store.clone();
+    match tokio::task::spawn_blocking(move || sealing.seal_all()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "segments were not sealed; they are sent after the next start"),
+        Err(error) => tracing::error!(%error, "sealing failed"),
+    }
+    let report = sender.drain(DRAIN_DEADLINE).await;
+    tracing::info!(?report, "drained");
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,217 @@
+//! Scraping of static targets: each target on its own schedule, so that a slow one delays nobody.
+//!
+//! A scrape is one page at one instant. Its samples go to the store in batches, so that a page of
+//! any size takes little memory. Each scrape also writes `up`, `scrape_duration_seconds` and
+//! `scrape_samples_scraped`, as Prometheus does. While the store refuses data, scrapes are skipped
+//! and counted: a page of now is of no use later.
+
+mod fetch;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use server::Sink;
+use telemetry::{ExpositionFormat, MetricIntake, RowSet};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{ScrapeSettings, ScrapeTarget};
+use crate::metrics::{Metrics, ScrapeResult};
+use fetch::{Fetcher, Page};
+
+/// The first scrape of a target comes within this time of the start.
+const FIRST_SCRAPE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the targets of one collector share.
+pub(crate) struct Scraper {
+    pub(crate) settings: ScrapeSettings,
+    pub(crate) intake: MetricIntake,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Scrapes all targets until `stop`.
+///
+/// # Errors
+/// When no HTTP client can be made (no trusted certificates on this system, say).
+pub(crate) fn start(scraper: Scraper, stop: &CancellationToken) -> anyhow::Result<JoinSet<()>> {
+    let scraper = Arc::new(scraper);
+    let mut tasks = JoinSet::new();
+    for target in scraper.settings.targets.clone() {
+        let target = Target::new(target, scraper.settings.timeout)?;
+        let (scraper, stop) = (Arc::clone(&scraper), stop.clone());
+        tasks.spawn(async move { scraper.run(target, &stop).await });
+    }
+    Ok(tasks)
+}
+
+struct Target {
+    url: String,
+    fetcher: Fetcher,
+    /// Labels of every scraped series.
+    labels: Vec<(String, String)>,
+    /// Labels of the series about the scrape.
+    instance: String,
+    job: String,
+}
+
+impl Target {
+    fn new(target: ScrapeTarget, timeout: Duration) -> anyhow::Result<Target> {
+        let fetcher = Fetcher::new(&target.url, timeout)?;
+        let labels = [("namespace", &target.namespace), ("pod", &target.pod), ("container", &target.container)];
+        Ok(Target {
+            labels: labels.into_iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| (format!("adxmon_{n}"), v.clone())).collect(),
+            instance: fetcher.instance(),
+            job: format!("{}/{}", target.namespace, target.container),
+            url: target.url,
+            fetcher,
+        })
+    }
+
+    /// A fixed place between 0 and 1 in the interval, so that targets are spread.
+    fn phase(&self) -> f64 {
+        let hash = xxhash_rust::xxh64::xxh64(self.url.as_bytes(), std::process::id().into());
+        (hash >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+impl Scraper {
+    async fn run(&self, target: Target, stop: &CancellationToken) {
+        let first = self.settings.interval.min(FIRST_SCRAPE_WITHIN).mul_f64(target.phase());
+        let mut schedule = tokio::time::interval_at(Instant::now() + first, self.settings.interval);
+        // A scrape that took too long skips its successors rather than bunching them.
+        schedule.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        while stop.run_until_cancelled(schedule.tick()).await.is_some() {
+            if stop.run_until_cancelled(self.scrape(&target)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn scrape(&self, target: &Target) {
+        let result = match self.sink.ready() {
+            Err(reason) => {
+                tracing::warn!(url = target.url, reason, "scrape skipped");
+                "skipped"
+            }
+            Ok(()) => self.scrape_now(target).await,
+        };
+        self.metrics.scrapes.get_or_create(&ScrapeResult { result }).inc();
+    }
+
+    async fn scrape_now(&self, target: &Target) -> &'static str {
+        let (started, now_ms) = (Instant::now(), now_ms());
+        let (result, scraped) = match target.fetcher.fetch().await {
+            Ok(page) => self.store_page(target, &page, now_ms).await,
+            Err(error) => {
+                tracing::warn!(url = target.url, %error, "scrape failed");
+                ("failed", None)
+            }
+        };
+        let duration = started.elapsed();
+        self.store_report(target, now_ms, duration, scraped).await;
+        result
+    }
+
+    /// Stores a page batch by batch; gives the result and the number of samples, if all were stored.
+    async fn store_page(&self, target: &Target, page: &Page, now_ms: i64) -> (&'static str, Option<u64>) {
+        let mut samples = 0;
+        let mut rejected = 0;
+        for part in parts(&page.body, self.settings.batch_samples) {
+            let mut rows = RowSet::new();
+            let outcome = server::receive::on_this_task(part.len(), || self.parse(part, page.format, &target.labels, now_ms, &mut rows));
+            if let Some(reason) = &outcome.first_error
+                && rejected == 0
+            {
+                tracing::warn!(url = target.url, reason, "a scraped line cannot be used");
+            }
+            samples += outcome.accepted + outcome.filtered;
+            rejected += outcome.rejected;
+            if let Err(error) = self.sink.commit(rows, outcome.filtered).await {
+                tracing::warn!(url = target.url, %error, samples, "scraped samples were not stored");
+                return ("refused", None);
+            }
+        }
+        self.metrics.samples_rejected.inc_by(rejected);
+        ("ok", Some(samples))
+    }
+
+    fn parse(
+        &self,
+        part: &[u8],
+        format: ExpositionFormat,
+        labels: &[(String, String)],
+        now_ms: i64,
+        rows: &mut RowSet,
+    ) -> telemetry::Outcome {
+        match format {
+            ExpositionFormat::PrometheusText => self.intake.scrape(part, format, labels, now_ms, rows),
+            // Each part is a page of its own to the parser; the end of the whole was seen already.
+            ExpositionFormat::OpenMetrics => {
+                let mut whole = Vec::with_capacity(part.len() + END.len());
+                whole.extend_from_slice(part);
+                whole.extend_from_slice(END);
+                self.intake.scrape(&whole, format, labels, now_ms, rows)
+            }
+        }
+    }
+
+    /// Writes `up` and its companions.
+    async fn store_report(&self, target: &Target, now_ms: i64, duration: Duration, scraped: Option<u64>) {
+        let mut labels: Vec<(&str, &str)> = target.labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        labels.extend([("instance", target.instance.as_str()), ("job", target.job.as_str())]);
+        let mut rows = RowSet::new();
+        let mut put = |name, value| self.intake.sample(name, &labels, now_ms, value, &mut rows);
+        put("up", f64::from(u8::from(scraped.is_some())));
+        put("scrape_duration_seconds", duration.as_secs_f64());
+        put("scrape_samples_scraped", scraped.unwrap_or(0) as f64);
+        if let Err(error) = self.sink.commit(rows, 0).await {
+            tracing::warn!(url = target.url, %error, "the result of a scrape was not stored");
+        }
+    }
+}
+
+/// The end of an OpenMetrics page.
+const END: &[u8] = b"# EOF\n";
+
+/// `page` in parts of about `lines` lines, without the end mark of OpenMetrics.
+fn parts(page: &[u8], lines: usize) -> impl Iterator<Item = &[u8]> {
+    let mut rest = page.strip_suffix(END).unwrap_or(page);
+    // Lines are counted by length, which needs no look at every byte: an exposition line has some
+    // 100 bytes.
+    let bytes = lines.max(1).saturating_mul(100);
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let cut = match rest.get(bytes..).and_then(|tail| tail.iter().position(|b| *b == b'\n')) {
+            Some(newline) => bytes + newline + 1,
+            None => rest.len(),
+        };
+        let (part, tail) = rest.split_at(cut);
+        rest = tail;
+        Some(part)
+    })
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_whole_lines_and_lose_nothing() {
+        let page: Vec<u8> = (0..1000).flat_map(|i| format!("metric_{i}{{a=\"b\"}} {i}\n").into_bytes()).collect();
+        for lines in [1, 3, 5000] {
+            let parts: Vec<&[u8]> = parts(&page, lines).collect();
+            assert_eq!(parts.concat(), page);
+            assert!(parts.iter().all(|p| p.ends_with(b"\n")));
+        }
+        assert_eq!(parts(b"a 1\n# EOF\n", 1).collect::<Vec<_>>(), [b"a 1\n"]);
+        assert_eq!(parts(b"", 1).count(), 0);
+    }
+}
