@@ -16,6 +16,7 @@ mod operators;
 mod parsing;
 mod regexes;
 mod series;
+mod statistics;
 pub(crate) mod signature;
 mod strings;
 mod terms;
