@@ -296,8 +296,7 @@ pub struct Counts {
 impl Counts {
     /// Whether `accepted` equals the sum of the places.
     pub fn balanced(&self) -> bool {
-        self.accepted
-            == self.forwarded + self.landed + self.dead_lettered + self.quarantined + self.dropped + self.on_disk
+        self.accepted == self.forwarded + self.landed + self.dead_lettered + self.quarantined + self.dropped + self.on_disk
     }
 }
 

@@ -1,8 +1,26 @@
 //! The journal: the only thing that decides what is durable.
-use std::path::PathBuf;
-use std::sync::Arc;
+//!
+//! Frames of many writers are gathered into groups, written at once and synced once. The store keeps its
+//! requests in one; kustd uses [`Journal`] with frames of its own.
 
-use crate::{Damage, Disk, Done, Durability, OpenError, Refusal};
+pub(crate) mod core;
+pub(crate) mod frame;
+pub(crate) mod scan;
+pub(crate) mod thread;
+pub(crate) mod writer;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use self::frame::Body;
+use self::scan::{Loaded, Skipped};
+use self::thread::Shared;
+use self::writer::Writer;
+use crate::disk::{self, Disk, Open};
+use crate::error::During;
+use crate::{Damage, Done, Durability, OpenError, Refusal};
 
 /// Where and how a journal is kept.
 #[derive(Debug, Clone)]
@@ -39,35 +57,157 @@ pub struct JournalReport {
     pub damage: Vec<Damage>,
 }
 
-/// A journal with its own folder and commit thread.
-#[derive(Debug)]
-pub struct Journal {}
+/// A journal with its own folder and commit thread. Closing or dropping it writes what waits.
+pub struct Journal {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    _lock: Box<dyn std::any::Any + Send + Sync>,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
 
 impl Journal {
     /// Opens the journal and hands every readable frame, in order, to `replay`.
     pub fn open(
-        _options: JournalOptions,
-        _disk: Arc<dyn Disk>,
-        _replay: &mut dyn FnMut(Frame<'_>),
+        options: JournalOptions,
+        disk: Arc<dyn Disk>,
+        replay: &mut dyn FnMut(Frame<'_>),
     ) -> Result<(Journal, JournalReport), OpenError> {
-        unimplemented!()
+        let dir = options.dir.as_path();
+        disk.create_dir_all(dir).during("creating", dir)?;
+        let lock = lock(&*disk, dir)?;
+        let mut loaded = scan::load(&*disk, dir)?;
+        loaded.sync(&*disk, dir)?;
+        let mut report = replay_frames(&*disk, &loaded, replay)?;
+        report.next_lsn = loaded.next_lsn();
+        let quarantine_dir = dir.join("quarantine");
+        for skipped in &loaded.skipped {
+            let damage = quarantine(&*disk, &quarantine_dir, &loaded, skipped)?;
+            if skipped.torn {
+                report.torn_bytes += damage.bytes;
+            } else {
+                report.damage.push(damage);
+            }
+        }
+        for file in loaded.empty_files() {
+            disk.remove(&file.path).during("removing", &file.path)?;
+        }
+        let writer = Writer::new(disk, dir, options.file_bytes, options.durability, loaded.start());
+        let shared = Shared::new(writer.bytes());
+        let thread = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.run(writer)
+            })
+            .during("starting the commit thread for", dir)?;
+        Ok((Journal { shared, thread: Some(thread), _lock: lock }, report))
     }
-    /// Appends a frame.
-    pub fn append(&self, _kind: u8, _body: Vec<u8>, _done: Done) {
-        unimplemented!()
+
+    /// Appends a frame. Compresses on the calling thread.
+    pub fn append(&self, kind: u8, body: Vec<u8>, done: Done) {
+        self.shared.push(Body::from_bytes(kind, &body), done);
     }
+
     /// Appends a frame and waits until it is durable.
-    pub fn append_wait(&self, _kind: u8, _body: Vec<u8>) -> Result<u64, Refusal> {
-        unimplemented!()
+    pub fn append_wait(&self, kind: u8, body: Vec<u8>) -> Result<u64, Refusal> {
+        let (done, answer) = waiting();
+        self.append(kind, body, done);
+        answer.recv().unwrap_or(Err(Refusal::Closed))
     }
+
     /// Lets files go that hold only frames below `below_lsn`.
-    pub fn trim(&self, _below_lsn: u64) {
-        unimplemented!()
+    pub fn trim(&self, below_lsn: u64) {
+        self.shared.trim(below_lsn);
     }
+
     /// Size of all files.
     pub fn bytes(&self) -> u64 {
-        unimplemented!()
+        self.shared.bytes()
     }
+
     /// Writes what waits and ends the thread.
-    pub fn close(self) {}
+    pub fn close(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.shared.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A `Done` and the channel it answers on.
+pub(crate) fn waiting() -> (Done, mpsc::Receiver<Result<u64, Refusal>>) {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    (Box::new(move |answer| drop(sender.send(answer))), receiver)
+}
+
+/// Locks a directory, or says who holds it.
+pub(crate) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn std::any::Any + Send + Sync>, OpenError> {
+    match disk.lock(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(OpenError::Locked { path: dir.to_owned() }),
+        other => other.during("locking", dir),
+    }
+}
+
+fn replay_frames(disk: &dyn Disk, loaded: &Loaded, replay: &mut dyn FnMut(Frame<'_>)) -> Result<JournalReport, OpenError> {
+    let mut report = JournalReport::default();
+    for (index, file) in loaded.files.iter().enumerate() {
+        let mut bytes = None;
+        for frame in loaded.frames.iter().filter(|frame| frame.file == index) {
+            let bytes = match &mut bytes {
+                Some(bytes) => bytes,
+                none => none.insert(disk::read_all(disk, &file.path).during("reading", &file.path)?),
+            };
+            let raw = &bytes[frame.range.clone()];
+            match frame::read_head(raw).and_then(|head| head.body(raw)) {
+                Ok(body) => {
+                    report.frames += 1;
+                    replay(Frame { lsn: frame.place.lsn, kind: frame.kind, body: &body });
+                }
+                Err(_) => report.damage.push(Damage {
+                    path: file.path.clone(),
+                    offset: frame.range.start as u64,
+                    bytes: frame.range.len() as u64,
+                    rows: 0,
+                }),
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Copies skipped bytes aside. The name says where they were, so a second recovery writes the same file.
+pub(crate) fn quarantine(disk: &dyn Disk, dir: &Path, loaded: &Loaded, skipped: &Skipped) -> Result<Damage, OpenError> {
+    let file = &loaded.files[skipped.file];
+    let bytes = disk::read_all(disk, &file.path).during("reading", &file.path)?;
+    let range = skipped.range.start.min(bytes.len())..skipped.range.end.min(bytes.len());
+    let name = format!("{}-{:x}", writer::file_name(file.sequence), range.start);
+    set_aside(disk, dir, &name, &bytes[range.clone()])?;
+    Ok(Damage { path: file.path.clone(), offset: range.start as u64, bytes: range.len() as u64, rows: 0 })
+}
+
+/// Writes `bytes` durably to a file in a quarantine folder, replacing one of that name.
+pub(crate) fn set_aside(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), OpenError> {
+    disk.create_dir_all(dir).during("creating", dir)?;
+    let path = dir.join(name);
+    let file = match disk.open(&path, Open::Create) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => disk.open(&path, Open::Write),
+        other => other,
+    }
+    .during("creating", &path)?;
+    file.write_at(bytes, 0)
+        .and_then(|()| file.set_len(bytes.len() as u64))
+        .and_then(|()| file.sync())
+        .and_then(|()| disk.sync_dir(dir))
+        .during("writing", &path)
 }

@@ -143,10 +143,7 @@ impl<'a> BlockRef<'a> {
         if out.len() < META_BYTES || out[..3] != META_MAGIC {
             return Ok(None);
         }
-        let meta = BlockMeta {
-            sample_type: out[3],
-            rows: u32::from_be_bytes([out[4], out[5], out[6], out[7]]),
-        };
+        let meta = BlockMeta { sample_type: out[3], rows: u32::from_be_bytes([out[4], out[5], out[6], out[7]]) };
         out.drain(..META_BYTES);
         Ok(Some(meta))
     }

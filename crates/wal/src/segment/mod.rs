@@ -8,6 +8,7 @@ mod flake;
 mod name;
 mod verify;
 
+pub(crate) use block::encode_block_parts;
 pub use block::{BlockMeta, BlockRef, Blocks, Damage, DamageKind, MAX_BLOCK_BYTES, Scratch, blocks, blocks_at, encode_block};
 pub use flake::{FlakeIds, created_ms, created_ns};
 pub use name::{FileName, NameError};

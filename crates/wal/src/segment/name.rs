@@ -41,12 +41,7 @@ impl FileName {
         if database.is_empty() || table.is_empty() || epoch.is_empty() || schema == Some("") {
             return Err(NameError::Parts);
         }
-        Ok(FileName {
-            database: database.to_owned(),
-            table: table.to_owned(),
-            schema: schema.map(str::to_owned),
-            epoch: epoch.to_owned(),
-        })
+        Ok(FileName { database: database.to_owned(), table: table.to_owned(), schema: schema.map(str::to_owned), epoch: epoch.to_owned() })
     }
 
     /// Whether `part` can be a database or table of a file name and stays inside its folder.

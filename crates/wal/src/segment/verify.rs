@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::block::{self, Damage, DamageKind};
 use super::HEADER;
+use super::block::{self, Damage, DamageKind};
 use crate::csv;
 
 /// What is good and what is damaged in a segment.

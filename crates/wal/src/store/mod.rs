@@ -1,89 +1,190 @@
-//! The store.
+//! The store: a handle over the commit thread and what it shares with readers.
+
+mod adopt;
+mod checkpoint;
+mod engine;
+mod frames;
+mod maintain;
+mod quota;
+mod recover;
+mod shared;
+mod stage;
+mod state;
+mod tables;
+mod takeover;
+mod thread;
+
+use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::*;
+pub use self::adopt::Adoption;
+use self::engine::Msg;
+use self::shared::Shared;
+use self::thread::Handle;
+use crate::disk::Disk;
+use crate::error::During;
+use crate::journal;
+use crate::types::{BatchRecord, Done, Known, Ledger, OpenReport, Options, Request, SegmentId, SegmentInfo, Settlement, TableKey, Usage};
+use crate::{OpenError, Refusal};
 
-/// A handle to an open store; clones share it.
+/// A handle to an open store; clones share it. The store closes when the last one goes.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    handle: Arc<Handle>,
+    block_bytes: usize,
+}
 
-/// A large transfer on its way into a segment of its own.
-#[derive(Debug)]
-pub struct Adoption {}
-
-impl Adoption {
-    /// Appends verified blocks with `rows` records.
-    pub fn write_blocks(&mut self, _blocks: &[u8], _rows: u64) -> io::Result<()> {
-        unimplemented!()
-    }
-    /// Makes the segment durable and adopts it with one frame. Blocks while syncing.
-    pub fn finish(self, _receipts: Vec<Receipt>, _marks: Vec<(Vec<u8>, Vec<u8>)>, _done: Done) {
-        unimplemented!()
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("dir", &self.shared().dir).finish_non_exhaustive()
     }
 }
 
-#[allow(missing_docs)]
 impl Store {
-    pub fn open(_options: Options, _disk: Arc<dyn Disk>, _now_ms: u64) -> Result<(Store, OpenReport), OpenError> {
-        unimplemented!()
+    /// Opens a directory, reads back what is in it and starts the commit thread.
+    pub fn open(options: Options, disk: Arc<dyn Disk>, now_ms: u64) -> Result<(Store, OpenReport), OpenError> {
+        let dir = options.dir.clone();
+        disk.create_dir_all(&dir).during("creating", &dir)?;
+        let lock = journal::lock(&*disk, &dir)?;
+        let (mut engine, report) = recover::open(options, disk, now_ms)?;
+        let block_bytes = engine.options.block_bytes;
+        engine.start();
+        let handle = Handle::start(engine, lock).during("starting the commit thread for", &dir)?;
+        Ok((Store { handle: Arc::new(handle), block_bytes }, report))
     }
-    pub fn commit(&self, _request: Request, _done: Done) {
-        unimplemented!()
+
+    fn shared(&self) -> &Shared {
+        self.handle.shared()
     }
-    pub fn commit_wait(&self, _request: Request) -> Result<u64, Refusal> {
-        unimplemented!()
+
+    /// Commits a request: encodes it here, then queues it. `done` is called from the commit thread when the
+    /// request is as durable as the options promise, or at once when it is refused.
+    pub fn commit(&self, request: Request, done: Done) {
+        match stage::stage(request, self.block_bytes, self.shared().now_ms.load(Ordering::Relaxed)) {
+            Err(refusal) => done(Err(refusal)),
+            Ok(staged) => self.handle.send_commit(staged, done),
+        }
     }
-    pub fn tick(&self, _now_ms: u64) {
-        unimplemented!()
+
+    /// Commits a request and waits.
+    pub fn commit_wait(&self, request: Request) -> Result<u64, Refusal> {
+        wait(|done| self.commit(request, done))
     }
+
+    /// Tells the time, milliseconds since 1970. The owner calls it about every 250 ms: segments are sealed by
+    /// age, checkpoints run, and what failed is tried again.
+    pub fn tick(&self, now_ms: u64) {
+        self.handle.send(Msg::Tick(now_ms));
+    }
+
+    /// Makes sealed segments of everything committed before the call.
     pub fn seal_all(&self) -> Result<(), Refusal> {
-        unimplemented!()
+        wait(|done| self.handle.send(Msg::SealAll(done))).map(drop)
     }
+
+    /// Sealed segments that are not settled, oldest first.
     pub fn sealed(&self) -> Vec<SegmentInfo> {
-        unimplemented!()
+        self.shared().sealed()
     }
-    pub fn on_sealed(&self, _wake: Arc<dyn Fn() + Send + Sync>) {
-        unimplemented!()
+
+    /// Calls `wake` from the commit thread whenever segments became visible.
+    pub fn on_sealed(&self, wake: Arc<dyn Fn() + Send + Sync>) {
+        self.shared().on_sealed(wake);
     }
-    pub fn read_segment(&self, _id: SegmentId) -> io::Result<Vec<u8>> {
-        unimplemented!()
+
+    /// The file image of a sealed segment: header and blocks. Blocks that cannot be read are left out, copied
+    /// to quarantine and counted.
+    pub fn read_segment(&self, id: SegmentId) -> io::Result<Vec<u8>> {
+        let (image, lost) = self.shared().read_segment(id)?;
+        if lost > 0 {
+            self.handle.send(Msg::Damaged(id, lost));
+        }
+        Ok(image)
     }
-    pub fn settle(&self, _items: Vec<Settlement>, _done: Done) {
-        unimplemented!()
+
+    /// Ends segments. Their files go only when that is durable. Unknown ones are ignored.
+    pub fn settle(&self, items: Vec<Settlement>, done: Done) {
+        self.handle.send(Msg::Settle(items, done));
     }
-    pub fn settle_wait(&self, _items: Vec<Settlement>) -> Result<u64, Refusal> {
-        unimplemented!()
+
+    /// Ends segments and waits.
+    pub fn settle_wait(&self, items: Vec<Settlement>) -> Result<u64, Refusal> {
+        wait(|done| self.settle(items, done))
     }
-    pub fn known(&self, _sender: &[u8; 16], _database: &str, _number: u64, _digest: u64) -> Known {
-        unimplemented!()
+
+    /// What is remembered of a sender's segment.
+    pub fn known(&self, sender: &[u8; 16], database: &str, number: u64, digest: u64) -> Known {
+        self.shared().state.lock().known(sender, database, number, digest)
     }
+
+    /// The identity of this directory as a sender.
     pub fn sender_id(&self) -> [u8; 16] {
-        unimplemented!()
+        self.shared().state.lock().sender
     }
-    pub fn floor(&self, _database: &str) -> u64 {
-        unimplemented!()
+
+    /// Lowest unsettled segment number of ours in `database`.
+    pub fn floor(&self, database: &str) -> u64 {
+        self.shared().state.lock().floor(database)
     }
-    pub fn record_batch(&self, _record: BatchRecord, _done: Done) {
-        unimplemented!()
+
+    /// Records a batch, or how far it got. It is forgotten when all its segments are settled.
+    pub fn record_batch(&self, record: BatchRecord, done: Done) {
+        self.handle.send(Msg::Batch(record, done));
     }
+
+    /// Batches with unsettled segments.
     pub fn batches(&self) -> Vec<BatchRecord> {
-        unimplemented!()
+        self.shared().state.lock().batches.values().cloned().collect()
     }
-    pub fn mark(&self, _key: &[u8]) -> Option<Vec<u8>> {
-        unimplemented!()
+
+    /// The value of a mark.
+    pub fn mark(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.shared().state.lock().marks.get(key).cloned()
     }
-    pub fn marks_with_prefix(&self, _prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-        unimplemented!()
+
+    /// All marks whose key begins with `prefix`, in order.
+    pub fn marks_with_prefix(&self, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let state = self.shared().state.lock();
+        let marks = state.marks.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
+        marks.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
+
+    /// What the store holds, as of the last group or tick.
     pub fn usage(&self) -> Usage {
-        unimplemented!()
+        let shared = self.shared();
+        let mut usage = shared.usage();
+        let state = shared.state.lock();
+        for (name, database) in &state.databases {
+            *usage.databases.entry(name.clone()).or_default() += database.bytes;
+        }
+        usage.segments = state.sealed.len();
+        usage.oldest_ms = state.sealed.values().map(|record| record.created_ms).min();
+        usage.dead_bytes = shared.dead_bytes.load(Ordering::Relaxed);
+        usage.quarantine_bytes = shared.quarantine_bytes.load(Ordering::Relaxed);
+        usage
     }
+
+    /// Rows by table and place.
     pub fn ledger(&self) -> Ledger {
-        unimplemented!()
+        self.shared().state.lock().ledger()
     }
-    pub fn adopt(&self, _table: TableKey) -> io::Result<Adoption> {
-        unimplemented!()
+
+    /// Begins a segment of its own for a large transfer to `table`.
+    pub fn adopt(&self, table: TableKey) -> io::Result<Adoption> {
+        Adoption::begin(Arc::clone(&self.handle), table)
     }
-    pub fn close(self) {}
+
+    /// Writes what waits, a checkpoint, and ends the threads. Other handles are refused from then on.
+    pub fn close(self) {
+        self.handle.close();
+    }
+}
+
+/// Runs something that answers through a `Done`, and waits for the answer.
+fn wait(start: impl FnOnce(Done)) -> Result<u64, Refusal> {
+    let (done, answer) = journal::waiting();
+    start(done);
+    answer.recv().unwrap_or(Err(Refusal::Closed))
 }

@@ -1,0 +1,183 @@
+//! The body of a Checkpoint frame: the fold at one LSN, and the open segments with the length that is
+//! durable. With it, journal files that hold only older frames may go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::frames::{self, SealedRecord};
+use super::state::{Database, Sender, State};
+use crate::codec::{Cursor, Decode, Malformed, Put};
+use crate::types::{Counts, SegmentId, TableKey};
+
+/// Version of this encoding; readers know all older ones.
+const VERSION: u8 = 1;
+
+/// A segment that is still being appended to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OpenRecord {
+    pub(crate) table: TableKey,
+    pub(crate) first_lsn: u64,
+    pub(crate) id: SegmentId,
+    pub(crate) bytes: u64,
+    pub(crate) rows: u64,
+    pub(crate) digest: u64,
+    pub(crate) created_ms: u64,
+    pub(crate) layout: Vec<u32>,
+}
+
+/// What a Checkpoint frame holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    /// All frames up to this one are folded in.
+    pub(crate) as_of: u64,
+    pub(crate) state: State,
+    pub(crate) open: Vec<OpenRecord>,
+}
+
+impl Checkpoint {
+    pub(crate) fn encode(as_of: u64, state: &State, open: &[OpenRecord]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256 + state.counts.len() * 96 + state.sealed.len() * 96);
+        out.put_u8(VERSION);
+        out.put_varint(as_of);
+        put_state(&mut out, state);
+        out.put_varint(open.len() as u64);
+        for record in open {
+            // The same fields as a sealed segment, which has a number besides.
+            let record = record.clone();
+            SealedRecord {
+                id: record.id,
+                table: record.table,
+                first_lsn: record.first_lsn,
+                last_lsn: as_of,
+                number: 0,
+                bytes: record.bytes,
+                rows: record.rows,
+                digest: record.digest,
+                created_ms: record.created_ms,
+                layout: record.layout,
+            }
+            .put(&mut out);
+        }
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Decode<Checkpoint> {
+        let mut c = Cursor::new(bytes);
+        if c.u8()? != VERSION {
+            return Err(Malformed);
+        }
+        let as_of = c.varint()?;
+        let state = state(&mut c)?;
+        let mut open = Vec::new();
+        for _ in 0..c.count()? {
+            let SealedRecord { id, table, first_lsn, bytes, rows, digest, created_ms, layout, .. } = SealedRecord::read(&mut c)?;
+            open.push(OpenRecord { table, first_lsn, id, bytes, rows, digest, created_ms, layout });
+        }
+        if c.is_empty() { Ok(Checkpoint { as_of, state, open }) } else { Err(Malformed) }
+    }
+}
+
+fn put_state(out: &mut Vec<u8>, state: &State) {
+    out.extend_from_slice(&state.sender);
+    for value in [state.conflicts, state.resets, state.last_id] {
+        out.put_varint(value);
+    }
+    let counts: BTreeMap<_, _> = state.counts.iter().collect();
+    out.put_varint(counts.len() as u64);
+    for (table, c) in counts {
+        frames::put_table(out, table);
+        for value in [c.accepted, c.forwarded, c.landed, c.dead_lettered, c.quarantined, c.dropped, c.on_disk, c.maybe_duplicate] {
+            out.put_varint(value);
+        }
+    }
+    out.put_varint(state.databases.len() as u64);
+    for (name, database) in &state.databases {
+        out.put_bytes(name.as_bytes());
+        out.put_varint(database.next_number);
+    }
+    out.put_varint(state.filtered.len() as u64);
+    for ((database, reason), rows) in &state.filtered {
+        out.put_bytes(database.as_bytes());
+        out.put_bytes(reason.as_bytes());
+        out.put_varint(*rows);
+    }
+    out.put_varint(state.sealed.len() as u64);
+    state.sealed.values().for_each(|record| record.put(out));
+    out.put_varint(state.senders.len() as u64);
+    for ((id, database), sender) in &state.senders {
+        out.extend_from_slice(id);
+        out.put_bytes(database.as_bytes());
+        out.put_varint(sender.floor);
+        out.put_varint(sender.seen_ms);
+        out.put_varint(sender.digests.len() as u64);
+        for (number, digest) in &sender.digests {
+            out.put_varint(*number);
+            out.put_u64(*digest);
+        }
+    }
+    let marks: Vec<_> = state.marks.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    frames::put_marks(out, &marks);
+    out.put_varint(state.batches.len() as u64);
+    state.batches.values().for_each(|batch| frames::put_batch(out, batch));
+    out.put_varint(state.doomed.len() as u64);
+    for (id, (table, dead)) in &state.doomed {
+        out.put_u64(id.0);
+        frames::put_table(out, table);
+        out.put_u8(u8::from(*dead));
+    }
+}
+
+fn state(c: &mut Cursor<'_>) -> Decode<State> {
+    let mut state = State { sender: c.array()?, ..State::default() };
+    (state.conflicts, state.resets, state.last_id) = (c.varint()?, c.varint()?, c.varint()?);
+    for _ in 0..c.count()? {
+        let table = frames::table(c)?;
+        state.counts.insert(table, counts(c)?);
+    }
+    for _ in 0..c.count()? {
+        let name: Arc<str> = c.text()?.into();
+        state.databases.insert(name, Database { next_number: c.varint()?, ..Database::default() });
+    }
+    for table in state.counts.keys() {
+        state.databases.get_mut(&table.database).ok_or(Malformed)?.tables += 1;
+    }
+    for _ in 0..c.count()? {
+        let key = (Arc::from(c.text()?), Arc::from(c.text()?));
+        state.filtered.insert(key, c.varint()?);
+    }
+    for _ in 0..c.count()? {
+        let record = SealedRecord::read(c)?;
+        state.seal(&record);
+    }
+    for _ in 0..c.count()? {
+        let key = (c.array()?, Arc::from(c.text()?));
+        let mut sender = Sender { floor: c.varint()?, seen_ms: c.varint()?, ..Sender::default() };
+        for _ in 0..c.count()? {
+            sender.digests.insert(c.varint()?, c.u64()?);
+        }
+        state.senders.insert(key, sender);
+    }
+    state.marks = frames::marks(c)?.into_iter().collect();
+    for _ in 0..c.count()? {
+        let batch = frames::batch(c)?;
+        state.batches.insert(batch.id, batch);
+    }
+    for _ in 0..c.count()? {
+        let id = SegmentId(c.u64()?);
+        state.doomed.insert(id, (frames::table(c)?, c.u8()? != 0));
+    }
+    Ok(state)
+}
+
+fn counts(c: &mut Cursor<'_>) -> Decode<Counts> {
+    Ok(Counts {
+        accepted: c.varint()?,
+        forwarded: c.varint()?,
+        landed: c.varint()?,
+        dead_lettered: c.varint()?,
+        quarantined: c.varint()?,
+        dropped: c.varint()?,
+        on_disk: c.varint()?,
+        maybe_duplicate: c.varint()?,
+    })
+}

@@ -1,0 +1,402 @@
+//! The commit thread's state machine: takes what waits, writes it as one group, applies it, and keeps
+//! memory, files and journal in their bounds. Without threads of its own, so that tests can drive it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::frames::{self, AdoptedRecord, DataHead, SealedRecord};
+use super::maintain::{CheckpointRun, LastCheckpoint, SyncJob};
+use super::quota::Admission;
+use super::shared::Shared;
+use super::stage::Staged;
+use super::tables::{Incoming, Tables};
+use crate::Refusal;
+use crate::disk::Disk;
+use crate::journal::frame::Body;
+use crate::journal::writer::{LaggingSync, Writer};
+use crate::types::{BatchRecord, Done, Options, SegmentId, Settlement, TableKey};
+
+/// Segments that are sealed with one group, unless all are asked for: bounds how long a group takes.
+const SEALS_PER_GROUP: usize = 32;
+
+/// What the engine is asked to do.
+pub(crate) enum Msg {
+    Commit(Box<Staged>, Done),
+    Settle(Vec<Settlement>, Done),
+    Batch(BatchRecord, Done),
+    Adopt(Box<AdoptedRecord>, Done),
+    Damaged(SegmentId, u64),
+    SealAll(Done),
+    Tick(u64),
+    /// A [`Job`] is through.
+    Synced(SyncJob),
+    Lagged(LaggingSync, std::io::Result<()>),
+}
+
+/// Work for another thread, so that acknowledgements do not wait for it.
+pub(crate) enum Job {
+    Sync(SyncJob),
+    Lagging(LaggingSync),
+}
+
+impl Job {
+    /// Does it, and says what the engine has to be told.
+    pub(crate) fn run(self, disk: &dyn Disk) -> Msg {
+        match self {
+            Job::Sync(mut job) => {
+                job.run(disk);
+                Msg::Synced(job)
+            }
+            Job::Lagging(sync) => {
+                let result = sync.run();
+                Msg::Lagged(sync, result)
+            }
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct Engine {
+    pub(super) options: Options,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
+    pub(super) writer: Writer,
+    pub(super) tables: Tables,
+    pub(super) shared: Arc<Shared>,
+    pub(super) now_ms: u64,
+    pub(super) admission: Admission,
+    /// Why requests are refused as a whole, until rows can be written to segments again.
+    pub(super) stuck: Option<Refusal>,
+    /// Tables to seal, oldest first.
+    due: VecDeque<TableKey>,
+    due_set: HashSet<TableKey>,
+    /// Tables to freeze next when memory is short.
+    freeze_next: VecDeque<TableKey>,
+    /// Sealed segments whose files are not synced.
+    pub(super) unsynced: HashSet<SegmentId>,
+    /// Segments whose sync failed: their files are written anew before the next checkpoint.
+    pub(super) suspects: HashSet<SegmentId>,
+    /// Sealed segments that wait for their final name, with the LSN that must be durable before.
+    pub(super) renames: VecDeque<(u64, SegmentId, TableKey)>,
+    /// LSN of settlements that may not be durable yet, by segment.
+    pub(super) settled: HashMap<SegmentId, u64>,
+    pub(super) checkpoint: Option<CheckpointRun>,
+    pub(super) last_checkpoint: LastCheckpoint,
+    pub(super) lagging: bool,
+    pub(super) jobs: Vec<Job>,
+}
+
+/// A frame of the group, and what it means once written.
+struct Entry {
+    body: Body,
+    apply: Apply,
+    done: Option<Done>,
+}
+
+enum Apply {
+    Data(DataHead, Vec<Vec<u8>>),
+    Seal(SealedRecord),
+    Adopt(Box<AdoptedRecord>),
+    Settle(Vec<Settlement>),
+    Batch(BatchRecord),
+    Damaged(SegmentId, u64),
+}
+
+#[derive(Default)]
+struct Group {
+    /// Frames that free space later; they may use the reserve.
+    urgent: Vec<Entry>,
+    data: Vec<Entry>,
+    seal_all: Vec<Done>,
+    ticked: bool,
+}
+
+impl Engine {
+    pub(crate) fn new(options: Options, disk: Arc<dyn Disk>, writer: Writer, tables: Tables, shared: Arc<Shared>, now_ms: u64) -> Engine {
+        Engine {
+            dir: options.dir.clone(),
+            admission: Admission::new(&options),
+            options,
+            disk,
+            writer,
+            tables,
+            shared,
+            now_ms,
+            stuck: None,
+            due: VecDeque::new(),
+            due_set: HashSet::new(),
+            freeze_next: VecDeque::new(),
+            unsynced: HashSet::new(),
+            suspects: HashSet::new(),
+            renames: VecDeque::new(),
+            settled: HashMap::new(),
+            checkpoint: None,
+            last_checkpoint: LastCheckpoint::default(),
+            lagging: false,
+            jobs: Vec::new(),
+        }
+    }
+
+    /// Publishes what the start found, before the first group.
+    pub(crate) fn start(&mut self) {
+        self.refresh_now();
+        self.shared.publish(self.gauges());
+    }
+
+    /// Handles all that waits. Returns work for another thread.
+    pub(crate) fn step(&mut self, messages: Vec<Msg>) -> Vec<Job> {
+        let mut group = self.gather(messages);
+        self.seal(&mut group);
+        let answers = std::mem::take(&mut group.seal_all);
+        let ticked = group.ticked;
+        let sealed = self.commit(group);
+        for done in answers {
+            done(self.seal_all_answer());
+        }
+        if sealed {
+            self.shared.wake();
+        }
+        self.remove_settled();
+        self.relieve();
+        if ticked {
+            self.maintain();
+        }
+        self.shared.publish(self.gauges());
+        std::mem::take(&mut self.jobs)
+    }
+
+    /// Whether a step without messages would do something.
+    pub(crate) fn has_work(&self) -> bool {
+        self.stuck.is_none() && (!self.due.is_empty() || !self.tables.full.is_empty())
+    }
+
+    fn gather(&mut self, messages: Vec<Msg>) -> Group {
+        let mut group = Group::default();
+        self.admission.begin_group(self.total_bytes());
+        for message in messages {
+            match message {
+                Msg::Commit(staged, done) => self.admit(*staged, done, &mut group),
+                Msg::Settle(items, done) => {
+                    let body = Body::small(frames::SETTLED, frames::encode_settled(&items));
+                    group.urgent.push(Entry { body, apply: Apply::Settle(items), done: Some(done) });
+                }
+                Msg::Batch(record, done) => {
+                    let mut directory = Vec::new();
+                    frames::put_batch(&mut directory, &record);
+                    let body = Body::small(frames::BATCH, directory);
+                    group.urgent.push(Entry { body, apply: Apply::Batch(record), done: Some(done) });
+                }
+                Msg::Adopt(record, done) => self.admit_adoption(record, done, &mut group),
+                Msg::Damaged(id, rows) => {
+                    let body = Body::small(frames::DAMAGED, frames::encode_damaged(id, rows));
+                    group.urgent.push(Entry { body, apply: Apply::Damaged(id, rows), done: None });
+                }
+                Msg::SealAll(done) => group.seal_all.push(done),
+                Msg::Tick(now_ms) => {
+                    self.now_ms = self.now_ms.max(now_ms);
+                    group.ticked = true;
+                }
+                Msg::Synced(job) => self.checkpoint_synced(job),
+                Msg::Lagged(sync, result) => self.lagged(&sync, &result),
+            }
+        }
+        group
+    }
+
+    fn admit(&mut self, staged: Staged, done: Done, group: &mut Group) {
+        let verdict = match &self.stuck {
+            Some(refusal) => Err(refusal.clone()),
+            None => self.admission.admit(&staged, &self.shared.state.lock()),
+        };
+        match verdict {
+            Err(refusal) => done(Err(refusal)),
+            Ok(false) => done(Ok(self.writer.next_lsn() - 1)),
+            Ok(true) => {
+                let Staged { head, body, contents } = staged;
+                group.data.push(Entry { body, apply: Apply::Data(head, contents), done: Some(done) });
+            }
+        }
+    }
+
+    /// The number is given here: numbers increase in the order of frames.
+    fn admit_adoption(&mut self, mut record: Box<AdoptedRecord>, done: Done, group: &mut Group) {
+        match self.admission.admit_receipts(&record.receipts, &self.shared.state.lock()) {
+            Err(refusal) => return done(Err(refusal)),
+            // Known already: the file is not needed.
+            Ok(false) => {
+                let _ = self.disk.remove(&self.dir.join(super::tables::open_name(record.segment.id)));
+                return done(Ok(self.writer.next_lsn() - 1));
+            }
+            Ok(true) => {}
+        }
+        let database = &record.segment.table.database;
+        record.segment.number = self.admission.number(database, &self.shared.state.lock());
+        let body = Body::small(frames::ADOPTED, record.encode());
+        group.data.push(Entry { body, apply: Apply::Adopt(record), done: Some(done) });
+    }
+
+    /// Adds Sealed frames for tables that are full, aged or asked for.
+    fn seal(&mut self, group: &mut Group) {
+        let all = !group.seal_all.is_empty();
+        let mut found = std::mem::take(&mut self.tables.full);
+        if all {
+            found.extend(self.tables.map.keys().cloned());
+        } else if group.ticked {
+            found.extend(self.tables.aged(self.now_ms, self.options.segment_max_age_ms));
+        }
+        for table in found {
+            if self.due_set.insert(table.clone()) {
+                self.due.push_back(table);
+            }
+        }
+        let n = if all { self.due.len() } else { self.due.len().min(SEALS_PER_GROUP) };
+        let last_lsn = self.writer.next_lsn() - 1;
+        for _ in 0..n {
+            let Some(table) = self.due.pop_front() else { break };
+            self.due_set.remove(&table);
+            if !self.freeze(&table, false) {
+                continue;
+            }
+            let number = self.admission.number(&table.database, &self.shared.state.lock());
+            if let Some(record) = self.tables.sealing(&table, last_lsn, number) {
+                let body = Body::small(frames::SEALED, record.encode());
+                group.urgent.push(Entry { body, apply: Apply::Seal(record), done: None });
+            }
+        }
+    }
+
+    /// Freezes a table; on an error requests are refused until it works again.
+    pub(super) fn freeze(&mut self, table: &TableKey, whole_blocks: bool) -> bool {
+        let (shared, now) = (Arc::clone(&self.shared), self.now_ms);
+        let mut new_id = || shared.new_id(now);
+        match self.tables.freeze(table, whole_blocks, &mut new_id) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, %table, "writing a segment failed");
+                self.stuck = Some(Refusal::from_io(&error));
+                false
+            }
+        }
+    }
+
+    /// Writes the group, applies it, answers. Whether segments became visible.
+    fn commit(&mut self, group: Group) -> bool {
+        let Group { mut urgent, mut data, .. } = group;
+        if urgent.is_empty() && data.is_empty() {
+            return false;
+        }
+        let bodies: Vec<&Body> = urgent.iter().chain(&data).map(|entry| &entry.body).collect();
+        let mut result = self.writer.write(&bodies, data.is_empty());
+        if let (Err(refusal), false, false) = (&result, urgent.is_empty(), data.is_empty()) {
+            // Without room for requests there is still the reserve, which is for settlements.
+            refuse(data, refusal);
+            data = Vec::new();
+            let bodies: Vec<&Body> = urgent.iter().map(|entry| &entry.body).collect();
+            result = self.writer.write(&bodies, true);
+        }
+        urgent.append(&mut data);
+        match result {
+            Ok(first) => self.apply(urgent, first),
+            Err(refusal) => {
+                refuse(urgent, &refusal);
+                false
+            }
+        }
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>, first: u64) -> bool {
+        let mut sealed = false;
+        for (entry, lsn) in entries.iter().zip(first..) {
+            match &entry.apply {
+                Apply::Seal(record) => self.name(lsn, record),
+                Apply::Adopt(record) => self.name(lsn, &record.segment),
+                Apply::Settle(items) => self.settled.extend(items.iter().map(|item| (item.segment, lsn))),
+                _ => {}
+            }
+        }
+        self.rename_durable();
+        let mut answers = Vec::with_capacity(entries.len());
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state.lock();
+        for (entry, lsn) in entries.into_iter().zip(first..) {
+            match entry.apply {
+                Apply::Data(head, contents) => {
+                    state.data(&head, &[]);
+                    self.buffer(&head, contents, lsn);
+                }
+                Apply::Seal(record) => {
+                    state.seal(&record);
+                    self.tables.sealed(&record.table, record.id, self.now_ms);
+                    self.unsynced.insert(record.id);
+                    sealed = true;
+                }
+                Apply::Adopt(record) => {
+                    state.adopt(&record);
+                    sealed = true;
+                }
+                Apply::Settle(items) => state.settle(&items),
+                Apply::Batch(record) => state.batch(&record),
+                Apply::Damaged(id, rows) => state.damaged(id, rows),
+            }
+            answers.extend(entry.done.map(|done| (done, lsn)));
+        }
+        drop(state);
+        answers.into_iter().for_each(|(done, lsn)| done(Ok(lsn)));
+        sealed
+    }
+
+    /// Rows of a committed frame go to the buffers.
+    pub(super) fn buffer(&mut self, head: &DataHead, contents: Vec<Vec<u8>>, lsn: u64) {
+        for (section, content) in head.sections.iter().zip(contents) {
+            let incoming = Incoming {
+                header: &section.header,
+                sample_type: section.sample_type,
+                blocks: section.blocks,
+                rows: u64::from(section.rows),
+                content,
+            };
+            self.tables.push(&section.table, incoming, lsn, self.now_ms);
+        }
+    }
+
+    fn seal_all_answer(&self) -> Result<u64, Refusal> {
+        match &self.stuck {
+            Some(refusal) => Err(refusal.clone()),
+            None if self.tables.map.values().all(|table| table.open.is_none() && table.buffered == 0) => Ok(self.writer.next_lsn() - 1),
+            None => Err(Refusal::Poisoned),
+        }
+    }
+
+    /// Keeps the buffers inside their pool: whole blocks at once, then the largest tables.
+    pub(super) fn relieve(&mut self) {
+        if self.stuck.is_some() {
+            return;
+        }
+        for table in std::mem::take(&mut self.tables.grown) {
+            if !self.freeze(&table, true) {
+                return;
+            }
+        }
+        while self.tables.buffered > self.options.memtable_bytes {
+            if self.freeze_next.is_empty() {
+                self.freeze_next = self.tables.by_size().into();
+            }
+            let Some(table) = self.freeze_next.pop_front() else { return };
+            if !self.freeze(&table, false) {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn refresh_now(&mut self) {
+        self.shared.now_ms.store(self.now_ms, Ordering::Relaxed);
+    }
+}
+
+fn refuse(entries: Vec<Entry>, refusal: &Refusal) {
+    for done in entries.into_iter().filter_map(|entry| entry.done) {
+        done(Err(refusal.clone()));
+    }
+}

@@ -1,0 +1,519 @@
+//! Opening a directory: the newest checkpoint, the frames behind it, the files they speak of.
+//!
+//! Frames are applied by the functions that apply them live. Rows are read back only where no sealed file
+//! holds them already.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::checkpoint::{Checkpoint, OpenRecord};
+use super::engine::Engine;
+use super::frames::{self, AdoptedRecord, DataHead, SealedRecord};
+use super::shared::{Shared, digest_of, read_either};
+use super::stage::unpack;
+use super::state::State;
+use super::tables::{Tables, disk_name, open_name, parse_open_name};
+use super::takeover;
+use crate::OpenError;
+use crate::codec::Cursor;
+use crate::disk::{self, Disk, Entry, Open};
+use crate::error::During;
+use crate::journal::frame::read_head;
+use crate::journal::scan::{self, FrameAt, Loaded};
+use crate::journal::writer::Writer;
+use crate::journal::{self};
+use crate::segment::{self, FlakeIds, HEADER};
+use crate::types::{Damage, OpenReport, Options, SegmentId, TableKey};
+
+/// An engine on the directory as it was left.
+pub(crate) fn open(options: Options, disk: Arc<dyn Disk>, now_ms: u64) -> Result<(Engine, OpenReport), OpenError> {
+    let options = fit(options);
+    let dir = options.dir.clone();
+    let journal_dir = dir.join("journal");
+    disk.create_dir_all(&journal_dir).during("creating", &journal_dir)?;
+    disk.sync_dir(&dir).during("syncing", &dir)?;
+    let mut loaded = scan::load(&*disk, &journal_dir)?;
+    loaded.sync(&*disk, &journal_dir)?;
+    let mut report = OpenReport::default();
+    let start = Beginning::find(&*disk, &loaded)?;
+    let fresh = start.checkpoint.is_none() && loaded.frames.is_empty() && loaded.skipped.is_empty();
+    report.ledger_reset = start.checkpoint.is_none() && !fresh;
+    let checkpoint = start.checkpoint.unwrap_or_else(|| Checkpoint {
+        state: State { sender: random_id(), resets: u64::from(report.ledger_reset), ..State::default() },
+        ..Checkpoint::default()
+    });
+    // What lies before the checkpoint is folded into it, whatever it looks like.
+    let as_of = checkpoint.as_of;
+    loaded.skipped.retain(|skipped| skipped.before.is_none_or(|lsn| lsn > as_of));
+    let mut replay = Replay::new(options, disk, &checkpoint, &loaded, now_ms)?;
+    replay.restore_open(&checkpoint.open, &mut report)?;
+    replay.plan(&loaded, checkpoint.as_of, &checkpoint.open)?;
+    replay.run(&loaded, checkpoint.as_of, &mut report)?;
+    let damaged_before = report.damage.len();
+    replay.quarantine(&loaded, &mut report)?;
+    let lost_frames = report.damage.len() > damaged_before;
+    let mut engine = replay.engine;
+    let last_id = checkpoint.state.last_id;
+    let ours_above = (lost_frames && !report.ledger_reset).then_some(last_id);
+    let taken = takeover::tidy(&mut engine, &mut report, ours_above)?;
+    // What was torn or damaged must not be judged again with newer frames behind it.
+    let unclean = fresh || taken || report.ledger_reset || !loaded.skipped.is_empty() || !report.damage.is_empty();
+    if unclean && !engine.checkpoint_now() {
+        return Err(OpenError::Io { action: "writing the first checkpoint in", path: dir, source: std::io::Error::other("see the log") });
+    }
+    for file in loaded.empty_files() {
+        let _ = engine.disk.remove(&file.path);
+    }
+    Ok((engine, report))
+}
+
+/// Journal sizes that fit the disk limit.
+fn fit(mut options: Options) -> Options {
+    if options.max_disk_bytes > 0 {
+        options.journal_file_bytes = options.journal_file_bytes.min((options.max_disk_bytes / 16).max(64 << 10));
+        options.journal_budget_bytes = options.journal_budget_bytes.min(options.max_disk_bytes / 4);
+    }
+    options.block_bytes = options.block_bytes.clamp(1 << 10, 1 << 20);
+    options
+}
+
+/// 128 bits from the operating system, by way of the keys of a hash map.
+fn random_id() -> [u8; 16] {
+    use std::hash::{BuildHasher, RandomState};
+    let half = || RandomState::new().hash_one(0u8).to_le_bytes();
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&half());
+    id[8..].copy_from_slice(&half());
+    id
+}
+
+/// Where folding begins.
+struct Beginning {
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Beginning {
+    /// The newest checkpoint that is readable.
+    fn find(disk: &dyn Disk, loaded: &Loaded) -> Result<Beginning, OpenError> {
+        let mut files = Files::new(disk, loaded);
+        for frame in loaded.frames.iter().rev().filter(|frame| frame.kind == frames::CHECKPOINT && !frame.damaged) {
+            let raw = files.frame(frame)?;
+            let checkpoint = read_head(raw).and_then(|head| head.body(raw)).and_then(|body| Checkpoint::decode(&body));
+            if let Ok(checkpoint) = checkpoint {
+                return Ok(Beginning { checkpoint: Some(checkpoint) });
+            }
+        }
+        Ok(Beginning { checkpoint: None })
+    }
+}
+
+/// Reads journal files one at a time.
+struct Files<'a> {
+    disk: &'a dyn Disk,
+    loaded: &'a Loaded,
+    current: Option<(usize, Vec<u8>)>,
+}
+
+impl<'a> Files<'a> {
+    fn new(disk: &'a dyn Disk, loaded: &'a Loaded) -> Self {
+        Files { disk, loaded, current: None }
+    }
+
+    fn frame(&mut self, frame: &FrameAt) -> Result<&[u8], OpenError> {
+        if self.current.as_ref().is_none_or(|(file, _)| *file != frame.file) {
+            let path = &self.loaded.files[frame.file].path;
+            self.current = Some((frame.file, disk::read_all(self.disk, path).during("reading", path)?));
+        }
+        Ok(self.current.as_ref().and_then(|(_, bytes)| bytes.get(frame.range.clone())).unwrap_or_default())
+    }
+}
+
+/// How a sealed segment of a frame is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Settled later, or present and right.
+    Whole,
+    /// To be made again from rows.
+    Lost,
+}
+
+struct Replay {
+    engine: Engine,
+    /// Sealed segments of frames, by table and the last LSN they hold.
+    sealed: HashMap<TableKey, BTreeMap<u64, (SegmentId, Found)>>,
+    records: HashMap<SegmentId, SealedRecord>,
+    /// The lost segment that a table's rows make again now.
+    planned: HashMap<TableKey, SegmentId>,
+}
+
+impl Replay {
+    fn new(options: Options, disk: Arc<dyn Disk>, checkpoint: &Checkpoint, loaded: &Loaded, now_ms: u64) -> Result<Replay, OpenError> {
+        let dir = options.dir.clone();
+        let mut state = checkpoint.state.clone();
+        let mut ids = FlakeIds::new(host(), state.last_id);
+        checkpoint.open.iter().for_each(|open| ids.seen(open.id.0));
+        state.last_id = ids.last();
+        let shared = Shared::new(Arc::clone(&disk), dir.clone(), state, ids, now_ms);
+        for (name, bytes) in [("dead", &shared.dead_bytes), ("quarantine", &shared.quarantine_bytes)] {
+            let entries = disk.list(&dir.join(name)).unwrap_or_default();
+            bytes.store(entries.iter().map(|entry| entry.len).sum(), Ordering::Relaxed);
+        }
+        let mut start = loaded.start();
+        start.next_lsn = start.next_lsn.max(checkpoint.as_of + 1);
+        let writer = Writer::new(Arc::clone(&disk), &dir.join("journal"), options.journal_file_bytes, options.durability, start);
+        let tables = Tables::new(Arc::clone(&disk), &dir, options.block_bytes, options.segment_max_bytes);
+        let mut engine = Engine::new(options, disk, writer, tables, shared, now_ms);
+        engine.last_checkpoint.lsn = checkpoint.as_of;
+        engine.last_checkpoint.at_ms = now_ms;
+        Ok(Replay { engine, sealed: HashMap::new(), records: HashMap::new(), planned: HashMap::new() })
+    }
+
+    /// Open segments go on at their checkpointed length: what was appended later comes from the journal.
+    fn restore_open(&mut self, open: &[OpenRecord], report: &mut OpenReport) -> Result<(), OpenError> {
+        let dir = self.engine.dir.clone();
+        let entries = self.engine.disk.list(&dir).during("listing", &dir)?;
+        let lens: HashMap<&str, u64> = entries.iter().map(|entry| (entry.name.as_str(), entry.len)).collect();
+        for record in open {
+            let name = open_name(record.id);
+            // A file that has its final name already was sealed after the checkpoint.
+            let sealed_len = lens.get(disk_name(&record.table, record.id).as_str());
+            match (lens.get(name.as_str()), sealed_len) {
+                (None, Some(_)) => self.engine.tables.restore(record),
+                (Some(len), _) if *len >= record.bytes => self.engine.tables.restore(record),
+                (len, _) => self.restore_short(record, len.is_some(), report)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that lost bytes it had at the checkpoint: its readable blocks go on.
+    fn restore_short(&mut self, record: &OpenRecord, exists: bool, report: &mut OpenReport) -> Result<(), OpenError> {
+        let path = self.engine.dir.join(open_name(record.id));
+        let image = if exists { disk::read_all(&*self.engine.disk, &path).during("reading", &path)? } else { Vec::new() };
+        let found = segment::verify(&image, !record.table.schema.is_empty());
+        let rows = record.rows.saturating_sub(found.rows);
+        report.damage.push(Damage { path: path.clone(), offset: image.len() as u64, bytes: record.bytes, rows });
+        self.engine.shared.state.lock().lose(&record.table, rows);
+        let mut good = HEADER.to_vec();
+        found.good.iter().for_each(|range| good.extend_from_slice(&image[range.clone()]));
+        let how = if exists { Open::Write } else { Open::Create };
+        let file = self.engine.disk.open(&path, how).during("opening", &path)?;
+        file.write_at(&good, 0).and_then(|()| file.set_len(good.len() as u64)).during("writing", &path)?;
+        let (bytes, rows) = (good.len() as u64, record.rows - rows);
+        let record = OpenRecord { bytes, rows, digest: found.digest, ..record.clone() };
+        self.engine.tables.restore(&record);
+        self.engine.tables.dirty.insert(record.id);
+        Ok(())
+    }
+
+    /// Looks ahead: which segments were sealed since the checkpoint, and which of them are whole.
+    fn plan(&mut self, loaded: &Loaded, as_of: u64, open: &[OpenRecord]) -> Result<(), OpenError> {
+        let disk = Arc::clone(&self.engine.disk);
+        let mut files = Files::new(&*disk, loaded);
+        let mut settled = HashSet::new();
+        let mut sealed = Vec::new();
+        for frame in loaded.frames.iter().filter(|frame| frame.place.lsn > as_of) {
+            let raw = files.frame(frame)?;
+            let Ok(head) = read_head(raw) else { continue };
+            match frame.kind {
+                frames::SEALED => sealed.extend(SealedRecord::read(&mut Cursor::new(head.directory))),
+                frames::SETTLED => {
+                    let items = frames::decode_settled(head.directory).unwrap_or_default();
+                    settled.extend(items.into_iter().map(|item| item.segment));
+                }
+                _ => {}
+            }
+        }
+        for record in sealed {
+            let found = match settled.contains(&record.id) || self.is_whole(&record) {
+                true => Found::Whole,
+                false => Found::Lost,
+            };
+            self.sealed.entry(record.table.clone()).or_default().insert(record.last_lsn, (record.id, found));
+            if found == Found::Lost {
+                self.take_back_name(&record.table, record.id)?;
+            }
+            self.records.insert(record.id, record);
+        }
+        for record in open {
+            if !self.records.contains_key(&record.id) {
+                // Its Sealed frame is lost: it goes on as an open segment.
+                self.take_back_name(&record.table, record.id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_whole(&self, record: &SealedRecord) -> bool {
+        let names = [disk_name(&record.table, record.id), open_name(record.id)];
+        match read_either(&*self.engine.disk, &self.engine.dir, &names) {
+            Ok(mut image) => {
+                image.truncate(record.bytes as usize);
+                image.len() as u64 == record.bytes && digest_of(&image) == Some(record.digest)
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// A segment that is written to has its open name.
+    fn take_back_name(&mut self, table: &TableKey, id: SegmentId) -> Result<(), OpenError> {
+        let open = self.engine.dir.join(open_name(id));
+        let last = self.engine.dir.join(disk_name(table, id));
+        if self.engine.disk.open(&last, Open::Read).is_ok() {
+            self.engine.disk.rename(&last, &open).during("renaming", &last)?;
+        }
+        Ok(())
+    }
+
+    /// The sealed segment that has the rows of `table` in frame `lsn`.
+    fn segment_of(&self, table: &TableKey, lsn: u64) -> Option<(&SealedRecord, Found)> {
+        let (_, (id, found)) = self.sealed.get(table)?.range(lsn..).next()?;
+        let record = self.records.get(id).filter(|record| record.first_lsn <= lsn)?;
+        Some((record, *found))
+    }
+
+    /// Applies the frames behind the checkpoint.
+    fn run(&mut self, loaded: &Loaded, as_of: u64, report: &mut OpenReport) -> Result<(), OpenError> {
+        let disk = Arc::clone(&self.engine.disk);
+        let mut files = Files::new(&*disk, loaded);
+        for frame in loaded.frames.iter().filter(|frame| frame.place.lsn > as_of) {
+            let raw = files.frame(frame)?;
+            report.frames += 1;
+            if self.apply(frame, raw, loaded, report)?.is_none() {
+                report.damage.push(Damage {
+                    path: loaded.files[frame.file].path.clone(),
+                    offset: frame.range.start as u64,
+                    bytes: frame.range.len() as u64,
+                    rows: 0,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// `Ok(None)` when the frame makes no sense.
+    fn apply(&mut self, frame: &FrameAt, raw: &[u8], loaded: &Loaded, report: &mut OpenReport) -> Result<Option<()>, OpenError> {
+        let Ok(head) = read_head(raw) else { return Ok(None) };
+        let shared = Arc::clone(&self.engine.shared);
+        match frame.kind {
+            frames::DATA => {
+                let Ok(data) = DataHead::decode(head.directory) else { return Ok(None) };
+                let lens: Vec<u32> = head.parts.iter().map(|part| part.raw).collect();
+                return self.data(frame, data, &head.raw_parts(raw), &lens, loaded, report);
+            }
+            frames::SEALED => {
+                let Ok(record) = SealedRecord::read(&mut Cursor::new(head.directory)) else { return Ok(None) };
+                self.seal(&record, report)?;
+            }
+            frames::ADOPTED => {
+                let Ok(record) = AdoptedRecord::decode(head.directory) else { return Ok(None) };
+                shared.state.lock().adopt(&record);
+                shared.ids.lock().seen(record.segment.id.0);
+                self.engine.name(frame.place.lsn, &record.segment);
+                if !record.replaces.is_empty() {
+                    let _ = self.engine.disk.remove(&self.engine.dir.join(&record.replaces));
+                }
+            }
+            frames::SETTLED => match frames::decode_settled(head.directory) {
+                Ok(items) => shared.state.lock().settle(&items),
+                Err(_) => return Ok(None),
+            },
+            frames::BATCH => match frames::batch(&mut Cursor::new(head.directory)) {
+                Ok(record) => shared.state.lock().batch(&record),
+                Err(_) => return Ok(None),
+            },
+            frames::DAMAGED => match frames::decode_damaged(head.directory) {
+                Ok((id, rows)) => shared.state.lock().damaged(id, rows),
+                Err(_) => return Ok(None),
+            },
+            // Checkpoints repeat what is folded here.
+            _ => {}
+        }
+        Ok(Some(()))
+    }
+
+    fn data(
+        &mut self,
+        frame: &FrameAt,
+        head: DataHead,
+        parts: &[Option<Vec<u8>>],
+        lens: &[u32],
+        loaded: &Loaded,
+        report: &mut OpenReport,
+    ) -> Result<Option<()>, OpenError> {
+        let Some((contents, mut lost)) = unpack(&head, parts, lens) else { return Ok(None) };
+        let mut kept = DataHead::default();
+        let mut kept_contents = Vec::new();
+        let missing = lost.clone();
+        for (i, (section, content)) in head.sections.iter().zip(contents).enumerate() {
+            if self.segment_of(&section.table, frame.place.lsn).is_some_and(|(_, found)| found == Found::Whole) {
+                // A sealed file has these rows, whatever became of the frame.
+                lost[i] = 0;
+                continue;
+            }
+            let mut section = section.clone();
+            section.rows -= (missing[i].min(u64::from(section.rows))) as u32;
+            report.replayed_rows += u64::from(section.rows);
+            if !content.is_empty() {
+                kept.sections.push(section);
+                kept_contents.push(content);
+            }
+        }
+        let rows: u64 = lost.iter().sum();
+        if frame.damaged {
+            let path = loaded.files[frame.file].path.clone();
+            let (offset, bytes) = (frame.range.start as u64, frame.range.len() as u64);
+            report.damage.push(Damage { path, offset, bytes, rows });
+        }
+        self.engine.shared.state.lock().data(&head, &lost);
+        for (section, content) in kept.sections.iter().zip(kept_contents) {
+            self.push(section, content, frame.place.lsn);
+        }
+        self.relieve();
+        Ok(Some(()))
+    }
+
+    fn push(&mut self, section: &frames::SectionHead, content: Vec<u8>, lsn: u64) {
+        let one = DataHead { sections: vec![section.clone()], ..DataHead::default() };
+        self.engine.buffer(&one, vec![content], lsn);
+        let Some((record, Found::Lost)) = self.segment_of(&section.table, lsn) else { return };
+        let (id, layout) = (record.id, record.layout.clone());
+        if self.planned.get(&section.table) == Some(&id) {
+            return;
+        }
+        self.planned.insert(section.table.clone(), id);
+        if let Some(table) = self.engine.tables.map.get_mut(&section.table) {
+            let done = table.open.as_ref().filter(|open| open.id == id).map_or(0, |open| open.layout.len());
+            table.plan = layout.into_iter().skip(done).collect();
+        }
+    }
+
+    /// Memory stays bounded while reading back. Tables that follow a layout are frozen only in its blocks.
+    fn relieve(&mut self) {
+        if self.engine.tables.buffered <= self.engine.options.memtable_bytes {
+            return;
+        }
+        for key in self.engine.tables.by_size() {
+            let planned = self.engine.tables.map.get(&key).is_some_and(|table| !table.plan.is_empty());
+            let _ = self.freeze(&key, planned);
+        }
+    }
+
+    /// A lost segment keeps its identity: its first freeze makes the file of that id.
+    fn freeze(&mut self, key: &TableKey, whole_blocks: bool) -> bool {
+        let planned = self.planned.get(key).copied();
+        let open_exists = self.engine.tables.map.get(key).is_some_and(|table| table.open.is_some());
+        if let (Some(id), false) = (planned, open_exists) {
+            // The old file of that name is replaced.
+            let _ = self.engine.disk.remove(&self.engine.dir.join(open_name(id)));
+        }
+        let (shared, now) = (Arc::clone(&self.engine.shared), self.engine.now_ms);
+        let mut new_id = || planned.unwrap_or_else(|| shared.new_id(now));
+        match self.engine.tables.freeze(key, whole_blocks, &mut new_id) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, table = %key, "writing a segment failed while reading the journal back");
+                false
+            }
+        }
+    }
+
+    fn seal(&mut self, record: &SealedRecord, report: &mut OpenReport) -> Result<(), OpenError> {
+        let shared = Arc::clone(&self.engine.shared);
+        shared.ids.lock().seen(record.id.0);
+        let plans = self.sealed.get(&record.table);
+        let found = plans.and_then(|plans| plans.get(&record.last_lsn)).map_or(Found::Whole, |(_, found)| *found);
+        let sealed = match found {
+            Found::Whole => Some(record.clone()),
+            Found::Lost => self.make_again(record, report)?,
+        };
+        self.planned.remove(&record.table);
+        if let Some(table) = self.engine.tables.map.get_mut(&record.table) {
+            table.plan.clear();
+        }
+        let mut state = shared.state.lock();
+        let Some(sealed) = sealed else {
+            // Its rows, if any are left, wait in the table and get another number.
+            state.skip_number(&record.table.database, record.number);
+            return Ok(());
+        };
+        self.engine.tables.sealed(&record.table, record.id, self.engine.now_ms);
+        state.seal(&sealed);
+        drop(state);
+        self.engine.unsynced.insert(record.id);
+        self.engine.name(record.last_lsn, record);
+        Ok(())
+    }
+
+    /// A sealed segment whose file was not synced before the crash: the same rows in the same blocks.
+    fn make_again(&mut self, record: &SealedRecord, report: &mut OpenReport) -> Result<Option<SealedRecord>, OpenError> {
+        let path = self.engine.dir.join(open_name(record.id));
+        if !self.freeze(&record.table, false) {
+            let source = std::io::Error::other("see the log");
+            return Err(OpenError::Io { action: "making again the segment", path, source });
+        }
+        report.rebuilt += 1;
+        let again = self.engine.tables.sealing(&record.table, record.last_lsn, record.number);
+        let again = again.filter(|again| again.id == record.id);
+        let missing = self.unaccounted(&record.table);
+        self.engine.shared.state.lock().lose(&record.table, missing);
+        let Some(again) = again else { return Ok(None) };
+        let file = self.engine.disk.open(&path, Open::Write).during("opening", &path)?;
+        file.set_len(again.bytes).during("cutting", &path)?;
+        let mut sealed = SealedRecord { bytes: again.bytes, rows: again.rows, ..record.clone() };
+        if again.rows != record.rows {
+            // Other content must not pass for what a receiver may know already.
+            sealed.digest = again.digest;
+        }
+        Ok(Some(sealed))
+    }
+
+    /// Rows the ledger has on disk for this table although no place holds them: lost with damaged bytes.
+    fn unaccounted(&self, table: &TableKey) -> u64 {
+        let state = self.engine.shared.state.lock();
+        let on_disk = state.counts.get(table).map_or(0, |counts| counts.on_disk);
+        let waiting: u64 = state.sealed.values().filter(|s| s.table == *table).map(|s| s.rows).sum();
+        let unsealed = self.engine.tables.map.get(table);
+        let unsealed = unsealed.map_or(0, |t| t.buffered_rows + t.open.as_ref().map_or(0, |open| open.rows));
+        on_disk.saturating_sub(waiting + unsealed)
+    }
+
+    /// Copies what was skipped aside. Only then may a checkpoint let the journal files go.
+    fn quarantine(&mut self, loaded: &Loaded, report: &mut OpenReport) -> Result<(), OpenError> {
+        let dir = self.engine.shared.quarantine_dir();
+        for skipped in &loaded.skipped {
+            let damage = journal::quarantine(&*self.engine.disk, &dir, loaded, skipped)?;
+            self.engine.shared.quarantine_bytes.fetch_add(damage.bytes, Ordering::Relaxed);
+            if skipped.torn {
+                report.torn_bytes += damage.bytes;
+            } else {
+                report.damage.push(damage);
+            }
+        }
+        for (file, range) in loaded.frames.iter().filter(|f| f.damaged).map(|f| (f.file, f.range.clone())) {
+            let damaged = scan::Skipped { file, range, torn: false, before: None };
+            journal::quarantine(&*self.engine.disk, &dir, loaded, &damaged)?;
+        }
+        Ok(())
+    }
+}
+
+/// Ten bits that tell this host's ids from those of another.
+fn host() -> u16 {
+    let name = rustix::system::uname();
+    (xxhash_rust::xxh3::xxh3_64(name.nodename().to_bytes()) % 1023) as u16
+}
+
+/// Entries of the directory itself.
+pub(super) fn entries(disk: &dyn Disk, dir: &Path) -> Result<Vec<Entry>, OpenError> {
+    disk.list(dir).during("listing", dir)
+}
+
+/// Whether `name` is an open segment that the engine goes on with.
+pub(super) fn is_open(engine: &Engine, name: &str) -> bool {
+    let Some(id) = parse_open_name(name) else { return false };
+    engine.tables.map.values().any(|table| table.open.as_ref().is_some_and(|open| open.id == id))
+        || engine.shared.state.lock().sealed.contains_key(&id)
+}

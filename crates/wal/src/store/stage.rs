@@ -1,0 +1,224 @@
+//! Turns a request into a frame on the caller's thread, so that the commit thread only copies bytes.
+//!
+//! Small sections are packed together into parts of 64 KiB and compressed once; large ones become ready
+//! blocks, which the segment later takes as they are.
+
+use std::sync::Arc;
+
+use super::frames::{DATA, DataHead, SectionHead};
+use crate::Refusal;
+use crate::csv;
+use crate::journal::frame::{Body, PART_RAW};
+use crate::segment::{self, BlockMeta, FileName, MAX_BLOCK_BYTES, Scratch};
+use crate::types::{Request, Section, SectionBody};
+
+/// Rows of a section from this size on are made into blocks at once.
+const LARGE: usize = 32 << 10;
+/// Largest body of one frame, raw.
+const MAX_BODY: usize = 256 << 20;
+
+/// A request that is ready to be written.
+pub(crate) struct Staged {
+    pub(crate) head: DataHead,
+    pub(crate) body: Body,
+    /// Of each section of the head: its rows or blocks.
+    pub(crate) contents: Vec<Vec<u8>>,
+}
+
+impl Staged {
+    /// Stored size, which is also what its rows will take in segments, about.
+    pub(crate) fn stored(&self) -> u64 {
+        self.body.frame_len() as u64
+    }
+}
+
+/// Checks a request and encodes it.
+pub(crate) fn stage(request: Request, block_bytes: usize, time_ms: u64) -> Result<Staged, Refusal> {
+    let mut packer = Packer::new(request.sections.len());
+    let mut sections = Vec::with_capacity(request.sections.len());
+    for section in request.sections {
+        check(&section)?;
+        if let Some((head, content)) = packer.section(section, block_bytes)? {
+            sections.push(head);
+            packer.contents.push(content);
+        }
+    }
+    if request.marks.iter().any(|(key, _)| key.is_empty()) {
+        return Err(Refusal::Invalid("a mark has an empty key".into()));
+    }
+    let filtered = request.filtered.into_iter().map(|f| (f.database, Arc::from(f.reason), f.rows)).collect();
+    let head = DataHead { time_ms, sections, filtered, receipts: request.receipts, marks: request.marks };
+    let (mut body, contents) = packer.finish();
+    body.kind = DATA;
+    body.directory = head.encode();
+    Ok(Staged { head, body, contents })
+}
+
+fn check(section: &Section) -> Result<(), Refusal> {
+    let table = &section.table;
+    for (part, what) in [(&table.database, "database"), (&table.table, "table")] {
+        if !FileName::valid_part(part) {
+            return Err(Refusal::Invalid(format!("{what} name {part:?} cannot be part of a segment name")));
+        }
+    }
+    if !table.schema.is_empty() && !FileName::valid_part(&table.schema) {
+        return Err(Refusal::Invalid(format!("schema hash {:?} cannot be part of a segment name", table.schema)));
+    }
+    if !section.header.is_empty() && section.header.last() != Some(&b'\n') {
+        return Err(Refusal::Invalid(format!("the header line of {table} does not end with a newline")));
+    }
+    Ok(())
+}
+
+struct Packer {
+    body: Body,
+    encoder: snap::raw::Encoder,
+    /// Raw bytes of the part that is being filled.
+    part: Vec<u8>,
+    raw: usize,
+    contents: Vec<Vec<u8>>,
+    scratch: Scratch,
+}
+
+impl Packer {
+    fn new(sections: usize) -> Packer {
+        Packer {
+            body: Body::default(),
+            encoder: snap::raw::Encoder::new(),
+            part: Vec::new(),
+            raw: 0,
+            contents: Vec::with_capacity(sections),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Adds a section; nothing for one without rows.
+    fn section(&mut self, section: Section, block_bytes: usize) -> Result<Option<(SectionHead, Vec<u8>)>, Refusal> {
+        let rows = section.rows;
+        let (blocks, content) = match section.body {
+            SectionBody::Rows(rows) if rows.len() < LARGE => (false, rows),
+            SectionBody::Rows(bytes) => {
+                (true, self.encode_blocks(&section.header, section.sample_type, &bytes, u64::from(rows), block_bytes)?)
+            }
+            SectionBody::Blocks(blocks) => (true, blocks),
+        };
+        if content.is_empty() {
+            return if rows == 0 { Ok(None) } else { Err(Refusal::Invalid(format!("{} has no bytes", section.table))) };
+        }
+        self.raw += content.len();
+        if self.raw > MAX_BODY {
+            return Err(Refusal::Invalid("the request is too large: use a transfer".into()));
+        }
+        let pieces = if blocks { self.push_blocks(&content)? } else { self.push_rows(&content) };
+        let head = SectionHead { table: section.table, header: section.header, sample_type: section.sample_type, blocks, rows, pieces };
+        Ok(Some((head, content)))
+    }
+
+    fn push_rows(&mut self, rows: &[u8]) -> Vec<u32> {
+        if self.part.len() + rows.len() > PART_RAW {
+            self.flush();
+        }
+        self.part.extend_from_slice(rows);
+        vec![rows.len() as u32]
+    }
+
+    /// Blocks are compressed already: stored as they are, as many to a part as fit.
+    fn push_blocks(&mut self, blocks: &[u8]) -> Result<Vec<u32>, Refusal> {
+        self.flush();
+        let mut pieces = Vec::new();
+        let (mut start, mut end) = (0, 0);
+        for block in segment::blocks_at(blocks, 0) {
+            let range = block.map_err(|damage| Refusal::Invalid(format!("blocks are damaged: {damage}")))?.range();
+            if range.end - start > PART_RAW && end > start {
+                self.body.push_verbatim(&blocks[start..end]);
+                pieces.push((end - start) as u32);
+                start = end;
+            }
+            end = range.end;
+        }
+        self.body.push_verbatim(&blocks[start..end]);
+        pieces.push((end - start) as u32);
+        Ok(pieces)
+    }
+
+    fn flush(&mut self) {
+        self.body.push_compressed(&self.part, &mut self.encoder);
+        self.part.clear();
+    }
+
+    /// Cuts rows at ends of records into blocks.
+    fn encode_blocks(
+        &mut self,
+        header: &[u8],
+        sample_type: u8,
+        rows: &[u8],
+        expected: u64,
+        block_bytes: usize,
+    ) -> Result<Vec<u8>, Refusal> {
+        let room = block_bytes.saturating_sub(header.len() + 8);
+        let mut out = Vec::with_capacity(rows.len() / 4);
+        let (mut start, mut end, mut count, mut total) = (0, 0, 0u32, 0u64);
+        let mut emit = |start: usize, end: usize, count: u32| {
+            let meta = BlockMeta { sample_type, rows: count };
+            segment::encode_block_parts(&mut out, meta, header, &rows[start..end], &mut self.scratch);
+        };
+        for record in csv::Records::new(rows) {
+            if record.len() + header.len() + 8 > MAX_BLOCK_BYTES {
+                return Err(Refusal::Invalid(format!("a row has {} bytes", record.len())));
+            }
+            if count > 0 && end + record.len() - start > room {
+                emit(start, end, count);
+                (start, count) = (end, 0);
+            }
+            end += record.len();
+            count += 1;
+            total += 1;
+        }
+        emit(start, end, count);
+        if total != expected {
+            return Err(Refusal::Invalid(format!("{expected} rows are announced, {total} are there")));
+        }
+        Ok(out)
+    }
+
+    fn finish(mut self) -> (Body, Vec<Vec<u8>>) {
+        self.flush();
+        (self.body, self.contents)
+    }
+}
+
+/// The content of each section of a frame that is read back, and the rows that could not be.
+/// `parts` are the raw parts, `None` where damaged.
+pub(crate) fn unpack(head: &DataHead, parts: &[Option<Vec<u8>>], part_lens: &[u32]) -> Option<(Vec<Vec<u8>>, Vec<u64>)> {
+    let mut contents = Vec::with_capacity(head.sections.len());
+    let mut lost = Vec::with_capacity(head.sections.len());
+    let (mut part, mut at) = (0, 0usize);
+    for section in &head.sections {
+        let mut content = Vec::new();
+        let mut missing = false;
+        for piece in &section.pieces {
+            let piece = *piece as usize;
+            while at == *part_lens.get(part)? as usize {
+                (part, at) = (part + 1, 0);
+            }
+            if at + piece > part_lens[part] as usize {
+                return None;
+            }
+            match &parts[part] {
+                Some(raw) => content.extend_from_slice(raw.get(at..at + piece)?),
+                None => missing = true,
+            }
+            at += piece;
+        }
+        lost.push(match (missing, section.blocks) {
+            (false, _) => 0,
+            (true, false) => u64::from(section.rows),
+            (true, true) => {
+                let found = segment::verify_blocks(&content, !section.header.is_empty());
+                u64::from(section.rows).saturating_sub(found.rows)
+            }
+        });
+        contents.push(content);
+    }
+    Some((contents, lost))
+}

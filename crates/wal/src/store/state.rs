@@ -1,0 +1,239 @@
+//! The fold: everything the store knows that is not rows. Frames are applied by the same functions when
+//! they are committed and when they are read back.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::frames::{AdoptedRecord, DataHead, SealedRecord};
+use crate::types::{BatchRecord, Counts, Known, Ledger, Outcome, Receipt, SegmentId, Settlement, TableKey};
+
+/// Numbers below a sender's floor that are still compared, for requests that come late.
+const REMEMBERED_BELOW_FLOOR: u64 = 64;
+/// A sender that was silent for this long is forgotten.
+pub(crate) const SENDER_EXPIRY_MS: u64 = 7 * 24 * 3600 * 1000;
+
+/// The fold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) sender: [u8; 16],
+    pub(crate) counts: HashMap<TableKey, Counts>,
+    pub(crate) databases: BTreeMap<Arc<str>, Database>,
+    pub(crate) filtered: BTreeMap<(Arc<str>, Arc<str>), u64>,
+    pub(crate) conflicts: u64,
+    pub(crate) resets: u64,
+    pub(crate) sealed: BTreeMap<SegmentId, SealedRecord>,
+    pub(crate) senders: BTreeMap<([u8; 16], Arc<str>), Sender>,
+    pub(crate) marks: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) batches: BTreeMap<[u8; 16], BatchRecord>,
+    /// Settled segments whose file is not gone yet; `true` where it goes to `dead/`.
+    pub(crate) doomed: BTreeMap<SegmentId, (TableKey, bool)>,
+    /// Highest id given to a segment.
+    pub(crate) last_id: u64,
+}
+
+/// Of one database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Database {
+    /// Number of the next sealed segment.
+    pub(crate) next_number: u64,
+    /// Numbers of sealed, unsettled segments.
+    pub(crate) waiting: BTreeSet<u64>,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// Tables that ever had rows.
+    pub(crate) tables: usize,
+}
+
+/// Of one sender and database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Sender {
+    pub(crate) floor: u64,
+    pub(crate) digests: BTreeMap<u64, u64>,
+    pub(crate) seen_ms: u64,
+}
+
+impl State {
+    /// A request was committed. `lost` has the rows of each section that could not be read back.
+    pub(crate) fn data(&mut self, head: &DataHead, lost: &[u64]) {
+        for (i, section) in head.sections.iter().enumerate() {
+            let rows = u64::from(section.rows);
+            let lost = lost.get(i).copied().unwrap_or(0).min(rows);
+            let add = |counts: &mut Counts| {
+                counts.accepted += rows;
+                counts.quarantined += lost;
+                counts.on_disk += rows - lost;
+            };
+            // One lookup for a table that is known: this runs for every section of every request.
+            match self.counts.get_mut(&section.table) {
+                Some(counts) => add(counts),
+                None => add(self.table(&section.table)),
+            }
+        }
+        for (database, reason, rows) in &head.filtered {
+            *self.filtered.entry((database.clone(), reason.clone())).or_default() += rows;
+        }
+        self.receipts(&head.receipts, head.time_ms);
+        self.set_marks(&head.marks);
+    }
+
+    fn table(&mut self, table: &TableKey) -> &mut Counts {
+        if !self.counts.contains_key(table) {
+            self.database(&table.database).tables += 1;
+            self.counts.insert(table.clone(), Counts::default());
+        }
+        self.counts.entry(table.clone()).or_default()
+    }
+
+    fn database(&mut self, database: &Arc<str>) -> &mut Database {
+        self.databases.entry(database.clone()).or_insert_with(|| Database { next_number: 1, ..Database::default() })
+    }
+
+    fn receipts(&mut self, receipts: &[Receipt], time_ms: u64) {
+        for receipt in receipts {
+            if self.known(&receipt.sender, &receipt.database, receipt.number, receipt.digest) == Known::Different {
+                self.conflicts += 1;
+            }
+            let sender = self.senders.entry((receipt.sender, receipt.database.clone())).or_default();
+            sender.digests.insert(receipt.number, receipt.digest);
+            sender.floor = sender.floor.max(receipt.floor);
+            sender.seen_ms = sender.seen_ms.max(time_ms);
+            let keep = sender.floor.saturating_sub(REMEMBERED_BELOW_FLOOR);
+            while sender.digests.first_key_value().is_some_and(|(number, _)| *number < keep) {
+                sender.digests.pop_first();
+            }
+        }
+    }
+
+    /// What is remembered of a number. A number below the floor that is not remembered was settled by its
+    /// sender long ago: only a restored directory sends it again, with other rows.
+    pub(crate) fn known(&self, sender: &[u8; 16], database: &str, number: u64, digest: u64) -> Known {
+        let Some(sender) = self.senders.get(&(*sender, Arc::from(database))) else { return Known::Unknown };
+        match sender.digests.get(&number) {
+            Some(known) if *known == digest => Known::Same,
+            Some(_) => Known::Different,
+            None if number < sender.floor => Known::Different,
+            None => Known::Unknown,
+        }
+    }
+
+    fn set_marks(&mut self, marks: &[(Vec<u8>, Vec<u8>)]) {
+        for (key, value) in marks {
+            if value.is_empty() {
+                self.marks.remove(key);
+            } else {
+                self.marks.insert(key.clone(), value.clone());
+            }
+        }
+    }
+
+    /// The number the next segment of `database` gets.
+    pub(crate) fn next_number(&self, database: &Arc<str>) -> u64 {
+        self.databases.get(database).map_or(1, |known| known.next_number)
+    }
+
+    /// A segment was sealed.
+    pub(crate) fn seal(&mut self, record: &SealedRecord) {
+        let database = self.database(&record.table.database);
+        database.next_number = database.next_number.max(record.number + 1);
+        database.waiting.insert(record.number);
+        database.bytes += record.bytes;
+        self.last_id = self.last_id.max(record.id.0);
+        // The layout served to make the file again; whoever reads the state has the file.
+        self.sealed.insert(record.id, SealedRecord { layout: Vec::new(), ..record.clone() });
+    }
+
+    /// The segment of that number was lost; the number is not given again.
+    pub(crate) fn skip_number(&mut self, database: &Arc<str>, number: u64) {
+        let database = self.database(database);
+        database.next_number = database.next_number.max(number + 1);
+    }
+
+    /// A whole segment was adopted.
+    pub(crate) fn adopt(&mut self, record: &AdoptedRecord) {
+        let counts = self.table(&record.segment.table);
+        counts.accepted += record.segment.rows + record.lost;
+        counts.quarantined += record.lost;
+        counts.on_disk += record.segment.rows;
+        self.receipts(&record.receipts, record.time_ms);
+        self.set_marks(&record.marks);
+        self.seal(&record.segment);
+    }
+
+    /// Segments were settled; those not known any more are ignored.
+    pub(crate) fn settle(&mut self, items: &[Settlement]) {
+        for item in items {
+            let Some(record) = self.sealed.remove(&item.segment) else { continue };
+            if let Some(database) = self.databases.get_mut(&record.table.database) {
+                database.waiting.remove(&record.number);
+                database.bytes = database.bytes.saturating_sub(record.bytes);
+            }
+            let counts = self.table(&record.table);
+            counts.on_disk -= record.rows;
+            match item.outcome {
+                Outcome::Forwarded => counts.forwarded += record.rows,
+                Outcome::Landed => counts.landed += record.rows,
+                Outcome::DeadLettered => counts.dead_lettered += record.rows,
+                Outcome::Dropped => counts.dropped += record.rows,
+            }
+            if item.maybe_duplicate {
+                counts.maybe_duplicate += record.rows;
+            }
+            self.doomed.insert(item.segment, (record.table, item.outcome == Outcome::DeadLettered));
+            for batch in self.batches.values_mut() {
+                batch.segments.retain(|id| *id != item.segment);
+            }
+        }
+        self.batches.retain(|_, batch| !batch.segments.is_empty());
+    }
+
+    /// A batch was recorded. Members that are settled already do not count.
+    pub(crate) fn batch(&mut self, record: &BatchRecord) {
+        let mut record = record.clone();
+        record.segments.retain(|id| self.sealed.contains_key(id));
+        if record.segments.is_empty() {
+            self.batches.remove(&record.id);
+        } else {
+            self.batches.insert(record.id, record);
+        }
+    }
+
+    /// Rows of a sealed segment are unreadable.
+    pub(crate) fn damaged(&mut self, id: SegmentId, rows: u64) {
+        let Some(record) = self.sealed.get_mut(&id) else { return };
+        let rows = rows.min(record.rows);
+        record.rows -= rows;
+        let table = record.table.clone();
+        self.lose(&table, rows);
+    }
+
+    /// Rows that were on disk are unreadable.
+    pub(crate) fn lose(&mut self, table: &TableKey, rows: u64) {
+        let counts = self.table(table);
+        let rows = rows.min(counts.on_disk);
+        counts.on_disk -= rows;
+        counts.quarantined += rows;
+    }
+
+    /// Lowest unsettled number of ours in `database`.
+    pub(crate) fn floor(&self, database: &str) -> u64 {
+        self.databases.get(database).map_or(1, |known| known.waiting.first().copied().unwrap_or(known.next_number))
+    }
+
+    /// Forgets senders that were silent too long.
+    pub(crate) fn expire_senders(&mut self, now_ms: u64) {
+        self.senders.retain(|_, sender| sender.seen_ms.saturating_add(SENDER_EXPIRY_MS) > now_ms);
+    }
+
+    pub(crate) fn sealed_bytes(&self) -> u64 {
+        self.databases.values().map(|database| database.bytes).sum()
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        Ledger {
+            tables: self.counts.iter().map(|(table, counts)| (table.clone(), *counts)).collect(),
+            filtered: self.filtered.clone(),
+            conflicts: self.conflicts,
+            resets: self.resets,
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! Rows on their way into segments: per-table buffers out of one pool, and the open segments behind them.
+//!
+//! A table that is idle is not in here: no buffer, no file, no timer.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::checkpoint::OpenRecord;
+use super::frames::SealedRecord;
+use crate::disk::{Disk, File, Open};
+use crate::segment::{self, BlockMeta, FileName, HEADER, Scratch};
+use crate::types::{SegmentId, TableKey};
+
+/// Files kept open for appending.
+const OPEN_FILES: usize = 256;
+
+/// Name of a segment that is being written: nobody may read it.
+pub(crate) fn open_name(id: SegmentId) -> String {
+    format!("open-{:016x}.tmp", id.0)
+}
+
+/// Id in the name of an open segment.
+pub(crate) fn parse_open_name(name: &str) -> Option<SegmentId> {
+    let hex = name.strip_prefix("open-")?.strip_suffix(".tmp")?;
+    u64::from_str_radix(hex, 16).ok().map(SegmentId)
+}
+
+/// The documented name of a segment.
+pub(crate) fn file_name(table: &TableKey, id: SegmentId) -> String {
+    FileName {
+        database: table.database.to_string(),
+        table: table.table.to_string(),
+        schema: Some(table.schema.to_string()),
+        epoch: format!("{:016x}", id.0),
+    }
+    .to_string()
+}
+
+/// The name in the directory: the documented one where a file system can take it.
+pub(crate) fn disk_name(table: &TableKey, id: SegmentId) -> String {
+    const NAME_MAX: usize = 255;
+    let name = file_name(table, id);
+    if name.len() <= NAME_MAX { name } else { format!("{:016x}.segment", id.0) }
+}
+
+/// Rows of one table that are not in a segment yet.
+#[derive(Default)]
+pub(crate) struct Table {
+    runs: VecDeque<Run>,
+    /// Bytes in `runs`.
+    pub(crate) buffered: usize,
+    pub(crate) buffered_rows: u64,
+    /// When the first row came that is not in a sealed segment.
+    pub(crate) first_ms: u64,
+    /// The frame it came with.
+    first_lsn: u64,
+    pub(crate) open: Option<OpenSegment>,
+    /// While a lost segment is made again: how many sections each of its remaining blocks holds.
+    pub(crate) plan: VecDeque<u32>,
+}
+
+/// Consecutive rows of one form.
+enum Run {
+    Rows { header: Arc<[u8]>, sample_type: u8, bytes: Vec<u8>, pieces: VecDeque<(u32, u32)> },
+    Blocks { bytes: Vec<u8>, rows: u64 },
+}
+
+/// A segment that is appended to.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenSegment {
+    pub(crate) id: SegmentId,
+    pub(crate) bytes: u64,
+    pub(crate) rows: u64,
+    pub(crate) digest: u64,
+    pub(crate) layout: Vec<u32>,
+}
+
+/// All tables with unsealed rows.
+pub(crate) struct Tables {
+    pub(crate) map: HashMap<TableKey, Table>,
+    /// Bytes of all buffers.
+    pub(crate) buffered: usize,
+    /// Bytes of all open segments.
+    pub(crate) open_bytes: u64,
+    /// Open segments with writes that are not synced.
+    pub(crate) dirty: HashSet<SegmentId>,
+    pub(crate) written_bytes: u64,
+    files: FileCache,
+    scratch: Scratch,
+    block_bytes: usize,
+    /// Tables that have grown past a block, or a segment, since they were looked at.
+    pub(crate) grown: Vec<TableKey>,
+    pub(crate) full: Vec<TableKey>,
+    segment_max_bytes: u64,
+}
+
+impl Tables {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, block_bytes: usize, segment_max_bytes: u64) -> Tables {
+        Tables {
+            map: HashMap::new(),
+            buffered: 0,
+            open_bytes: 0,
+            dirty: HashSet::new(),
+            written_bytes: 0,
+            files: FileCache { disk, dir: dir.to_owned(), open: HashMap::new(), clock: 0 },
+            scratch: Scratch::default(),
+            block_bytes,
+            grown: Vec::new(),
+            full: Vec::new(),
+            segment_max_bytes,
+        }
+    }
+
+    /// Takes the rows of a committed section.
+    pub(crate) fn push(&mut self, key: &TableKey, section: Incoming<'_>, lsn: u64, now_ms: u64) {
+        let table = match self.map.get_mut(key) {
+            Some(table) => table,
+            None => self.map.entry(key.clone()).or_default(),
+        };
+        if table.is_empty() {
+            (table.first_ms, table.first_lsn) = (now_ms, lsn);
+        }
+        let before = table.buffered;
+        table.buffered += section.content.len();
+        self.buffered += section.content.len();
+        table.buffered_rows += section.rows;
+        if before < self.block_bytes && table.buffered >= self.block_bytes {
+            self.grown.push(key.clone());
+        }
+        table.push(section);
+    }
+
+    /// Writes the buffer of a table into its open segment. With `whole_blocks` the last, smaller one stays.
+    /// On an error the rows that were not written stay in the buffer.
+    pub(crate) fn freeze(&mut self, key: &TableKey, whole_blocks: bool, new_id: &mut dyn FnMut() -> SegmentId) -> io::Result<()> {
+        let Some(table) = self.map.get_mut(key) else { return Ok(()) };
+        let mut out = Vec::new();
+        while let Some(chunk) = table.next_chunk(self.block_bytes, whole_blocks) {
+            out.clear();
+            let open = match &mut table.open {
+                Some(open) => open,
+                none => none.insert(self.files.create(new_id())?),
+            };
+            if open.bytes == 0 {
+                out.extend_from_slice(&HEADER);
+            }
+            let start = out.len();
+            chunk.encode(table.runs.front(), &mut out, &mut self.scratch);
+            let file = self.files.get(open.id)?;
+            file.write_at(&out, open.bytes)?;
+            self.dirty.insert(open.id);
+            self.written_bytes += out.len() as u64;
+            for block in segment::blocks_at(&out, start).flatten() {
+                open.digest = segment::digest(open.digest, block.bytes);
+            }
+            open.bytes += out.len() as u64;
+            open.rows += chunk.rows;
+            if let Some(pieces) = chunk.pieces {
+                open.layout.push(pieces);
+            }
+            self.open_bytes += out.len() as u64;
+            self.buffered -= chunk.bytes;
+            table.remove(&chunk);
+            if open_is_full(table, self.segment_max_bytes) {
+                self.full.push(key.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// What a table's open segment becomes when it is sealed now. Its buffer must be frozen.
+    pub(crate) fn sealing(&self, key: &TableKey, last_lsn: u64, number: u64) -> Option<SealedRecord> {
+        let table = self.map.get(key)?;
+        let open = table.open.as_ref().filter(|open| open.rows > 0)?;
+        Some(SealedRecord {
+            id: open.id,
+            table: key.clone(),
+            first_lsn: table.first_lsn,
+            last_lsn,
+            number,
+            bytes: open.bytes,
+            rows: open.rows,
+            digest: open.digest,
+            created_ms: table.first_ms,
+            layout: open.layout.clone(),
+        })
+    }
+
+    /// The open segment `id` of `key` was sealed. Its buffer is empty, unless a damaged journal left rows
+    /// over, which begin a new segment.
+    pub(crate) fn sealed(&mut self, key: &TableKey, id: SegmentId, now_ms: u64) {
+        let Some(table) = self.map.get_mut(key) else { return };
+        if let Some(open) = table.open.take_if(|open| open.id == id) {
+            self.open_bytes -= open.bytes;
+            self.dirty.remove(&open.id);
+            self.files.close(open.id);
+        }
+        if table.is_empty() {
+            self.map.remove(key);
+        } else {
+            table.first_ms = now_ms;
+        }
+    }
+
+    /// Tables whose first row is older than `age_ms`.
+    pub(crate) fn aged(&self, now_ms: u64, age_ms: u64) -> Vec<TableKey> {
+        let aged = self.map.iter().filter(|(_, table)| now_ms.saturating_sub(table.first_ms) >= age_ms);
+        aged.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Tables with rows in memory, largest first.
+    pub(crate) fn by_size(&self) -> Vec<TableKey> {
+        let mut tables: Vec<_> = self.map.iter().filter(|(_, table)| table.buffered > 0).collect();
+        tables.sort_by_key(|(_, table)| std::cmp::Reverse(table.buffered));
+        tables.into_iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Open segments, for a checkpoint.
+    pub(crate) fn open_records(&self) -> Vec<OpenRecord> {
+        let mut records: Vec<OpenRecord> = self
+            .map
+            .iter()
+            .filter_map(|(key, table)| {
+                let open = table.open.clone()?;
+                Some(OpenRecord {
+                    table: key.clone(),
+                    first_lsn: table.first_lsn,
+                    id: open.id,
+                    bytes: open.bytes,
+                    rows: open.rows,
+                    digest: open.digest,
+                    created_ms: table.first_ms,
+                    layout: open.layout,
+                })
+            })
+            .collect();
+        records.sort_by_key(|record| record.id);
+        records
+    }
+
+    /// Goes on with an open segment of a checkpoint.
+    pub(crate) fn restore(&mut self, record: &OpenRecord) {
+        let table = self.map.entry(record.table.clone()).or_default();
+        (table.first_ms, table.first_lsn) = (record.created_ms, record.first_lsn);
+        self.open_bytes += record.bytes;
+        table.open = Some(OpenSegment {
+            id: record.id,
+            bytes: record.bytes,
+            rows: record.rows,
+            digest: record.digest,
+            layout: record.layout.clone(),
+        });
+    }
+
+    /// The file of an open segment was replaced.
+    pub(crate) fn forget_file(&mut self, id: SegmentId) {
+        self.files.close(id);
+    }
+}
+
+fn open_is_full(table: &Table, max: u64) -> bool {
+    table.open.as_ref().is_some_and(|open| open.bytes >= max)
+}
+
+/// A committed section.
+pub(crate) struct Incoming<'a> {
+    pub(crate) header: &'a Arc<[u8]>,
+    pub(crate) sample_type: u8,
+    pub(crate) blocks: bool,
+    pub(crate) rows: u64,
+    pub(crate) content: Vec<u8>,
+}
+
+impl Table {
+    fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.open.is_none()
+    }
+
+    fn push(&mut self, section: Incoming<'_>) {
+        if section.blocks {
+            self.runs.push_back(Run::Blocks { bytes: section.content, rows: section.rows });
+            return;
+        }
+        let piece = (section.content.len() as u32, section.rows as u32);
+        match self.runs.back_mut() {
+            Some(Run::Rows { header, sample_type, bytes, pieces })
+                if *sample_type == section.sample_type && (Arc::ptr_eq(header, section.header) || header == section.header) =>
+            {
+                bytes.extend_from_slice(&section.content);
+                pieces.push_back(piece);
+            }
+            _ => self.runs.push_back(Run::Rows {
+                header: section.header.clone(),
+                sample_type: section.sample_type,
+                bytes: section.content,
+                pieces: [piece].into(),
+            }),
+        }
+    }
+
+    /// The next bytes to write, from the first run.
+    fn next_chunk(&self, block_bytes: usize, whole_blocks: bool) -> Option<Chunk> {
+        match self.runs.front()? {
+            Run::Blocks { bytes, rows } => Some(Chunk { bytes: bytes.len(), rows: *rows, pieces: None }),
+            Run::Rows { header, pieces, .. } => {
+                let room = block_bytes.saturating_sub(header.len() + 8);
+                let mut chunk = Chunk { bytes: 0, rows: 0, pieces: Some(0) };
+                let mut closed = self.runs.len() > 1;
+                let planned = self.plan.front().copied();
+                for (len, rows) in pieces {
+                    let taken = chunk.pieces.unwrap_or(0);
+                    let fits = chunk.bytes + *len as usize <= room || taken == 0;
+                    if planned.map_or(!fits, |plan| taken == plan) {
+                        closed = true;
+                        break;
+                    }
+                    chunk.bytes += *len as usize;
+                    chunk.rows += u64::from(*rows);
+                    chunk.pieces = Some(taken + 1);
+                }
+                closed |= planned.is_some_and(|plan| chunk.pieces == Some(plan));
+                (closed || !whole_blocks).then_some(chunk)
+            }
+        }
+    }
+
+    fn remove(&mut self, chunk: &Chunk) {
+        self.buffered -= chunk.bytes;
+        self.buffered_rows -= chunk.rows;
+        let empty = match self.runs.front_mut() {
+            Some(Run::Rows { bytes, pieces, .. }) => {
+                bytes.drain(..chunk.bytes);
+                pieces.drain(..chunk.pieces.unwrap_or(0) as usize);
+                self.plan.pop_front();
+                pieces.is_empty()
+            }
+            _ => true,
+        };
+        if empty {
+            self.runs.pop_front();
+        }
+        if self.runs.is_empty() {
+            self.runs = VecDeque::new();
+        }
+    }
+}
+
+/// The front of a run, as one write.
+struct Chunk {
+    bytes: usize,
+    rows: u64,
+    /// Sections in it; `None` for ready blocks.
+    pieces: Option<u32>,
+}
+
+impl Chunk {
+    fn encode(&self, run: Option<&Run>, out: &mut Vec<u8>, scratch: &mut Scratch) {
+        match run {
+            Some(Run::Blocks { bytes, .. }) => out.extend_from_slice(bytes),
+            Some(Run::Rows { header, sample_type, bytes, .. }) => {
+                let meta = BlockMeta { sample_type: *sample_type, rows: self.rows.min(u64::from(u32::MAX)) as u32 };
+                segment::encode_block_parts(out, meta, header, &bytes[..self.bytes], scratch);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Descriptors of open segments, least recently used closed first.
+struct FileCache {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    open: HashMap<SegmentId, (Arc<dyn File>, u64)>,
+    clock: u64,
+}
+
+impl FileCache {
+    fn create(&mut self, id: SegmentId) -> io::Result<OpenSegment> {
+        let file = self.disk.open(&self.dir.join(open_name(id)), Open::Create)?;
+        self.insert(id, file);
+        Ok(OpenSegment { id, bytes: 0, rows: 0, digest: 0, layout: Vec::new() })
+    }
+
+    fn get(&mut self, id: SegmentId) -> io::Result<Arc<dyn File>> {
+        self.clock += 1;
+        if let Some((file, used)) = self.open.get_mut(&id) {
+            *used = self.clock;
+            return Ok(file.clone());
+        }
+        let file = self.disk.open(&self.dir.join(open_name(id)), Open::Write)?;
+        self.insert(id, file.clone());
+        Ok(file)
+    }
+
+    fn insert(&mut self, id: SegmentId, file: Arc<dyn File>) {
+        self.clock += 1;
+        if self.open.len() >= OPEN_FILES
+            && let Some(oldest) = self.open.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id)
+        {
+            self.open.remove(&oldest);
+        }
+        self.open.insert(id, (file, self.clock));
+    }
+
+    fn close(&mut self, id: SegmentId) {
+        self.open.remove(&id);
+    }
+}

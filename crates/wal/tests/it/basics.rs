@@ -1,0 +1,184 @@
+//! The way of a row: committed, sealed, read, settled, and what a restart finds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use wal::{BatchRecord, BatchState, Filtered, Known, Options, Outcome, RealDisk, Receipt, Refusal, Request, SectionBody, Store};
+
+use crate::support::*;
+
+fn open(dir: &std::path::Path) -> (Store, wal::OpenReport) {
+    Store::open(Options::new(dir), RealDisk::new(), NOW).unwrap()
+}
+
+#[test]
+fn rows_go_through_a_segment_and_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    let woken = Arc::new(AtomicUsize::new(0));
+    store.on_sealed(Arc::new({
+        let woken = woken.clone();
+        move || drop(woken.fetch_add(1, Ordering::SeqCst))
+    }));
+    store.commit_wait(request(vec![section("Cpu", &["1".into(), "2".into()]), section("Mem", &["3".into()])])).unwrap();
+    assert!(store.sealed().is_empty());
+    assert_eq!(store.ledger().tables[&key("Cpu")].on_disk, 2);
+
+    store.seal_all().unwrap();
+    assert!(woken.load(Ordering::SeqCst) > 0);
+    assert_eq!(sealed_rows(&store, "Cpu"), ["1", "2"]);
+    assert_eq!(sealed_rows(&store, "Mem"), ["3"]);
+    let sealed = store.sealed();
+    assert_eq!(sealed.iter().map(|info| info.number).collect::<std::collections::BTreeSet<_>>(), [1, 2].into());
+    assert_eq!(store.floor("Db"), 1);
+    let parsed = wal::segment::FileName::parse(&sealed[0].file_name).unwrap();
+    assert_eq!((parsed.database.as_str(), parsed.schema.as_deref()), ("Db", Some("abc123")));
+    assert!(sealed.iter().all(|info| info.path.exists()));
+
+    let items = sealed.iter().map(|info| settlement(info, Outcome::Forwarded)).collect();
+    store.settle_wait(items).unwrap();
+    assert!(store.sealed().is_empty());
+    assert_eq!(store.floor("Db"), 3);
+    let ledger = store.ledger();
+    ledger.check().unwrap();
+    assert_eq!((ledger.total().forwarded, ledger.total().on_disk), (3, 0));
+    store.close();
+    assert!(sealed.iter().all(|info| !info.path.exists()));
+}
+
+#[test]
+fn a_restart_finds_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    let sender = store.sender_id();
+    let receipt = |number, digest, floor| Receipt { sender: [7; 16], database: "Db".into(), number, digest, floor };
+    let full = Request {
+        sections: vec![section("Cpu", &["1".into()])],
+        filtered: vec![Filtered { database: "Db".into(), reason: "dropped by rule", rows: 5 }],
+        receipts: vec![receipt(10, 77, 9)],
+        marks: vec![(b"tail/a".to_vec(), b"100".to_vec()), (b"tail/b".to_vec(), b"5".to_vec())],
+    };
+    store.commit_wait(full.clone()).unwrap();
+    let marks = vec![(b"tail/b".to_vec(), Vec::new())];
+    store.commit_wait(Request { marks, ..Request::default() }).unwrap();
+    // The same numbers again: acknowledged, not stored.
+    store.commit_wait(full).unwrap();
+    store.seal_all().unwrap();
+    let info = store.sealed().remove(0);
+    let batch = BatchRecord { id: [1; 16], state: BatchState::Queued, segments: vec![info.id], detail: b"blob".to_vec() };
+    let (done, answer) = std::sync::mpsc::channel();
+    store.record_batch(batch.clone(), Box::new(move |result| done.send(result).unwrap()));
+    answer.recv().unwrap().unwrap();
+    store.commit_wait(request(vec![section("Cpu", &["2".into()])])).unwrap();
+    let before = store.ledger();
+    store.close();
+
+    let (store, report) = open(dir.path());
+    assert!(report.damage.is_empty() && !report.ledger_reset && report.foreign.is_empty(), "{report:?}");
+    assert_eq!(store.sender_id(), sender);
+    assert_eq!(store.ledger(), before);
+    assert_eq!(before.filtered.values().sum::<u64>(), 5);
+    assert_eq!(store.mark(b"tail/a"), Some(b"100".to_vec()));
+    assert_eq!(store.marks_with_prefix(b"tail/").len(), 1);
+    assert_eq!(store.batches(), [batch]);
+    assert_eq!(store.known(&[7; 16], "Db", 10, 77), Known::Same);
+    assert_eq!(store.known(&[7; 16], "Db", 10, 78), Known::Different);
+    assert_eq!(store.known(&[7; 16], "Db", 8, 1), Known::Different);
+    assert_eq!(store.known(&[7; 16], "Db", 11, 1), Known::Unknown);
+    assert_eq!(store.known(&[8; 16], "Db", 10, 77), Known::Unknown);
+    store.seal_all().unwrap();
+    assert_eq!(sealed_rows(&store, "Cpu"), ["1", "2"]);
+    let items = vec![settlement(&info, Outcome::DeadLettered)];
+    store.settle_wait(items).unwrap();
+    assert!(store.batches().is_empty());
+    assert_eq!(store.ledger().total().dead_lettered, 1);
+    store.close();
+    assert!(dir.path().join("dead").join(&info.file_name).exists());
+}
+
+#[test]
+fn age_and_size_seal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    store.commit_wait(request(vec![section("Old", &["1".into()])])).unwrap();
+    store.tick(NOW + 29_999);
+    store.commit_wait(Request::default()).unwrap();
+    assert!(store.sealed().is_empty());
+    let (woke, wake) = std::sync::mpsc::channel();
+    store.on_sealed(Arc::new(move || woke.send(()).unwrap()));
+    store.tick(NOW + 30_000);
+    wake.recv().unwrap();
+    assert_eq!(sealed_rows(&store, "Old"), ["1"]);
+
+    // Incompressible rows fill a segment of 1 MiB.
+    let mut x = 1u64;
+    let mut row = |_| {
+        let mut text = String::new();
+        while text.len() < 4000 {
+            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            text.push_str(&format!("{x:x}"));
+        }
+        text
+    };
+    let rows: Vec<String> = (0..1000).map(&mut row).collect();
+    store.commit_wait(request(vec![section("Big", &rows)])).unwrap();
+    wake.recv().unwrap();
+    assert_eq!(sealed_rows(&store, "Big"), rows);
+    store.close();
+}
+
+#[test]
+fn blocks_are_kept_as_they_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    let mut blocks = Vec::new();
+    let meta = wal::segment::BlockMeta { sample_type: 3, rows: 2 };
+    wal::segment::encode_block(&mut blocks, meta, b"h:string\nt,1\nt,2\n", &mut wal::segment::Scratch::default());
+    let mut with_blocks = section("Cpu", &["x".into(), "y".into()]);
+    with_blocks.body = SectionBody::Blocks(blocks.clone());
+    store.commit_wait(request(vec![with_blocks.clone()])).unwrap();
+    store.seal_all().unwrap();
+    let info = store.sealed().remove(0);
+    let image = store.read_segment(info.id).unwrap();
+    assert_eq!(image, [&wal::segment::HEADER[..], &blocks].concat());
+
+    // A transfer of its own, with the same blocks.
+    let mut adoption = store.adopt(key("Large")).unwrap();
+    adoption.write_blocks(&blocks, 2).unwrap();
+    adoption.write_blocks(&blocks, 2).unwrap();
+    let (done, answer) = std::sync::mpsc::channel();
+    adoption.finish(Vec::new(), Vec::new(), Box::new(move |result| done.send(result).unwrap()));
+    answer.recv().unwrap().unwrap();
+    assert_eq!(sealed_rows(&store, "Large"), ["1", "2", "1", "2"]);
+    drop(store.adopt(key("Abandoned")).unwrap());
+    store.ledger().check().unwrap();
+
+    with_blocks.body = SectionBody::Blocks(b"not a block".to_vec());
+    assert!(matches!(store.commit_wait(request(vec![with_blocks])), Err(Refusal::Invalid(_))));
+    store.close();
+}
+
+#[test]
+fn names_that_leave_the_folder_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    for table in ["", "a_b", "../x", "a/b", "a\0b"] {
+        assert!(matches!(store.commit_wait(request(vec![section(table, &["1".into()])])), Err(Refusal::Invalid(_))));
+    }
+    // A name that is longer than file systems allow still works.
+    let long = "x".repeat(1000);
+    store.commit_wait(request(vec![section(&long, &["1".into()])])).unwrap();
+    store.seal_all().unwrap();
+    assert_eq!(sealed_rows(&store, &long), ["1"]);
+    store.close();
+    let (store, report) = open(dir.path());
+    assert_eq!(sealed_rows(&store, &long), ["1"]);
+    assert!(report.foreign.is_empty(), "{report:?}");
+}
+
+#[test]
+fn a_directory_is_opened_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_store, _) = open(dir.path());
+    assert!(matches!(Store::open(Options::new(dir.path()), RealDisk::new(), NOW), Err(wal::OpenError::Locked { .. })));
+}
