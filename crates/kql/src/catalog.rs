@@ -1,5 +1,8 @@
 //! What the binder asks of the database: tables, stored functions, and rows where columns depend on data.
 
+use crate::eval::EvalContext;
+use crate::rows::{self, NoTables, Rows, RunContext};
+use crate::tree::Rel;
 use crate::types::Column;
 
 /// A stored table.
@@ -37,6 +40,13 @@ pub trait Catalog {
 
     /// Names of the databases.
     fn databases(&self) -> Vec<String>;
+
+    /// Runs a plan, where binding depends on data: columns of `bag_unpack` and `pivot`, constants that are queries.
+    /// Unless overridden there are no stored tables to read.
+    fn run(&self, rel: &Rel) -> Result<Rows, String> {
+        let mut context = RunContext::new(&NoTables, EvalContext::new(0));
+        rows::run(rel, &mut context).map_err(|error| error.to_string())
+    }
 }
 
 /// A catalog without tables and functions: for queries that bring their own data.

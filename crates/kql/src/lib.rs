@@ -16,6 +16,7 @@ pub mod tree;
 pub mod types;
 pub mod value;
 
+pub use binder::{BindOptions, bind};
 pub use catalog::{Catalog, EmptyCatalog, StoredFunction, TableSchema};
 pub use diagnostic::{Diagnostic, DiagnosticKind};
 pub use parser::{Parsed, parse};

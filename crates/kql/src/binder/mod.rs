@@ -1,1 +1,234 @@
-//! .
+//! The binder: resolves names and types of a parsed query and makes the typed tree of it.
+//!
+//! It stops at the first error. `let`, functions and `invoke` are inlined; what that can cost is bounded by
+//! [`MAX_SIZE`] and [`MAX_CALLS`]. What is not known is refused by name rather than guessed.
+
+mod aggregate;
+mod call;
+mod expand;
+mod expr;
+
+mod join;
+mod multi;
+mod names;
+mod parse;
+mod partition;
+mod plugins;
+mod project;
+mod render;
+mod scan;
+mod scope;
+mod search;
+mod series;
+mod sort;
+mod summarize;
+mod table;
+mod union;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::ast::{self, Parameter, ParameterType, Span, Statement};
+use crate::catalog::Catalog;
+use crate::diagnostic::Diagnostic;
+use crate::eval::EvalContext;
+use crate::parser;
+use crate::tree::{Expr, Query, Rel};
+use crate::types::Type;
+use crate::value::Value;
+use scope::{Binding, Bound, Callable, Cx, Env, Table};
+
+/// Most operators that a tabular expression may have after inlining.
+const MAX_SIZE: usize = 600;
+/// Deepest nesting of function calls.
+const MAX_CALLS: usize = 32;
+/// Most scalar nodes that inlining may make in one query.
+const MAX_NODES: usize = 1_000_000;
+/// Most statements.
+const MAX_STATEMENTS: usize = 10_000;
+
+/// A result whose error ends the binding.
+type Bind<T> = Result<T, Diagnostic>;
+
+/// What a query is bound with.
+#[derive(Debug, Clone, Default)]
+pub struct BindOptions {
+    /// The query's one time, in ticks.
+    pub now: i64,
+    /// Database of unqualified names.
+    pub database: String,
+    /// Values of query parameters, as KQL literals.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// Binds KQL text to the typed tree, or says what is wrong with it.
+pub fn bind(text: &str, catalog: &dyn Catalog, options: &BindOptions) -> Result<Query, Vec<Diagnostic>> {
+    let parsed = parser::parse(text);
+    if !parsed.diagnostics.is_empty() {
+        return Err(parsed.diagnostics);
+    }
+    let mut binder = Binder {
+        catalog,
+        options,
+        eval: EvalContext::new(options.now),
+        calls: 0,
+        nodes: 0,
+        scopes: 0,
+        visualization: None,
+    };
+    binder.query(&parsed.statements, text.len()).map_err(|diagnostic| vec![diagnostic])
+}
+
+struct Binder<'a> {
+    catalog: &'a dyn Catalog,
+    options: &'a BindOptions,
+    eval: EvalContext,
+    /// Function calls around the current place.
+    calls: usize,
+    /// Scalar nodes copied by inlining.
+    nodes: usize,
+    /// Row scopes given out.
+    scopes: usize,
+    visualization: Option<String>,
+}
+
+impl Binder<'_> {
+    fn query(&mut self, statements: &[Statement], end: usize) -> Bind<Query> {
+        if statements.len() > MAX_STATEMENTS {
+            return Err(Diagnostic::semantic("SEM0001", 0..end, format!("more than {MAX_STATEMENTS} statements")));
+        }
+        let mut env = Env::default();
+        let mut results = Vec::new();
+        for statement in statements {
+            match statement {
+                Statement::Query(expr) => results.push(self.result(expr, &env)?),
+                other => env = self.statement(other, &env)?,
+            }
+        }
+        if results.is_empty() {
+            return Err(Diagnostic::semantic("SEM0019", end..end, "the query has no tabular expression"));
+        }
+        Ok(Query { results, visualization: self.visualization.take() })
+    }
+
+    /// A query statement: a table, or a scalar shown as a table of one cell.
+    fn result(&mut self, expr: &ast::Expr, env: &Env) -> Bind<Rel> {
+        let cx = Cx::constant(env, "");
+        match self.any(expr, &cx)? {
+            Bound::Table(table) => Ok(table.rel),
+            Bound::Scalar(value) => Ok(self.print_one(value, expr).rel),
+        }
+    }
+
+    /// The environment after a statement that is no query.
+    fn statement(&mut self, statement: &Statement, env: &Env) -> Bind<Env> {
+        match statement {
+            Statement::Let { name, value } => {
+                let binding = self.let_value(value, env)?;
+                Ok(env.with(&name.text, binding))
+            }
+            Statement::Set(_) => Ok(env.clone()),
+            Statement::Parameters(parameters) => self.query_parameters(parameters, env),
+            Statement::Other(name) => {
+                Err(Diagnostic::unsupported(name.span.clone(), format!("the statement '{}'", name.text)))
+            }
+            Statement::Query(expr) => {
+                Err(Diagnostic::semantic("SEM0001", expr.span.clone(), "only the last statement of a function may be a query"))
+            }
+        }
+    }
+
+    fn let_value(&mut self, value: &ast::Expr, env: &Env) -> Bind<Binding> {
+        if let ast::ExprKind::Function(function) = &value.kind {
+            let callable = Callable {
+                parameters: function.parameters.clone(),
+                body: function.body.clone(),
+                env: env.clone(),
+                view: function.view,
+            };
+            return Ok(Binding::Function(Rc::new(callable)));
+        }
+        // a name alone may be a function to be renamed
+        if let ast::ExprKind::Name(name) = &value.kind
+            && let Some(binding) = env.get(name)
+        {
+            return Ok(binding.clone());
+        }
+        Ok(match self.any(value, &Cx::constant(env, "let"))? {
+            Bound::Scalar(expr) => Binding::Scalar(expr, None),
+            Bound::Table(table) => Binding::Table(Rc::new(*table)),
+        })
+    }
+
+    /// Values of `declare query_parameters`, from the request or the defaults.
+    fn query_parameters(&mut self, parameters: &[Parameter], env: &Env) -> Bind<Env> {
+        let mut env = env.clone();
+        for parameter in parameters {
+            let value = self.query_parameter(parameter, &env)?;
+            env = env.with(&parameter.name.text, Binding::Scalar(value, None));
+        }
+        Ok(env)
+    }
+
+    fn query_parameter(&mut self, parameter: &Parameter, env: &Env) -> Bind<Expr> {
+        let name = &parameter.name;
+        let ParameterType::Scalar(ty) = parameter.ty else {
+            return Err(Diagnostic::unsupported(name.span.clone(), "a tabular query parameter"));
+        };
+        let Some(text) = self.options.parameters.get(&name.text) else {
+            let Some(default) = &parameter.default else {
+                let message = format!("query parameter '{}' has no value", name.text);
+                return Err(Diagnostic::semantic("SEM0001", name.span.clone(), message));
+            };
+            let value = self.scalar(default, &Cx::constant(env, "declare"))?;
+            return self.convert(value, ty, &default.span);
+        };
+        let wrong = || {
+            let message = format!("the value of query parameter '{}' is not a {ty} literal", name.text);
+            Diagnostic::semantic("SEM0001", name.span.clone(), message)
+        };
+        // a string may come without quotes, as may the inside of other literals
+        let value = match parser::parse_literal(text) {
+            Some(value) => value,
+            None if ty == Type::String => Value::string(text),
+            None => parser::parse_typed(ty, text).ok_or_else(wrong)?,
+        };
+        let found = value.ty().unwrap_or(ty);
+        self.convert(Expr::constant(value, found), ty, &name.span).map_err(|_| wrong())
+    }
+
+    /// The statements of a function's body: the last is its value.
+    fn body(&mut self, body: &[Statement], env: &Env, cx: &Cx<'_>, span: &Span) -> Bind<Bound> {
+        let mut env = env.clone();
+        let mut last = None;
+        for statement in body {
+            if let Some(ast::Expr { span, .. }) = last {
+                return Err(Diagnostic::semantic("SEM0001", span, "only the last statement of a function may be a query"));
+            }
+            match statement {
+                Statement::Query(expr) => last = Some(expr.clone()),
+                other => env = self.statement(other, &env)?,
+            }
+        }
+        let Some(expr) = last else {
+            return Err(Diagnostic::semantic("SEM0001", span.clone(), "the function has no value"));
+        };
+        self.any(&expr, &Cx { env: &env, row: None, aggregates: None, ..*cx })
+    }
+
+    fn new_scope(&mut self) -> usize {
+        self.scopes += 1;
+        self.scopes
+    }
+
+    fn check_size(&self, table: &Table, span: &Span) -> Bind<()> {
+        if table.size > MAX_SIZE {
+            let message = format!("the query has more than {MAX_SIZE} operators after inlining");
+            return Err(Diagnostic::semantic("SEM0001", span.clone(), message));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,30 @@ pub(crate) fn parse_parameters(text: &str) -> Result<Vec<Parameter>, Diagnostic>
     Ok(parameters)
 }
 
+/// Parses `{ statements }`, the body of a stored function; the braces may be missing.
+pub(crate) fn parse_body(text: &str) -> Result<Vec<Statement>, Diagnostic> {
+    let (tokens, diagnostics) = tokenize(text);
+    if let Some(first) = diagnostics.into_iter().next() {
+        return Err(first);
+    }
+    let mut parser = Parser { text, tokens, at: 0, diagnostics: Vec::new(), depth: 0, colon_is_operator: false };
+    if parser.is("{") {
+        let body = parser.block()?;
+        parser.expect_end()?;
+        return Ok(body);
+    }
+    let body = parser.statements();
+    match parser.diagnostics.into_iter().next() {
+        Some(first) => Err(first),
+        None => Ok(body),
+    }
+}
+
+/// The value of `ty(raw)`, for text that holds only the inside.
+pub(crate) fn parse_typed(ty: Type, raw: &str) -> Option<Value> {
+    literals::typed(ty, raw).ok()
+}
+
 /// The scalar literal at the start of `text`, with its length: a token with an optional sign, `true`, `false`, `null`.
 fn leading_literal(text: &str) -> Option<(Value, usize)> {
     let (sign, rest) = match text.as_bytes().first()? {

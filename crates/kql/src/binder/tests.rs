@@ -1,0 +1,1 @@
+//! What binding names, types and refuses.
