@@ -119,14 +119,3 @@ fn gather(results: &ArrayRef, keys: &Int32Array, count: usize) -> Result<ArrayRe
     Ok(take(results, &keys, None)?)
 }
 
-/// A dictionary array out of texts, for tests.
-#[cfg(test)]
-pub(super) fn dictionary_of(texts: &[Option<&str>]) -> ArrayRef {
-    let mut distinct: Vec<&str> = texts.iter().flatten().copied().collect();
-    distinct.sort_unstable();
-    distinct.dedup();
-    let keys: Int32Array =
-        texts.iter().map(|text| text.map(|text| distinct.binary_search(&text).expect("it is among them") as i32)).collect();
-    let values: ArrayRef = Arc::new(datafusion::arrow::array::StringArray::from(distinct));
-    Arc::new(DictionaryArray::new(keys, values))
-}

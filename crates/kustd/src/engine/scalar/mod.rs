@@ -28,6 +28,7 @@ use kql::{Type, eval, functions};
 use self::program::Program;
 use super::values::arrow_type;
 
+pub(super) use self::compare::Comparison;
 pub(super) use self::kernel::Evaluation;
 
 /// Length up to which the text of an expression names it; longer ones are only equal to themselves.
@@ -47,6 +48,12 @@ pub(super) fn lower(expr: &Expr, columns: &dyn Fn(usize) -> PlanExpr, now: i64) 
             Arc::new(ScalarUDF::new_from_impl(KqlFunction::new(expr, now))).call(args)
         }
     }
+}
+
+/// Column `index` in the usual storage: text without a dictionary, strings without nulls.
+pub(super) fn plain_column(index: usize, ty: Type, now: i64) -> PlanExpr {
+    let function = KqlFunction::new(Expr::column(0, ty), now);
+    Arc::new(ScalarUDF::new_from_impl(function)).call(vec![datafusion::logical_expr::col(super::values::column_name(index))])
 }
 
 /// Replaces calls of constants by their value, unless they differ from call to call.

@@ -1,0 +1,262 @@
+//! From the typed tree to DataFusion plans.
+//!
+//! Operators that DataFusion has become plan nodes. An operator that it does not have ends a *stage*: the plan of its
+//! input runs to the end, in order, [`kql::rows::apply`] does the operator in memory, and its rows are a table in
+//! memory for the plan above. Sub-queries and `materialize` are stages of their own, run once.
+//!
+//! Every plan puts out columns `c0`, `c1`, … in the order of the tree's columns, stored as
+//! [`super::values::arrow_type`] says, strings and dynamics possibly as dictionaries.
+
+mod aggregate;
+mod fold;
+mod join;
+mod predicate;
+mod prepare;
+mod stage;
+mod walk;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use datafusion::catalog::TableProvider;
+use datafusion::common::{Column as PlanColumn, TableReference};
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan, LogicalPlanBuilder, cast, col, lit};
+use datafusion::scalar::ScalarValue;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use kql::tree::{Expr, ExprKind, Rel, RelOp, SortKey};
+use kql::{Column, Type, Value};
+use parking_lot::Mutex;
+
+use self::stage::Staged;
+use super::error::EngineError;
+use super::limits::QueryLimits;
+use super::scalar::{self, Evaluation};
+use super::source::TableSource;
+use super::values::{arrow_type, column_name, dictionary_type, is_native, scalar_value};
+
+pub(super) use self::stage::row_bytes;
+pub(super) use self::walk::{any as any_operator, has_subquery};
+
+/// Operators on top of each other that a query may have.
+const MAX_DEPTH: usize = 500;
+
+/// Prefix of the plan names of stored tables; tables in memory have another.
+const STORED: &str = "stored";
+
+/// Plans and runs the parts of one query.
+pub(super) struct Planner {
+    source: Arc<dyn TableSource>,
+    limits: QueryLimits,
+    environment: Arc<RuntimeEnv>,
+    evaluation: Evaluation,
+    /// Results of `materialize`, by address of the shared tree.
+    shared: tokio::sync::Mutex<HashMap<usize, Staged>>,
+    /// Results of sub-queries in expressions, by address of their tree.
+    answers: Mutex<HashMap<usize, Arc<Vec<Value>>>>,
+    /// Memory of stages, held until the query ends.
+    held: Mutex<Vec<MemoryReservation>>,
+    tables: AtomicUsize,
+}
+
+impl Planner {
+    pub(super) fn new(source: Arc<dyn TableSource>, limits: QueryLimits) -> Result<Self, EngineError> {
+        Ok(Planner {
+            source,
+            environment: limits.environment()?,
+            evaluation: Evaluation::new(limits.now),
+            limits,
+            shared: tokio::sync::Mutex::default(),
+            answers: Mutex::default(),
+            held: Mutex::default(),
+            tables: AtomicUsize::new(0),
+        })
+    }
+
+    /// Refuses trees that are deeper than the engine can walk.
+    pub(super) fn check_depth(rel: &Rel) -> Result<(), EngineError> {
+        if walk::depth(rel, MAX_DEPTH + 1) > MAX_DEPTH { Err(EngineError::too_complex(MAX_DEPTH)) } else { Ok(()) }
+    }
+
+    /// The plan of a tree. Runs the stages below it.
+    pub(super) fn plan<'a>(&'a self, rel: &'a Rel) -> BoxFuture<'a, Result<LogicalPlan, EngineError>> {
+        self.plan_operator(rel).boxed()
+    }
+
+    async fn plan_operator(&self, rel: &Rel) -> Result<LogicalPlan, EngineError> {
+        match &rel.op {
+            RelOp::Table { database, table } => self.scan(database, table, &rel.columns),
+            RelOp::Materialize(shared) => self.materialize(shared).await,
+            RelOp::Filter(input, predicate) if !kql::rows::contains_window(predicate) => self.filter(input, predicate).await,
+            RelOp::Project(input, exprs) if !exprs.iter().any(kql::rows::contains_window) => self.project(input, exprs).await,
+            RelOp::Summarize { input, keys, aggregates } => self.summarize(rel, input, keys, aggregates).await,
+            RelOp::Distinct(input) if groups_natively(input.columns.iter().map(|column| column.ty)) => self.distinct(input).await,
+            RelOp::Sort(input, keys) if keys.iter().all(|key| sorts_natively(key.expr.ty)) => self.sort(input, keys).await,
+            RelOp::Serialize(input) => self.plan(input).await,
+            RelOp::Take(input, count) => {
+                let count = usize::try_from(*count).unwrap_or(usize::MAX);
+                Ok(LogicalPlanBuilder::new(self.plan(input).await?).limit(0, Some(count))?.build()?)
+            }
+            RelOp::Count(input) => self.count(input).await,
+            RelOp::Join { left, right, kind, on } if groups_natively(on.iter().map(|(key, _)| key.ty)) => {
+                self.join(left, right, *kind, on).await
+            }
+            RelOp::Union(inputs) if !inputs.is_empty() => self.union(inputs).await,
+            _ => self.apply_rows(rel).await,
+        }
+    }
+
+    fn scan(&self, database: &str, table: &str, columns: &[Column]) -> Result<LogicalPlan, EngineError> {
+        let provider = self.source.scan(database, table).ok_or_else(|| EngineError::no_table(database, table))?;
+        let schema = provider.schema();
+        let name = self.table_name(STORED);
+        let column = |(index, column): (usize, &Column)| {
+            let expr = match schema.field_with_name(&column.name) {
+                Ok(field) => {
+                    let stored = PlanExpr::Column(PlanColumn::new(Some(name.clone()), &column.name));
+                    if is_native(field.data_type(), column.ty) { stored } else { cast(stored, arrow_type(column.ty)) }
+                }
+                Err(_) => lit(scalar_value(&Value::null_of(column.ty), column.ty)),
+            };
+            expr.alias(column_name(index))
+        };
+        let exprs: Vec<PlanExpr> = columns.iter().enumerate().map(column).collect();
+        Ok(LogicalPlanBuilder::scan(name.clone(), provider_as_source(provider), None)?.project(exprs)?.build()?)
+    }
+
+    /// A scan of a table in memory whose columns have the plan's names already.
+    fn scan_memory(&self, provider: Arc<dyn TableProvider>) -> Result<LogicalPlan, EngineError> {
+        let name = self.table_name("memory");
+        let width = provider.schema().fields().len();
+        let column = |index| PlanExpr::Column(PlanColumn::new(Some(name.clone()), column_name(index))).alias(column_name(index));
+        let exprs: Vec<PlanExpr> = (0..width).map(column).collect();
+        Ok(LogicalPlanBuilder::scan(name.clone(), provider_as_source(provider), None)?.project(exprs)?.build()?)
+    }
+
+    /// Unique in the query, so that no two scans are confused.
+    fn table_name(&self, prefix: &str) -> TableReference {
+        TableReference::bare(format!("{prefix}{}", self.tables.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    async fn filter(&self, input: &Rel, predicate: &Expr) -> Result<LogicalPlan, EngineError> {
+        let predicate = self.prepare(predicate).await?;
+        let plan = self.plan(input).await?;
+        Ok(match predicate::lower(&predicate, self.limits.now) {
+            Some(condition) => LogicalPlanBuilder::new(plan).filter(condition)?.build()?,
+            None => plan,
+        })
+    }
+
+    async fn project(&self, input: &Rel, exprs: &[Expr]) -> Result<LogicalPlan, EngineError> {
+        let mut lowered = Vec::with_capacity(exprs.len());
+        for (index, expr) in exprs.iter().enumerate() {
+            let expr = self.prepare(expr).await?;
+            lowered.push(self.lower(&expr).alias(column_name(index)));
+        }
+        Ok(LogicalPlanBuilder::new(self.plan(input).await?).project(lowered)?.build()?)
+    }
+
+    async fn distinct(&self, input: &Rel) -> Result<LogicalPlan, EngineError> {
+        let plan = self.plan(input).await?;
+        let keys: Vec<PlanExpr> = input
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(index, column)| self.lower_key(&Expr::column(index, column.ty), &plan).alias(column_name(index)))
+            .collect();
+        Ok(LogicalPlanBuilder::new(plan).project(keys)?.distinct()?.build()?)
+    }
+
+    async fn sort(&self, input: &Rel, keys: &[SortKey]) -> Result<LogicalPlan, EngineError> {
+        let plan = self.plan(input).await?;
+        let mut sorts = Vec::with_capacity(keys.len());
+        for key in keys {
+            let expr = self.prepare(&key.expr).await?;
+            if matches!(expr.kind, ExprKind::Const(_)) {
+                continue;
+            }
+            let lowered = if expr.ty == Type::Real { nan_as_null(&expr, self.limits.now) } else { self.lower_key(&expr, &plan) };
+            sorts.push(lowered.sort(!key.descending, key.nulls_first));
+        }
+        if sorts.is_empty() {
+            return Ok(plan);
+        }
+        Ok(LogicalPlanBuilder::new(plan).sort(sorts)?.build()?)
+    }
+
+    async fn union(&self, inputs: &[Rel]) -> Result<LogicalPlan, EngineError> {
+        let mut plans = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            plans.push(self.plan(input).await?);
+        }
+        plans = same_storage(plans)?;
+        if plans.len() == 1 {
+            return Ok(plans.remove(0));
+        }
+        let schema = Arc::clone(plans[0].schema());
+        let inputs = plans.into_iter().map(Arc::new).collect();
+        Ok(LogicalPlan::Union(datafusion::logical_expr::Union { inputs, schema }))
+    }
+
+    /// An expression without sub-queries over an input with plan columns.
+    fn lower(&self, expr: &Expr) -> PlanExpr {
+        scalar::lower(expr, &|index| col(column_name(index)), self.limits.now)
+    }
+
+    /// An expression to group, join or order by: strings without nulls and dictionaries.
+    fn lower_key(&self, expr: &Expr, input: &LogicalPlan) -> PlanExpr {
+        let ExprKind::Column(index) = &expr.kind else { return self.lower(expr) };
+        let field = input.schema().field(*index);
+        let as_it_is = match expr.ty {
+            Type::String => !field.is_nullable() && *field.data_type() == arrow_type(Type::String),
+            ty => *field.data_type() == arrow_type(ty),
+        };
+        if as_it_is { self.lower(expr) } else { scalar::plain_column(*index, expr.ty, self.limits.now) }
+    }
+}
+
+/// Union takes the first input's schema for all, so a column that is a dictionary in some and text in others becomes
+/// text.
+fn same_storage(plans: Vec<LogicalPlan>) -> Result<Vec<LogicalPlan>, EngineError> {
+    let width = plans[0].schema().fields().len();
+    let mixed = |index: usize| plans.iter().any(|plan| plan.schema().field(index).data_type() != plans[0].schema().field(index).data_type());
+    let mixed: Vec<bool> = (0..width).map(mixed).collect();
+    let align = |plan: LogicalPlan| {
+        let schema = Arc::clone(plan.schema());
+        let column = |index: usize| {
+            let name = column_name(index);
+            let is_dictionary = *schema.field(index).data_type() == dictionary_type();
+            if mixed[index] && is_dictionary { cast(col(&name), arrow_type(Type::String)).alias(name) } else { col(name) }
+        };
+        // Nullability differs as well; a projection that is there for every input keeps the schemas alike.
+        Ok(LogicalPlanBuilder::new(plan).project((0..width).map(column).collect::<Vec<_>>())?.build()?)
+    };
+    plans.into_iter().map(align).collect()
+}
+
+/// Types whose storage is equal exactly when the values are, up to dictionaries and null strings. Reals have two zeros
+/// and many NaNs, decimals and dynamics several texts for one value.
+fn groups_natively(mut types: impl Iterator<Item = Type>) -> bool {
+    types.all(|ty| !matches!(ty, Type::Real | Type::Decimal | Type::Dynamic))
+}
+
+/// Types whose storage has the order of the values (reals once NaN is out of the way).
+fn sorts_natively(ty: Type) -> bool {
+    !matches!(ty, Type::Decimal | Type::Dynamic | Type::Guid)
+}
+
+/// Kusto orders NaN with the nulls.
+fn nan_as_null(expr: &Expr, now: i64) -> PlanExpr {
+    let number = scalar::lower(expr, &|index| col(column_name(index)), now);
+    let null = lit(ScalarValue::Float64(None));
+    // NaN compares equal to itself here, and greater than everything else.
+    PlanExpr::Case(datafusion::logical_expr::Case {
+        expr: None,
+        when_then_expr: vec![(Box::new(number.clone().gt(lit(f64::INFINITY))), Box::new(null))],
+        else_expr: Some(Box::new(number)),
+    })
+}
