@@ -20,6 +20,8 @@ mod statistics;
 pub(crate) mod signature;
 mod strings;
 mod terms;
+#[cfg(test)]
+mod tests;
 mod time_format;
 
 use std::collections::HashMap;

@@ -3,6 +3,8 @@
 mod cast;
 mod json;
 mod order;
+#[cfg(test)]
+mod tests;
 mod text;
 mod time;
 
