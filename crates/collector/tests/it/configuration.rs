@@ -1,0 +1,128 @@
+//! The configuration file: the reference's cases, positions, defaults, substitution.
+
+use collector::Config;
+use collector::config::DEFAULT_FILE;
+use serde_json::Value;
+
+use crate::support::vector;
+
+fn errors(toml: &str) -> Vec<String> {
+    match Config::from_toml(toml, "node-1") {
+        Ok(_) => Vec::new(),
+        Err(error) => error.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+/// Where ours does the better thing, and what it says.
+const BETTER: [(&str, Option<&str>); 4] = [
+    ("unknown key ignored", Some("line 1, column 1: unknown key no-such-key; remove it or correct its name")),
+    ("bad regex not validated here", Some("invalid metric regex ( in drop-metrics")),
+    ("journal eq", None),
+    ("defaults of `collector config`", None),
+];
+
+#[test]
+fn the_reference_cases_give_the_same_first_message() {
+    let Some(text) = vector("collector/config_validation.json") else { return };
+    for case in serde_json::from_str::<Vec<Value>>(&text).unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let toml = case["toml"].as_str().unwrap();
+        let toml = if toml == "<output of `collector config`>" { DEFAULT_FILE } else { toml };
+        let got = errors(toml);
+        if let Some((_, ours)) = BETTER.iter().find(|(better, _)| *better == name) {
+            match ours {
+                Some(text) => assert!(got.iter().any(|e| e.contains(text)), "{name}: {got:?}"),
+                None => assert!(got.is_empty(), "{name}: {got:?}"),
+            }
+        } else if let Some(expected) = case["error"].as_str() {
+            let first = got.first().unwrap_or_else(|| panic!("{name}: accepted, expected {expected}"));
+            // What the regex compiler says differs between languages.
+            let expected = expected.split(": error parsing regexp").next().unwrap();
+            assert!(first.starts_with(expected), "{name}: {first}\n expected {expected}");
+        } else if case["decode_error"].is_string() {
+            assert!(got[0].starts_with("line 1, column 16: toml: "), "{name}: {got:?}");
+        } else {
+            assert!(got.is_empty(), "{name}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn all_unknown_keys_are_reported_with_their_place() {
+    let toml = "endpiont = 'x'\n[otel-log]\nrequest-timeout-seconds = 5\n  colour = 1\n[[prometheus-remote-write]]\npath='/r'\ndatabase='m'\n  size = 2\n";
+    let got = errors(toml);
+    assert_eq!(got.len(), 3, "{got:?}");
+    assert!(got[0].starts_with("line 1, column 1: unknown key endpiont"), "{got:?}");
+    assert!(got.iter().any(|e| e.starts_with("line 4, column 3: unknown key otel-log.colour")), "{got:?}");
+    assert!(got.iter().any(|e| e.starts_with("line 8, column 3: unknown key prometheus-remote-write.0.size")), "{got:?}");
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let got = errors("tls-cert-file='a'\nwal-flush-interval-ms=-1\n[prometheus-scrape]\n");
+    assert_eq!(
+        got,
+        [
+            "tls-cert-file and tls-key-file must both be set or both be empty",
+            "prom-scrape.database must be set",
+            "prom-scrape.scrape-interval must be greater than 0",
+            "wal-flush-interval must be greater than 0",
+        ]
+    );
+}
+
+#[test]
+fn the_generated_file_is_valid_and_complete_for_this_version() {
+    let (config, warnings) = Config::from_toml(DEFAULT_FILE, "node-1").unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(config.metrics.len(), 2);
+    assert!(config.logs.is_some() && config.traces.is_some() && config.scrape.is_some());
+}
+
+#[test]
+fn a_hand_written_file_gets_real_defaults() {
+    let (config, warnings) = Config::from_toml("storage-dir='/x'", "node-1").unwrap();
+    assert_eq!(config.listen().unwrap(), (String::new(), 8080));
+    assert_eq!((config.segment_max_bytes, config.segment_max_age.as_secs()), (1 << 20, 30));
+    assert_eq!((config.max_disk_bytes, config.transfer_concurrency), (10 << 30, 5));
+    assert_eq!(config.durability, wal::Durability::Disk);
+    assert!(config.transfer_gzip);
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].0.starts_with("endpoint is empty"), "{warnings:?}");
+}
+
+#[test]
+fn hostname_is_substituted_in_values_and_selects_targets() {
+    let toml = "storage-dir='/data/$(HOSTNAME)'\nregion='$(HOSTNAME)'\n[prometheus-scrape]\ndatabase='M'\nscrape-interval=1\ndisable-discovery=true\n\
+        [[prometheus-scrape.static-scrape-target]]\nhost-regex='^node-'\nurl='http://$(HOSTNAME):9100/metrics'\nnamespace='n'\npod='p'\ncontainer='c'\n\
+        [[prometheus-scrape.static-scrape-target]]\nhost-regex='^other$'\nurl='http://x/'\nnamespace='n'\npod='p'\ncontainer='c'\n";
+    let (config, _) = Config::from_toml(toml, "node-1").unwrap();
+    assert_eq!((config.storage_dir.to_str(), config.region.as_str()), (Some("/data/node-1"), "node-1"));
+    let targets = config.scrape.unwrap().targets;
+    assert_eq!(targets.len(), 1);
+    assert_eq!(targets[0].url, "http://node-1:9100/metrics");
+}
+
+#[test]
+fn what_this_version_does_not_run_is_named() {
+    let toml = "storage-dir='/x'\nendpoint='http://i'\nenable-pprof=true\n[kubelet-discovery]\n[[otel-metric]]\ndatabase='m'\ngrpc-port=4317\n\
+        [[host-log]]\ndisable-kube-discovery=true\n[[host-log.file-target]]\nfile-path='/f'\ndatabase='d'\ntable='t'\n\
+        [exporters]\n[[exporters.otlp-metric-export]]\nname='a'\ndestination='http://x'\n";
+    let (_, warnings) = Config::from_toml(toml, "node-1").unwrap();
+    let all = warnings.iter().map(|w| w.0.as_str()).collect::<Vec<_>>().join("\n");
+    for name in ["enable-pprof", "kubelet-discovery", "otel-metric[0].grpc-port", "host-log[0].file-target", "exporters.otlp-metric-export"] {
+        assert!(all.contains(&format!("{name} has no effect: ")), "{name} in:\n{all}");
+    }
+}
+
+#[test]
+fn paths_of_the_collector_itself_cannot_be_taken() {
+    for path in ["/metrics", "/readyz", "/healthz", "/debug/store"] {
+        let got = errors(&format!("[[prometheus-remote-write]]\npath='{path}'\ndatabase='m'"));
+        assert!(got[0].contains("is used by the collector itself"), "{got:?}");
+    }
+    let got = errors("[otel-log]\n[[prometheus-remote-write]]\npath='/v1/logs'\ndatabase='m'");
+    assert!(got[0].contains("is used by the collector itself"), "{got:?}");
+    let got = errors("[otel-trace]\n[[otel-metric]]\npath='/v1/traces'\ndatabase='m'");
+    assert!(got[0].contains("is already defined"), "{got:?}");
+}

@@ -1,0 +1,90 @@
+//! Metric filters and label rules, from the configuration file to the stored labels.
+
+use std::fmt::Write;
+
+use collector::Config;
+use serde_json::Value;
+use telemetry::client::{Series, remote_write_body};
+use telemetry::{MetricIntake, RowSet};
+
+use crate::support::vector;
+
+/// The reference takes the first label for the metric's name when labels are not sorted; ours takes
+/// `__name__`, so the rule for `^m$` does not apply to the metric `other`.
+const FIRST_LABEL_DEFECT: &str = "drop labels uses first label value as metric name";
+
+#[test]
+fn the_reference_cases_keep_and_drop_the_same() {
+    let Some(text) = vector("collector/metric_filters.json") else { return };
+    for case in serde_json::from_str::<Vec<Value>>(&text).unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let toml = toml_of(&case["config"]);
+        let (config, _) = Config::from_toml(&toml, "node-1").unwrap_or_else(|e| panic!("{name}: {e}\n{toml}"));
+        let intake = MetricIntake::new("M", config.metrics[0].rules.compile().unwrap(), Vec::new());
+        for result in case["results"].as_array().unwrap() {
+            let labels = pairs(&result["in"]);
+            let got = stored_labels(&intake, &labels);
+            if name == FIRST_LABEL_DEFECT {
+                assert_eq!(got, Some(vec![("a".to_owned(), "m".to_owned()), ("x".to_owned(), "1".to_owned())]));
+                continue;
+            }
+            let expected = result["kept"].as_bool().unwrap().then(|| stored_form(&result["labels_out"]));
+            assert_eq!(got, expected, "{name}: {labels:?}");
+        }
+    }
+}
+
+/// The configuration of a case, as a remote-write source.
+fn toml_of(config: &Value) -> String {
+    let mut toml = "storage-dir='/x'\n[[prometheus-remote-write]]\npath='/r'\ndatabase='M'\n".to_owned();
+    let mut tables = String::new();
+    for (key, value) in config.as_object().unwrap() {
+        match key.as_str() {
+            "keep-metrics-with-label-value" => {
+                for pair in value.as_array().unwrap().chunks(2) {
+                    let header = "[[prometheus-remote-write.keep-metrics-with-label-value]]";
+                    writeln!(tables, "{header}\nlabel-regex={}\nvalue-regex={}", pair[0], pair[1]).unwrap();
+                }
+            }
+            "drop-labels" => {
+                let pair = value.as_array().unwrap();
+                writeln!(tables, "[prometheus-remote-write.drop-labels]\n{}={}", pair[0], pair[1]).unwrap();
+            }
+            "add-labels" => {
+                writeln!(tables, "[prometheus-remote-write.add-labels]").unwrap();
+                for (name, value) in value.as_object().unwrap() {
+                    writeln!(tables, "{name}={value}").unwrap();
+                }
+            }
+            _ => writeln!(toml, "{key}={value}").unwrap(),
+        }
+    }
+    toml + &tables
+}
+
+/// `[name, value, name, value, …]`
+fn pairs(flat: &Value) -> Vec<(String, String)> {
+    let text = |v: &Value| v.as_str().unwrap().to_owned();
+    flat.as_array().unwrap().chunks(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect()
+}
+
+/// The Labels column of a series, or `None` when it was filtered out.
+fn stored_labels(intake: &MetricIntake, labels: &[(String, String)]) -> Option<Vec<(String, String)>> {
+    let body = remote_write_body(&[Series { labels: labels.to_vec(), samples: vec![(0, 1.0)] }]);
+    let mut rows = RowSet::new();
+    let outcome = intake.remote_write(&body, &mut rows).unwrap();
+    assert_eq!(outcome.rejected, 0, "{outcome:?}");
+    let table = rows.into_tables().pop()?;
+    let row = String::from_utf8(table.bytes).unwrap();
+    // Timestamp,SeriesId,"Labels",Value with quotes doubled inside the third.
+    let quoted = row.split_once(",\"").unwrap().1.rsplit_once("\",").unwrap().0.replace("\"\"", "\"");
+    let json: Value = serde_json::from_str(&quoted).unwrap();
+    Some(json.as_object().unwrap().iter().map(|(n, v)| (n.clone(), v.as_str().unwrap().to_owned())).collect())
+}
+
+/// What the Labels column holds of the transformer's output: no name, no `adxmon_*`.
+fn stored_form(labels: &Value) -> Vec<(String, String)> {
+    let text = |v: &Value| v.as_str().unwrap().to_owned();
+    let all = labels.as_array().unwrap().iter().map(|pair| (text(&pair[0]), text(&pair[1])));
+    all.filter(|(name, _)| name != "__name__" && !name.starts_with("adxmon_")).collect()
+}

@@ -1,0 +1,8 @@
+//! The collector's configuration against the vectors, and a collector over real HTTP.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod configuration;
+mod filters;
+mod process;
+mod scraping;
+mod support;

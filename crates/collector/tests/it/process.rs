@@ -1,0 +1,107 @@
+//! A whole collector: receivers into a real store, limits, restart, drain.
+
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+
+use crate::support::{Collector, RECEIVERS, client, one_sample};
+
+const ACCEPTED: &str = "adxmon_ledger_rows{database=\"Metrics\",state=\"accepted\"}";
+const ON_DISK: &str = "adxmon_ledger_rows{database=\"Metrics\",state=\"on_disk\"}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_received_is_in_the_ledger_and_survives_a_restart() {
+    let collector = Collector::start("", RECEIVERS).await;
+    assert_eq!(collector.get("/readyz").await, (200, "status=ok backend=adx\n".to_owned()));
+    assert_eq!(collector.get("/healthz").await.0, 200);
+    assert_eq!(collector.get("/nope").await, (404, "404 page not found\n".to_owned()));
+    assert_eq!(collector.write("up", 1.0).await, 202);
+    assert_eq!(collector.write("dropme", 1.0).await, 202);
+    assert_eq!(collector.metric("adxmon_collector_samples_stored_total").await, Some(1.0));
+    assert_eq!(collector.metric("adxmon_ingestor_requests_received_total{path=\"/receive\",code=\"202\"}").await, Some(1.0));
+    assert_eq!(collector.metric("adxmon_ingestor_requests_received_total{path=\"/receive\",code=\"204\"}").await, Some(1.0));
+    let (_, page) = collector.get("/debug/store").await;
+    assert!(page.contains("balanced") && page.contains("Metrics.Up"), "{page}");
+
+    let dir = collector.stop().await;
+    let collector = Collector::start_in(dir, "", RECEIVERS).await;
+    assert_eq!(collector.metric(ACCEPTED).await, Some(1.0));
+    assert_eq!(collector.metric(ON_DISK).await, Some(1.0));
+    assert_eq!(collector.metric("adxmon_ledger_filtered_rows_total{database=\"Metrics\",reason=\"rules\"}").await, Some(1.0));
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_metrics_and_traces_arrive_in_json() {
+    let collector = Collector::start("", RECEIVERS).await;
+    let time = "1700000000000000000";
+    let route = r#"[{"key":"kusto.database","value":{"stringValue":"Logs"}},{"key":"kusto.table","value":{"stringValue":"App"}}]"#;
+    let log = format!(r#"{{"timeUnixNano":"{time}","body":{{"stringValue":"hi"}},"attributes":{route}}}"#);
+    let bodies = [
+        ("/v1/logs", format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{log}]}}]}}]}}"#)),
+        (
+            "/v1/metrics",
+            format!(
+                r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"g","gauge":{{"dataPoints":[{{"timeUnixNano":"{time}","asDouble":2}}]}}}}]}}]}}]}}"#
+            ),
+        ),
+        (
+            "/v1/traces",
+            format!(
+                r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{}","spanId":"{}","name":"s","startTimeUnixNano":"{time}","endTimeUnixNano":"{time}"}}]}}]}}]}}"#,
+                "0a".repeat(16),
+                "0b".repeat(8)
+            ),
+        ),
+    ];
+    for (path, body) in bodies {
+        let request = client().post(format!("{}{path}", collector.url)).header(CONTENT_TYPE, "application/json; charset=utf-8");
+        let response = request.body(body).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), response.text().await.unwrap().as_str()), (200, "{}"), "{path}");
+    }
+    for database in ["Logs", "Metrics", "Traces"] {
+        let name = format!("adxmon_ledger_rows{{database=\"{database}\",state=\"accepted\"}}");
+        assert_eq!(collector.metric(&name).await, Some(1.0), "{database}");
+    }
+    assert_eq!(collector.metric("adxmon_collector_logs_keys{database=\"Logs\",table=\"App\"}").await, Some(1.0));
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_quota_is_429_with_retry_after() {
+    // One journal file is more than this quota, so the first rows already fill it.
+    let collector = Collector::start("max-database-disk-usage = 200", RECEIVERS).await;
+    let mut refused = None;
+    for i in 0..100 {
+        let response =
+            client().post(format!("{}/receive", collector.url)).body(one_sample("fill", f64::from(i))).send().await.unwrap();
+        if response.status() != 202 {
+            refused = Some(response);
+            break;
+        }
+    }
+    let refused = refused.expect("the quota was never reached");
+    assert_eq!(refused.status(), 429);
+    assert!(refused.headers().contains_key(RETRY_AFTER));
+    assert!(refused.text().await.unwrap().starts_with("Overloaded. Retry later: database Metrics is over its quota"));
+    // Reading goes on.
+    assert_eq!(collector.get("/metrics").await.0, 200);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clickhouse_is_refused_with_the_way_out() {
+    let text = "storage-backend='clickhouse'\nstorage-dir='/nonexistent/x'\nlisten-addr='127.0.0.1:0'";
+    let (config, _) = collector::Config::from_toml(text, "n").unwrap();
+    let Err(error) = collector::start(config, tokio_util::sync::CancellationToken::new()).await else { panic!("started") };
+    assert!(error.to_string().contains("set storage-backend = \"adx\""), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_is_a_clear_error() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let addr = taken.local_addr().unwrap();
+    let text = format!("listen-addr='{addr}'\nstorage-dir='{}'", dir.path().display());
+    let (config, _) = collector::Config::from_toml(&text, "n").unwrap();
+    let Err(error) = collector::start(config, tokio_util::sync::CancellationToken::new()).await else { panic!("started") };
+    assert!(format!("{error:#}").contains(&addr.to_string()), "{error:#}");
+}

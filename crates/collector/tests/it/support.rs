@@ -1,0 +1,108 @@
+//! Vectors, and a collector in a scratch folder.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use collector::{Config, Running};
+use telemetry::client::{Series, remote_write_body};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// The text of a vector file, or `None` where the vectors are not at hand (never in CI).
+pub fn vector(name: &str) -> Option<String> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
+    let folder = std::env::var_os("ADXMON_VECTORS").map_or_else(|| PathBuf::from(default), PathBuf::from);
+    match std::fs::read_to_string(folder.join(name)) {
+        Ok(text) => Some(text),
+        Err(error) if std::env::var("CI").as_deref() == Ok("true") => panic!("vectors {name}: {error}"),
+        Err(error) => {
+            eprintln!("skipped: vectors {name}: {error}");
+            None
+        }
+    }
+}
+
+/// A collector that runs in a folder of its own.
+pub struct Collector {
+    pub url: String,
+    pub dir: TempDir,
+    pub shutdown: CancellationToken,
+    running: Option<Running>,
+}
+
+pub const RECEIVERS: &str = "
+[[prometheus-remote-write]]
+database = 'Metrics'
+path = '/receive'
+drop-metrics = ['^dropme$']
+[[otel-metric]]
+database = 'Metrics'
+path = '/v1/metrics'
+[otel-log]
+[otel-trace]
+database = 'Traces'
+";
+
+impl Collector {
+    /// Starts one with `settings` (top-level keys) and `tables`.
+    pub async fn start(settings: &str, tables: &str) -> Collector {
+        Collector::start_in(tempfile::tempdir().unwrap(), settings, tables).await
+    }
+
+    pub async fn start_in(dir: TempDir, settings: &str, tables: &str) -> Collector {
+        let text =
+            format!("listen-addr = '127.0.0.1:0'\nstorage-dir = '{}'\ndurability = 'process'\n{settings}\n{tables}", dir.path().display());
+        let (config, _warnings) = Config::from_toml(&text, "node-1").unwrap();
+        let shutdown = CancellationToken::new();
+        let running = collector::start(config, shutdown.clone()).await.unwrap();
+        Collector { url: format!("http://{}", running.addr), dir, shutdown, running: Some(running) }
+    }
+
+    /// Drains, and gives the folder back.
+    pub async fn stop(mut self) -> TempDir {
+        self.shutdown.cancel();
+        self.running.take().unwrap().finished().await.unwrap();
+        self.dir
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let response = client().get(format!("{}{path}", self.url)).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// The value of a metric of the collector's own, written with its labels.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics").await;
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// Waits until a metric has a value.
+    pub async fn until(&self, name: &str, wanted: impl Fn(f64) -> bool) -> f64 {
+        let wait = async {
+            loop {
+                if let Some(value) = self.metric(name).await.filter(|v| wanted(*v)) {
+                    return value;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap_or_else(|_| panic!("{name} did not get there"))
+    }
+
+    /// Sends one sample by remote write.
+    pub async fn write(&self, name: &str, value: f64) -> u16 {
+        let response = client().post(format!("{}/receive", self.url)).body(one_sample(name, value)).send().await.unwrap();
+        response.status().as_u16()
+    }
+}
+
+pub fn one_sample(name: &str, value: f64) -> Vec<u8> {
+    let labels = vec![("__name__".to_owned(), name.to_owned()), ("host".to_owned(), "h".to_owned())];
+    let body = remote_write_body(&[Series { labels, samples: vec![(1_700_000_000_000, value)] }]);
+    snap::raw::Encoder::new().compress_vec(&body).unwrap()
+}
+
+pub fn client() -> reqwest::Client {
+    server::install_crypto();
+    reqwest::Client::builder().tls_danger_accept_invalid_certs(true).no_proxy().build().unwrap()
+}

@@ -1,0 +1,8 @@
+//! The server over real sockets: receivers, limits, shutdown, operations.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod limits;
+mod operations;
+mod otlp;
+mod remote_write;
+mod support;

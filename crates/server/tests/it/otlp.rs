@@ -1,0 +1,199 @@
+//! OTLP over HTTP.
+
+use std::io::Write;
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::metrics::v1::{
+    Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric::Data, number_data_point,
+};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prost::Message;
+use reqwest::Response;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use serde_json::{Value as Json, json};
+use server::Refused;
+
+use crate::support::{Server, client, receivers};
+
+/// `google.rpc.Status`, as the answers carry it.
+#[derive(Clone, PartialEq, Message)]
+struct Status {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+const PROTOBUF: &str = "application/x-protobuf";
+const JSON: &str = "application/json";
+const TIME: u64 = 1_700_000_000_000_000_000;
+
+fn text(key: &str, value: &str) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(Value::StringValue(value.to_owned())) }), ..Default::default() }
+}
+
+fn record(body: &str, routed: bool) -> LogRecord {
+    let attributes = if routed { vec![text("kusto.database", "Logs"), text("kusto.table", "App")] } else { Vec::new() };
+    let body = Some(AnyValue { value: Some(Value::StringValue(body.to_owned())) });
+    LogRecord { time_unix_nano: TIME, body, attributes, ..Default::default() }
+}
+
+fn logs(records: Vec<LogRecord>) -> Vec<u8> {
+    let scope_logs = vec![ScopeLogs { log_records: records, ..Default::default() }];
+    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..Default::default() }] }.encode_to_vec()
+}
+
+fn json_logs(routed: bool) -> Json {
+    let mut attributes = Vec::new();
+    if routed {
+        for (key, value) in [("kusto.database", "Logs"), ("kusto.table", "App")] {
+            attributes.push(json!({"key": key, "value": {"stringValue": value}}));
+        }
+    }
+    let record = json!({"timeUnixNano": TIME.to_string(), "body": {"stringValue": "from json"}, "attributes": attributes});
+    json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]})
+}
+
+async fn post(server: &Server, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> Response {
+    client().post(server.url(path)).header(CONTENT_TYPE, content_type).body(body).send().await.unwrap()
+}
+
+async fn status(response: Response) -> (u16, Status) {
+    assert_eq!(response.headers()[CONTENT_TYPE], PROTOBUF);
+    (response.status().as_u16(), Status::decode(response.bytes().await.unwrap()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_in_protobuf_and_json_are_stored_and_answered_in_kind() {
+    let (server, stored) = receivers().await;
+    let response = post(&server, "/v1/logs", "application/x-protobuf; charset=utf-8", logs(vec![record("hello", true)])).await;
+    assert_eq!((response.status().as_u16(), response.headers()[CONTENT_TYPE].to_str().unwrap()), (200, PROTOBUF));
+    assert!(response.bytes().await.unwrap().is_empty(), "an empty response message has no bytes");
+    let response = post(&server, "/v1/logs", JSON, json_logs(true).to_string()).await;
+    assert_eq!((response.status().as_u16(), response.headers()[CONTENT_TYPE].to_str().unwrap()), (200, JSON));
+    assert_eq!(response.json::<Json>().await.unwrap(), json!({}));
+    let rows = stored.table("Logs.App");
+    assert!(rows.contains("hello") && rows.contains("from json"), "{rows}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_and_chunked_bodies_are_read() {
+    let (server, stored) = receivers().await;
+    let sent = logs(vec![record("compressed", true)]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(&sent).unwrap();
+    for (encoding, wire) in [("gzip", gzip.finish().unwrap()), ("zstd", zstd::encode_all(&sent[..], 3).unwrap())] {
+        let request = client().post(server.url("/v1/logs")).header(CONTENT_TYPE, PROTOBUF).header(CONTENT_ENCODING, encoding);
+        assert_eq!(request.body(wire).send().await.unwrap().status(), 200, "{encoding}");
+    }
+    let chunks: Vec<Result<Vec<u8>, std::io::Error>> = sent.chunks(5).map(|c| Ok(c.to_vec())).collect();
+    let body = reqwest::Body::wrap_stream(futures::stream::iter(chunks));
+    assert_eq!(post(&server, "/v1/logs", PROTOBUF, body).await.status(), 200);
+    assert_eq!(stored.table("Logs.App").lines().count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unroutable_records_are_a_partial_success() {
+    let (server, stored) = receivers().await;
+    let sent = logs(vec![record("good", true), record("lost", false)]);
+    let response = post(&server, "/v1/logs", PROTOBUF, sent).await;
+    assert_eq!(response.status(), 200);
+    let partial = ExportLogsServiceResponse::decode(response.bytes().await.unwrap()).unwrap().partial_success.unwrap();
+    assert_eq!(partial.rejected_log_records, 1);
+    assert!(partial.error_message.starts_with("Logs lacking kusto.database and kusto.table"), "{}", partial.error_message);
+    assert_eq!(stored.table("Logs.App").lines().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_without_any_routable_record_are_400() {
+    let (server, _) = receivers().await;
+    let (code, answer) = status(post(&server, "/v1/logs", PROTOBUF, logs(vec![record("lost", false)])).await).await;
+    assert_eq!((code, answer.code), (400, 3));
+    assert!(answer.message.starts_with("All logs dropped. Required kusto.database and kusto.table"), "{}", answer.message);
+    let (code, answer) = status(post(&server, "/v1/logs", PROTOBUF, Vec::new()).await).await;
+    assert_eq!((code, answer.message.as_str()), (400, "No logs to process."));
+    let response = post(&server, "/v1/logs", JSON, json_logs(false).to_string()).await;
+    assert_eq!(response.status(), 400);
+    assert_eq!(response.json::<Json>().await.unwrap()["code"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_bodies_and_types_are_refused_with_a_status() {
+    let (server, _) = receivers().await;
+    let (code, answer) = status(post(&server, "/v1/logs", PROTOBUF, vec![0xff, 0xff]).await).await;
+    assert_eq!(code, 400);
+    assert!(answer.message.starts_with("Failed to unmarshal request body:"), "{}", answer.message);
+    let (code, answer) = status(post(&server, "/v1/metrics", PROTOBUF, vec![0xff, 0xff]).await).await;
+    assert_eq!(code, 400);
+    assert!(answer.message.starts_with("Unable to unmarshal ExportMetricsServiceRequest."), "{}", answer.message);
+    let (code, answer) = status(post(&server, "/v1/logs", "text/plain", "x").await).await;
+    assert_eq!(code, 415);
+    assert!(answer.message.starts_with("Unsupported Content-Type: text/plain"), "{}", answer.message);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_nested_a_hundred_thousand_deep_is_400() {
+    let (server, _) = receivers().await;
+    for path in ["/v1/logs", "/v1/metrics", "/v1/traces"] {
+        let mut deep = r#"{"resourceLogs":"#.to_owned();
+        deep.push_str(&"[".repeat(100_000));
+        assert_eq!(post(&server, path, JSON, deep).await.status(), 400, "{path}");
+        let open = r#"{"arrayValue":{"values":["#.repeat(100_000);
+        let record = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{open}"#);
+        assert_eq!(post(&server, path, JSON, record).await.status(), 400, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gzip_bomb_is_413() {
+    let (server, _) = receivers().await;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for _ in 0..101 {
+        gzip.write_all(&vec![0u8; 1 << 20]).unwrap();
+    }
+    let request = client().post(server.url("/v1/logs")).header(CONTENT_TYPE, PROTOBUF).header(CONTENT_ENCODING, "gzip");
+    assert_eq!(status(request.body(gzip.finish().unwrap()).send().await.unwrap()).await.0, 413);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_are_retryable_for_clients() {
+    let (server, stored) = receivers().await;
+    let sent = logs(vec![record("x", true)]);
+    *stored.refuse.lock().unwrap() = Some(Refused::Overloaded { retry_after: Duration::from_secs(9), reason: "full".to_owned() });
+    let response = post(&server, "/v1/logs", PROTOBUF, sent.clone()).await;
+    assert_eq!(response.headers()[RETRY_AFTER], "9");
+    let (code, answer) = status(response).await;
+    assert_eq!((code, answer.code), (429, 8));
+    assert!(answer.message.starts_with("Overloaded. Retry later"));
+    *stored.refuse.lock().unwrap() = Some(Refused::Failed("broken".to_owned()));
+    let response = post(&server, "/v1/logs", PROTOBUF, sent).await;
+    assert!(response.headers().contains_key(RETRY_AFTER));
+    assert_eq!(status(response).await.0, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_and_traces_are_stored() {
+    let (server, stored) = receivers().await;
+    let point = NumberDataPoint { time_unix_nano: TIME, value: Some(number_data_point::Value::AsDouble(2.5)), ..Default::default() };
+    let metric =
+        Metric { name: "queue.length".to_owned(), data: Some(Data::Gauge(Gauge { data_points: vec![point] })), ..Default::default() };
+    let empty = Metric { name: "nothing".to_owned(), ..Default::default() };
+    let scope_metrics = vec![ScopeMetrics { metrics: vec![empty, metric], ..Default::default() }];
+    let sent = ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { scope_metrics, ..Default::default() }] };
+    let response = post(&server, "/v1/metrics", PROTOBUF, sent.encode_to_vec()).await;
+    assert_eq!(response.status(), 200);
+    assert!(stored.table("Metrics.QueueLength").ends_with(",2.5\n"));
+
+    let span =
+        Span { name: "GET /".to_owned(), trace_id: vec![1; 16], span_id: vec![2; 8], start_time_unix_nano: TIME, ..Default::default() };
+    let scope_spans = vec![ScopeSpans { spans: vec![span], ..Default::default() }];
+    let sent = ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }] };
+    assert_eq!(post(&server, "/v1/traces", PROTOBUF, sent.encode_to_vec()).await.status(), 200);
+    let row = stored.table("Traces.OTELTraces");
+    assert!(row.contains("01010101010101010101010101010101") && row.contains("GET /"), "{row}");
+}
