@@ -1,0 +1,144 @@
+//! Hostile input: nothing panics, nothing explodes, the answer says where.
+
+use crate::support::rows;
+use proptest::prelude::*;
+use telemetry::client::{Series, remote_write_body};
+use telemetry::rules::MetricRules;
+use telemetry::{DecodeError, Encoding, ExpositionFormat, LogIntake, LogOptions, MetricIntake, RowSet, TraceIntake, TraceOptions};
+
+fn metrics() -> MetricIntake {
+    MetricIntake::new("Metrics", MetricRules::default(), Vec::new())
+}
+
+fn logs() -> LogIntake {
+    let options = LogOptions { default_database: Some("Logs".into()), default_table: Some("Otel".into()), ..LogOptions::default() };
+    LogIntake::new(options)
+}
+
+fn traces() -> TraceIntake {
+    TraceIntake::new(TraceOptions { default_database: Some("Traces".into()), ..TraceOptions::default() })
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_survived(body in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut set = RowSet::new();
+        let _ = metrics().remote_write(&body, &mut set);
+        for encoding in [Encoding::Protobuf, Encoding::Json] {
+            let _ = metrics().otlp(&body, encoding, &mut set);
+            let _ = logs().otlp(&body, encoding, &mut set);
+            let _ = traces().otlp(&body, encoding, &mut set);
+        }
+        for format in [ExpositionFormat::PrometheusText, ExpositionFormat::OpenMetrics] {
+            metrics().scrape(&body, format, &[("job".into(), "j".into())], 0, &mut set);
+        }
+        rows(&set);
+    }
+
+    /// Bytes that look like protobuf reach deeper than random ones.
+    #[test]
+    fn any_nested_messages_are_survived(body in nested_messages()) {
+        let mut set = RowSet::new();
+        let _ = metrics().remote_write(&body, &mut set);
+        let _ = metrics().otlp(&body, Encoding::Protobuf, &mut set);
+        let _ = logs().otlp(&body, Encoding::Protobuf, &mut set);
+        let _ = traces().otlp(&body, Encoding::Protobuf, &mut set);
+        rows(&set);
+    }
+
+    #[test]
+    fn any_page_is_survived(page in "([a-z{}=\",#\\\\ \n0-9.]|le|NaN|# EOF){0,60}") {
+        let mut set = RowSet::new();
+        metrics().scrape(page.as_bytes(), ExpositionFormat::OpenMetrics, &[], 0, &mut set);
+        rows(&set);
+    }
+}
+
+/// Messages within messages, with fields of all types and low numbers.
+fn nested_messages() -> impl Strategy<Value = Vec<u8>> {
+    let tagged = |wire: u8| (1u8..16).prop_map(move |field| field << 3 | wire);
+    let leaf = prop_oneof![
+        (tagged(0), 0u8..128).prop_map(|(tag, number)| vec![tag, number]),
+        (tagged(1), any::<[u8; 8]>()).prop_map(|(tag, bytes)| [&[tag][..], &bytes].concat()),
+        (tagged(5), any::<[u8; 4]>()).prop_map(|(tag, bytes)| [&[tag][..], &bytes].concat()),
+        (tagged(2), "[a-z_]{0,8}").prop_map(|(tag, text)| [&[tag, text.len() as u8][..], text.as_bytes()].concat()),
+        prop::collection::vec(any::<u8>(), 0..3),
+    ];
+    leaf.prop_recursive(8, 64, 4, move |inner| {
+        (1u8..16, prop::collection::vec(inner, 1..4)).prop_map(|(field, parts)| {
+            let payload = parts.concat();
+            let mut message = vec![field << 3 | 2];
+            message.extend([(payload.len() & 0x7f) as u8 | 0x80, (payload.len() >> 7) as u8]);
+            message.extend(payload);
+            message
+        })
+    })
+}
+
+#[test]
+fn deep_json_is_an_error_that_says_where() {
+    let deep = "[".repeat(100_000);
+    let any_value = "{\"arrayValue\":{\"values\":[".repeat(100_000);
+    for body in [
+        deep.clone(),
+        format!("{{\"resourceLogs\":{deep}"),
+        format!("{{\"unknown\":\n{deep}"),
+        format!("{{\"resourceLogs\":[{{\"scopeLogs\":[{{\"logRecords\":[{{\"body\":{any_value}"),
+    ] {
+        let error = logs().otlp(body.as_bytes(), Encoding::Json, &mut RowSet::new()).unwrap_err();
+        let DecodeError::Json { line, column, reason } = error else { panic!("{error}") };
+        assert!(line > 0 && column > 0 && reason.contains("nested deeper"), "{line}:{column} {reason}");
+    }
+    // Brackets in strings are not nesting.
+    let text = format!("{{\"unknown\": \"{}\"}}", "[{\\\"".repeat(1000));
+    assert!(logs().otlp(text.as_bytes(), Encoding::Json, &mut RowSet::new()).is_ok());
+}
+
+/// Protobuf nested deeper than a stack could follow is written to a fixed depth.
+#[test]
+fn deep_protobuf_is_cut_off() {
+    let mut any = vec![0x0a, 4, b'l', b'e', b'a', b'f'];
+    for _ in 0..5_000 {
+        any = message(5, &message(1, &any));
+    }
+    let body = message(1, &message(2, &message(2, &message(5, &any))));
+    let mut set = RowSet::new();
+    assert_eq!(logs().otlp(&body, Encoding::Protobuf, &mut set).unwrap().accepted, 1);
+    let row = &rows(&set)[0];
+    let text = row.get("Body");
+    assert!(text.contains("[\"...\"]") && text.len() < 200, "{text}");
+}
+
+fn message(field: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![field << 3 | 2];
+    let mut length = payload.len();
+    while length >= 0x80 {
+        out.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(payload);
+    out
+}
+
+/// A megabyte of label repeated for every few-byte sample would be a hundred gigabytes of rows.
+#[test]
+fn a_small_body_cannot_become_endless_rows() {
+    let labels = vec![("__name__".into(), "m".into()), ("x".into(), "y".repeat(1 << 20))];
+    let series = Series { labels, samples: (0..100_000).map(|ms| (ms, 1.0)).collect() };
+    let mut set = RowSet::new();
+    let outcome = metrics().remote_write(&remote_write_body(&[series]), &mut set).unwrap();
+    assert_eq!(outcome.total(), 100_000);
+    assert!(outcome.accepted < 1000 && outcome.rejected > 99_000);
+    assert!(outcome.first_error.unwrap().contains("send smaller requests"));
+}
+
+#[test]
+fn unfinished_json_and_wrong_types_are_errors() {
+    for body in ["", "{", "[]", "7", "{\"resourceLogs\":7}", "{\"resourceLogs\":[7]}", "{} {}", "{\"resourceLogs\":[],}"] {
+        assert!(logs().otlp(body.as_bytes(), Encoding::Json, &mut RowSet::new()).is_err(), "{body}");
+    }
+    for body in ["{}", "{\"resourceLogs\":null}", "{\"resourceLogs\":[]}", "{\"unknown\":[{}]}"] {
+        assert_eq!(logs().otlp(body.as_bytes(), Encoding::Json, &mut RowSet::new()).unwrap().total(), 0, "{body}");
+    }
+}

@@ -1,0 +1,11 @@
+//! Tests of the intakes from outside: bytes in, rows out.
+#![allow(clippy::unwrap_used)]
+
+mod limits;
+mod logs;
+mod metrics;
+mod remote_write;
+mod support;
+mod traces;
+mod vector_files;
+mod vectors;
