@@ -67,6 +67,16 @@ impl Binder<'_> {
             "table" | "external_table" | "materialized_view" | "cluster" | "database" | ".database" => {
                 return self.table_call(name, arguments, expr, cx).map(Some);
             }
+            "gettype" => {
+                // known without looking at the value, which may be null, unless it is dynamic
+                let argument = self.only_argument("gettype", arguments, expr)?;
+                let value = self.scalar(argument, cx)?;
+                if value.ty == Type::Dynamic {
+                    self.operator_call("gettype", vec![value], &expr.span)?
+                } else {
+                    Expr::constant(Value::string(value.ty.name()), Type::String)
+                }
+            }
             "column_ifexists" | "columnifexists" => self.column_ifexists(arguments, expr, cx)?,
             "pack_all" => self.pack_all(name, arguments, expr, cx)?,
             "bag_pack_columns" => self.bag_pack_columns(arguments, expr, cx)?,
@@ -242,7 +252,6 @@ impl Binder<'_> {
         let mut env = function.env.clone();
         let mut taken = vec![false; arguments.len()];
         let mut first = first;
-        let mut position = 0;
         for parameter in &function.parameters {
             if let Some(table) = first.take() {
                 let ParameterType::Table(columns) = &parameter.ty else {
@@ -254,11 +263,8 @@ impl Binder<'_> {
                 continue;
             }
             let named = arguments.iter().position(|a| a.name.as_ref().is_some_and(|n| n.text == parameter.name.text));
-            let index = named.or_else(|| {
-                let index = position;
-                position += 1;
-                (index < arguments.len() && arguments[index].name.is_none()).then_some(index)
-            });
+            let next = || arguments.iter().zip(&taken).position(|(a, taken)| a.name.is_none() && !taken);
+            let index = named.or_else(next);
             let value = match index {
                 Some(index) => {
                     taken[index] = true;

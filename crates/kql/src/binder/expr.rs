@@ -26,11 +26,6 @@ impl Binder<'_> {
         }
     }
 
-    /// A scalar expression converted to a type, implicitly as for arguments.
-    pub(super) fn scalar_of(&mut self, expr: &ast::Expr, ty: Type, cx: &Cx<'_>) -> Bind<Expr> {
-        let value = self.scalar(expr, cx)?;
-        self.convert(value, ty, &expr.span)
-    }
 
     /// An expression of either kind.
     pub(super) fn any(&mut self, expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Bound> {
@@ -42,6 +37,13 @@ impl Binder<'_> {
             Ast::Index(base, index) => self.index(base, index, expr, cx)?,
             Ast::Call(name, arguments) => return self.call(name, arguments, expr, cx),
             Ast::Unary(sign, operand) => self.unary(sign, operand, expr, cx)?,
+            Ast::Binary(operator, left, right) if matches!(left.kind, Ast::Wildcard(_)) => {
+                // `* has "x"`: in any column
+                let right = self.scalar(right, cx)?;
+                let right = self.text(right, &expr.span)?;
+                let span = &expr.span;
+                self.anywhere(cx, span, |binder, text| binder.operator_call(operator, vec![text, right.clone()], span))?
+            }
             Ast::Binary(operator, left, right) => {
                 let left = self.scalar(left, cx)?;
                 let right = self.scalar(right, cx)?;
@@ -83,7 +85,13 @@ impl Binder<'_> {
                 self.check_size(&table, &expr.span)?;
                 Ok(Bound::Table(Box::new(table)))
             }
-            Some(Binding::Function(function)) => self.invoke_callable(&function, name, None, &[], &expr.span, cx),
+            Some(Binding::Function(function)) => {
+                let mut bound = self.invoke_callable(&function, name, None, &[], &expr.span, cx)?;
+                if let (true, Bound::Table(table)) = (function.view, &mut bound) {
+                    table.name = Some(name.to_owned());
+                }
+                Ok(bound)
+            }
             None => self.catalog_name(None, name, expr, cx),
         }
     }
@@ -167,6 +175,9 @@ impl Binder<'_> {
         for item in items {
             match self.any(item, cx)? {
                 Bound::Scalar(value) => args.push(value),
+                Bound::Table(table) if items.len() == 1 && matches!(operator, "has_any" | "has_all") => {
+                    args.push(self.column_values(*table, &item.span)?);
+                }
                 Bound::Table(table) if items.len() == 1 && matches!(operator, "in" | "!in" | "in~" | "!in~") => {
                     let Some(needle) = args.pop() else { break };
                     return self.in_table(operator, needle, *table, expr);
@@ -182,6 +193,17 @@ impl Binder<'_> {
             return Ok(Expr::constant(Value::Bool(operator.starts_with('!')), Type::Bool));
         }
         self.operator_call(operator, args, &expr.span)
+    }
+
+    /// The first column of a table as an array, for operators that take constants only: the table is run now.
+    fn column_values(&mut self, table: super::Table, span: &Span) -> Bind<Expr> {
+        if super::plugins::depends_on_argument(&table.rel) {
+            return Err(Diagnostic::unsupported(span.clone(), "a table of a sub-query as list of terms"));
+        }
+        let rows = self.catalog.run(&table.rel).map_err(|why| Diagnostic::semantic("SEM0001", span.clone(), why))?;
+        let values = rows.rows.iter().filter_map(|row| row.first()).map(Value::to_dynamic).collect();
+        let array = crate::value::Dynamic::Array(Arc::new(values));
+        Ok(Expr::constant(Value::Dynamic(array), Type::Dynamic))
     }
 
     fn in_table(&mut self, operator: &str, needle: Expr, table: super::Table, expr: &ast::Expr) -> Bind<Expr> {

@@ -102,7 +102,7 @@ impl Binder<'_> {
         for statement in statements {
             match statement {
                 Statement::Query(expr) => results.push(self.result(expr, &env)?),
-                other => env = self.statement(other, &env)?,
+                other => env = self.statement(other, &Cx::constant(&env, ""))?,
             }
         }
         if results.is_empty() {
@@ -121,14 +121,14 @@ impl Binder<'_> {
     }
 
     /// The environment after a statement that is no query.
-    fn statement(&mut self, statement: &Statement, env: &Env) -> Bind<Env> {
+    fn statement(&mut self, statement: &Statement, cx: &Cx<'_>) -> Bind<Env> {
         match statement {
             Statement::Let { name, value } => {
-                let binding = self.let_value(value, env)?;
-                Ok(env.with(&name.text, binding))
+                let binding = self.let_value(value, cx)?;
+                Ok(cx.env.with(&name.text, binding))
             }
-            Statement::Set(_) => Ok(env.clone()),
-            Statement::Parameters(parameters) => self.query_parameters(parameters, env),
+            Statement::Set(_) => Ok(cx.env.clone()),
+            Statement::Parameters(parameters) => self.query_parameters(parameters, cx.env),
             Statement::Other(name) => {
                 Err(Diagnostic::unsupported(name.span.clone(), format!("the statement '{}'", name.text)))
             }
@@ -138,24 +138,28 @@ impl Binder<'_> {
         }
     }
 
-    fn let_value(&mut self, value: &ast::Expr, env: &Env) -> Bind<Binding> {
+    fn let_value(&mut self, value: &ast::Expr, cx: &Cx<'_>) -> Bind<Binding> {
         if let ast::ExprKind::Function(function) = &value.kind {
             let callable = Callable {
                 parameters: function.parameters.clone(),
                 body: function.body.clone(),
-                env: env.clone(),
+                env: cx.env.clone(),
                 view: function.view,
             };
             return Ok(Binding::Function(Rc::new(callable)));
         }
         // a name alone may be a function to be renamed
         if let ast::ExprKind::Name(name) = &value.kind
-            && let Some(binding) = env.get(name)
+            && let Some(binding) = cx.env.get(name)
         {
             return Ok(binding.clone());
         }
-        Ok(match self.any(value, &Cx::constant(env, "let"))? {
-            Bound::Scalar(expr) => Binding::Scalar(expr, None),
+        Ok(match self.any(value, &Cx { operator: "let", ..*cx })? {
+            Bound::Scalar(expr) => {
+                // inside a function the value may read columns through a parameter
+                let scope = expr::reads_columns(&expr).then_some(cx.scope);
+                Binding::Scalar(expr, scope)
+            }
             Bound::Table(table) => Binding::Table(Rc::new(*table)),
         })
     }
@@ -207,7 +211,10 @@ impl Binder<'_> {
             }
             match statement {
                 Statement::Query(expr) => last = Some(expr.clone()),
-                other => env = self.statement(other, &env)?,
+                other => {
+                    let inner = Cx { env: &env, row: None, aggregates: None, ..*cx };
+                    env = self.statement(other, &inner)?;
+                }
             }
         }
         let Some(expr) = last else {

@@ -1,4 +1,4 @@
-//! `partition`, `top-nested`, `top-hitters`: work by group.
+//! `partition`, `top-nested`: work by group.
 
 use super::expand::argument;
 use super::expr::{find, prefix};
@@ -7,9 +7,9 @@ use super::project::row_context;
 use super::scope::{Cx, Env, Table};
 use super::table::with_op;
 use super::{Bind, Binder};
-use crate::ast::{self, ExprKind as Ast, PartitionBody, Span};
+use crate::ast::{self, ExprKind as Ast, PartitionBody};
 use crate::diagnostic::Diagnostic;
-use crate::tree::{Expr, RelOp, SortKey, TopNestedLevel};
+use crate::tree::{Expr, RelOp, TopNestedLevel};
 use crate::types::{Column, Type};
 use crate::value::Value;
 
@@ -64,36 +64,5 @@ impl Binder<'_> {
         let (value, from) = self.constant(others, cx)?;
         let converted = self.convert(Expr::constant(value, from), ty, &others.span)?;
         self.constant_value(&converted).unwrap_or(Ok(Value::Null))
-    }
-
-    /// `top-hitters n of x [by y]`: exact here, by counting or summing.
-    pub(super) fn top_hitters(
-        &mut self,
-        input: Table,
-        count: &ast::Expr,
-        of: &ast::Expr,
-        by: Option<&ast::Expr>,
-        env: &Env,
-        span: &Span,
-    ) -> Bind<Table> {
-        let scope = self.new_scope();
-        let cx = row_context(&input, env, scope, "top-hitters");
-        let count = self.count_constant(count, &cx)?;
-        let (name, _, of) = self.key(of, &cx)?;
-        let name = name.unwrap_or_else(|| "Column1".to_owned());
-        let (label, aggregate) = match by {
-            Some(by) => {
-                let label = format!("approximate_sum_{}", names::of(by).unwrap_or_default());
-                let weight = self.scalar(by, &cx)?;
-                (label, self.aggregate_named("sum", vec![weight], span)?)
-            }
-            None => (format!("approximate_count_{name}"), self.aggregate_named("count", Vec::new(), span)?),
-        };
-        let columns = vec![Column::new(name, of.ty), Column::new(label, aggregate.ty)];
-        let rank = SortKey { expr: Expr::column(1, aggregate.ty), descending: true, nulls_first: false };
-        let summarized =
-            with_op(input, columns, |input| RelOp::Summarize { input, keys: vec![of], aggregates: vec![aggregate] });
-        let sorted = with_op(summarized, Vec::new(), |rel| RelOp::Sort(rel, vec![rank]));
-        Ok(with_op(sorted, Vec::new(), |rel| RelOp::Take(rel, count)))
     }
 }

@@ -2,13 +2,14 @@
 //! runs the plan to learn them.
 
 use super::project::row_context;
-use super::scope::{Env, Table};
+use super::scope::{Cx, Env, Table};
 use super::table::declared;
 use super::{Bind, Binder};
 use crate::ast::{Argument, ColumnDeclaration, ExprKind as Ast, Name, Span};
 use crate::diagnostic::Diagnostic;
 use crate::tree::{Expr, ExprKind, RelOp};
 use crate::types::{Column, Type};
+use crate::value::Value;
 
 impl Binder<'_> {
     pub(super) fn evaluate(
@@ -21,7 +22,7 @@ impl Binder<'_> {
         span: &Span,
     ) -> Bind<Table> {
         match name.text.as_str() {
-            "bag_unpack" => self.bag_unpack(input, name, arguments, schema, env, span),
+            "bag_unpack" => self.bag_unpack(input, arguments, schema, env, span),
             "pivot" => self.pivot(input, arguments, schema, env, span),
             "narrow" => {
                 let columns = vec![
@@ -38,17 +39,13 @@ impl Binder<'_> {
     fn bag_unpack(
         &mut self,
         input: Table,
-        name: &Name,
         arguments: &[Argument],
         schema: Option<&(bool, Vec<ColumnDeclaration>)>,
         env: &Env,
         span: &Span,
     ) -> Bind<Table> {
         let scope = self.new_scope();
-        let positional: Vec<Argument> =
-            arguments.iter().map(|a| Argument { name: None, value: a.value.clone() }).collect();
-        check_names(arguments, &["Column", "OutputColumnPrefix", "columnsConflict", "ignoredProperties"])?;
-        let args = self.plain_arguments(name, &positional, &row_context(&input, env, scope, "evaluate"))?;
+        let args = self.bag_unpack_arguments(arguments, &row_context(&input, env, scope, "evaluate"))?;
         let Some(Expr { ty: Type::Dynamic, kind: ExprKind::Column(bag) }) = args.first() else {
             let message = "bag_unpack() needs a dynamic column";
             return Err(Diagnostic::semantic("SEM0001", span.clone(), message));
@@ -58,6 +55,24 @@ impl Binder<'_> {
             others.chain(declared(columns)).collect()
         });
         self.open_plugin(input, "bag_unpack", args, columns, span)
+    }
+
+    /// Column, prefix, what to do about conflicts, properties to leave out; the last three may be named.
+    fn bag_unpack_arguments(&mut self, arguments: &[Argument], cx: &Cx<'_>) -> Bind<Vec<Expr>> {
+        const NAMES: [&str; 4] = ["Column", "OutputColumnPrefix", "columnsConflict", "ignoredProperties"];
+        let text = |text: &str| Expr::constant(Value::string(text), Type::String);
+        let mut args = vec![None, Some(text("")), Some(text("error")), Some(Expr::constant(Value::Null, Type::Dynamic))];
+        for (at, argument) in arguments.iter().enumerate() {
+            let at = match &argument.name {
+                Some(name) => NAMES.iter().position(|n| n.eq_ignore_ascii_case(&name.text)),
+                None => Some(at),
+            };
+            let Some(slot) = at.and_then(|at| args.get_mut(at)) else {
+                return Err(Diagnostic::unsupported(argument.value.span.clone(), "this argument of bag_unpack()"));
+            };
+            *slot = Some(self.scalar(&argument.value, cx)?);
+        }
+        Ok(args.into_iter().flatten().collect())
     }
 
     /// `pivot(column [, aggregate [, columns…]])`: summarizes first, by the columns kept and the pivot column.
@@ -147,19 +162,6 @@ fn plugin(input: Table, name: &str, args: Vec<Expr>, columns: Vec<Column>) -> Ta
     Table::new(columns, op, size)
 }
 
-/// Named arguments have to be in the order of the parameters.
-fn check_names(arguments: &[Argument], parameters: &[&str]) -> Bind<()> {
-    for (at, argument) in arguments.iter().enumerate() {
-        if let Some(name) = &argument.name
-            && parameters.get(at).is_none_or(|p| !p.eq_ignore_ascii_case(&name.text))
-        {
-            let what = format!("the named argument '{}' here", name.text);
-            return Err(Diagnostic::unsupported(name.span.clone(), what));
-        }
-    }
-    Ok(())
-}
-
 fn columns_of(expr: &Expr) -> Vec<usize> {
     match &expr.kind {
         ExprKind::Column(at) => vec![*at],
@@ -169,6 +171,6 @@ fn columns_of(expr: &Expr) -> Vec<usize> {
 }
 
 /// Whether the plan reads the rows of a sub-query, so that it cannot be run alone.
-fn depends_on_argument(rel: &crate::tree::Rel) -> bool {
+pub(super) fn depends_on_argument(rel: &crate::tree::Rel) -> bool {
     matches!(rel.op, RelOp::Argument) || crate::rows::inputs(rel).into_iter().any(depends_on_argument)
 }

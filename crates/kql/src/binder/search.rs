@@ -91,7 +91,7 @@ impl Binder<'_> {
     }
 
     /// Whether a test holds for the text of any column.
-    fn anywhere(
+    pub(super) fn anywhere(
         &mut self,
         cx: &Cx<'_>,
         span: &Span,
@@ -99,7 +99,9 @@ impl Binder<'_> {
     ) -> Bind<Expr> {
         let columns = cx.row.map(|row| row.columns).unwrap_or_default();
         let mut any: Option<Expr> = None;
-        for (at, column) in columns.iter().enumerate() {
+        // numbers with a fraction are not searched for terms
+        let searched = columns.iter().enumerate().filter(|(_, c)| !matches!(c.ty, Type::Real | Type::Decimal));
+        for (at, column) in searched {
             let text = self.text(Expr::column(at, column.ty), span)?;
             let one = test(self, text)?;
             any = Some(match any {
@@ -110,7 +112,7 @@ impl Binder<'_> {
         Ok(any.unwrap_or_else(|| Expr::constant(Value::Bool(false), Type::Bool)))
     }
 
-    fn text(&mut self, value: Expr, span: &Span) -> Bind<Expr> {
+    pub(super) fn text(&mut self, value: Expr, span: &Span) -> Bind<Expr> {
         if value.ty == Type::String { Ok(value) } else { self.operator_call("tostring", vec![value], span) }
     }
 

@@ -53,7 +53,12 @@ impl Binder<'_> {
             Ast::Assign(names, value) if names.len() == 1 => {
                 Ok((names.first().map(|n| n.text.clone()), true, self.scalar(value, cx)?))
             }
-            _ => Ok((names::of(key), false, self.scalar(key, cx)?)),
+            _ => {
+                let value = self.scalar(key, cx)?;
+                // the name of a constant is not the name of a column
+                let constant = matches!(key.kind, Ast::Name(_)) && !super::expr::reads_columns(&value);
+                Ok((names::of(key).filter(|_| !constant), false, value))
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::call::{arity, shared};
 use super::expr::{prefix, unresolved};
 use super::names::{self, Unique};
+use super::project::identity;
 use super::scope::{Binding, Bound, Cx, Env, Table};
 use super::{Bind, Binder};
 use crate::ast::{self, Argument, ExprKind as Ast, Name, Operator, OperatorKind as Op};
@@ -79,7 +80,7 @@ impl Binder<'_> {
                 self.search(Some(input), options, tables, predicate, env, span)
             }
             Op::TopNested(levels) => self.top_nested(input, levels, env),
-            Op::TopHitters { count, of, by } => self.top_hitters(input, count, of, by.as_ref(), env, span),
+            Op::TopHitters { .. } => Err(Diagnostic::unsupported(span.clone(), "the operator 'top-hitters'")),
             Op::Scan(scan) => self.scan(input, scan, env, span),
             Op::Sample(count) => self.sample(input, count, None, env),
             Op::SampleDistinct(count, of) => self.sample(input, count, Some(of), env),
@@ -313,7 +314,13 @@ fn get_schema(input: Table) -> Table {
         Column::new("DataType", Type::String),
         Column::new("ColumnType", Type::String),
     ];
-    with_op(input, columns, RelOp::GetSchema)
+    let schema = with_op(input, columns.clone(), RelOp::GetSchema);
+    let mut exprs = identity(&columns);
+    let ordinal = Expr::column(1, Type::Long);
+    exprs[1] = Expr { ty: Type::Int, kind: ExprKind::Call { function: "toint", args: vec![ordinal] } };
+    let mut columns = columns;
+    columns[1].ty = Type::Int;
+    with_op(schema, columns, |rel| RelOp::Project(rel, exprs))
 }
 
 /// An operator on top of a table; without columns it keeps those of the input.

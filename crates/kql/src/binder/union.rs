@@ -1,6 +1,6 @@
 //! `union`: columns are matched by name; a name with several types becomes `x_long`, `x_string`.
 
-use super::names;
+use super::names::{self, Unique};
 use super::scope::{Cx, Env, Table};
 use super::table::stored;
 use super::{Bind, Binder};
@@ -64,10 +64,8 @@ impl Binder<'_> {
         let mut found = Vec::new();
         if database.is_none() {
             for name in env.views(|name| names::matches(pattern, name)) {
-                let view = ast::Expr { kind: Ast::Name(name.clone()), span: expr.span.clone(), height: 1 };
-                let mut table = self.table(&view, &cx)?;
-                table.name = Some(name);
-                found.push(table);
+                let view = ast::Expr { kind: Ast::Name(name), span: expr.span.clone(), height: 1 };
+                found.push(self.table(&view, &cx)?);
             }
         }
         found.extend(self.catalog.tables(database.as_deref(), pattern).into_iter().map(stored));
@@ -91,14 +89,7 @@ pub(super) fn unite(parts: Vec<Table>, inner: bool, source: Option<&str>, prefix
     if inner {
         columns.retain(|column| parts.iter().all(|part| part.columns().contains(column)));
     }
-    let named: Vec<Column> = columns
-        .iter()
-        .map(|column| {
-            let conflicts = columns.iter().filter(|other| other.name == column.name).count() > 1;
-            let name = if conflicts { format!("{}_{}", column.name, column.ty) } else { column.name.clone() };
-            Column::new(name, column.ty)
-        })
-        .collect();
+    let named = without_conflicts(&columns);
     let mut out = named.clone();
     if let Some(source) = source {
         out.insert(0, Column::new(source, Type::String));
@@ -113,6 +104,24 @@ pub(super) fn unite(parts: Vec<Table>, inner: bool, source: Option<&str>, prefix
         })
         .collect();
     Table::new(out, RelOp::Union(rels), size)
+}
+
+/// Columns under the names that they get: `x_long` and `x_string` where `x` has several types.
+fn without_conflicts(columns: &[Column]) -> Vec<Column> {
+    let conflicts = |column: &Column| columns.iter().filter(|other| other.name == column.name).count() > 1;
+    let mut taken = Unique::new();
+    for column in columns.iter().filter(|column| !conflicts(column)) {
+        taken.take(&column.name);
+    }
+    let rename = |column: &Column| {
+        let name = if conflicts(column) {
+            taken.name(&format!("{}_{}", column.name, column.ty))
+        } else {
+            column.name.clone()
+        };
+        Column::new(name, column.ty)
+    };
+    columns.iter().map(rename).collect()
 }
 
 /// A table with exactly the columns of the union; those it has not are null.

@@ -112,7 +112,7 @@ impl Parser<'_> {
         let Some(names) = self.assigned_names() else {
             return self.expression();
         };
-        let value = self.query()?;
+        let value = self.expression()?;
         let height = value.height;
         self.node(ExprKind::Assign(names, Box::new(value)), start, height)
     }
@@ -383,6 +383,11 @@ impl Parser<'_> {
         let name = self.name("name")?;
         let start = name.span.start;
         if self.is("(") {
+            return self.call(name);
+        }
+        if name.text == "toscalar" && self.is_keyword("kind") && self.is_at(1, "=") && self.is_at(3, "(") {
+            // `toscalar kind=nooptimization (…)`: a hint
+            self.at += 3;
             return self.call(name);
         }
         Ok(match name.text.as_str() {

@@ -15,8 +15,6 @@ use crate::lexer::{Token, TokenKind, first_token, tokenize};
 use crate::types::Type;
 use crate::value::Value;
 
-pub use literals::{parse_datetime, parse_timespan};
-
 /// Highest tree of expressions.
 pub(crate) const MAX_HEIGHT: usize = 200;
 /// Deepest recursion of the parser, which takes about two levels for each pair of parentheses.

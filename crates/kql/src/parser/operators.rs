@@ -332,7 +332,10 @@ impl Parser<'_> {
     fn partition(&mut self) -> Parse<OperatorKind> {
         let mut options = self.options()?;
         self.expect_keyword("by")?;
-        let key = self.postfix()?;
+        let start = self.peek().span.start;
+        // no expression: the parenthesis behind it is the sub-query
+        let name = self.name("column name")?;
+        let key = self.leaf(ExprKind::Name(name.text), start);
         options.extend(self.options()?);
         let subquery = if self.eat("{") {
             let expr = self.query()?;

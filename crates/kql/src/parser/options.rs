@@ -50,7 +50,7 @@ impl Parser<'_> {
     /// A name, a literal or a parenthesised list, of which only the place is kept.
     fn option_value(&mut self) -> Parse<Expr> {
         let start = self.peek().span.start;
-        if matches!(self.peek().kind, TokenKind::Identifier) && !self.is_at(1, "(") {
+        if matches!(self.peek().kind, TokenKind::Identifier) {
             let name = self.name("value")?;
             let kind = match name.text.as_str() {
                 "true" | "false" => return self.boolean_option(&name.text, start),
