@@ -111,7 +111,8 @@ impl Labels {
         entries.retain(|label| keep(text_of(arena, body, label.name), text_of(arena, body, label.value)));
     }
 
-    /// Sorts as SeriesIds need it. Equal names keep their order.
+    /// Sorts as SeriesIds need it. Equal names keep their order. Senders sort by name already, so mostly it is about
+    /// the labels that we added.
     pub(crate) fn sort(&mut self, body: &[u8]) {
         let Self { entries, arena, .. } = self;
         if entries.is_sorted_by(|a, b| a.key < b.key) {

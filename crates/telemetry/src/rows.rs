@@ -8,6 +8,9 @@ use std::sync::Arc;
 /// ask for very much. Normal requests stay near twice their own size.
 const MAX_BYTES: usize = 512 << 20;
 
+/// First allocation of a table's rows: a few samples.
+const FIRST_BYTES: usize = 2048;
+
 /// CSV rows for one table.
 #[derive(Clone, Debug)]
 pub struct TableRows {
@@ -103,7 +106,7 @@ impl RowSet {
             schema: to.schema.clone(),
             sample_type: to.sample_type,
             rows: 0,
-            bytes: self.spare.pop().unwrap_or_else(|| Vec::with_capacity(1024)),
+            bytes: self.spare.pop().unwrap_or_else(|| Vec::with_capacity(FIRST_BYTES)),
         });
         index
     }

@@ -20,6 +20,27 @@ impl Span {
     }
 }
 
+/// Reads a message of exactly two texts, field 1 and field 2 in this order and each shorter than 128 bytes: what
+/// nearly every label and attribute is. `None` means that it has to be read field by field.
+#[inline]
+pub(crate) fn pair(body: &[u8], message: Span) -> Option<(Span, Span)> {
+    const FIRST: u8 = 1 << 3 | 2;
+    const SECOND: u8 = 2 << 3 | 2;
+    let bytes = message.of(body);
+    let &[FIRST, len @ ..0x80, ref rest @ ..] = bytes else { return None };
+    let first = Span { start: message.start + 2, len: u32::from(len) };
+    let &[SECOND, len @ ..0x80, ref rest @ ..] = rest.get(usize::from(len)..)? else { return None };
+    let second = Span { start: first.start + first.len + 2, len: u32::from(len) };
+    (rest.len() == usize::from(len)).then_some((first, second))
+}
+
+/// Reads a message of exactly one text in field 1, shorter than 128 bytes.
+#[inline]
+pub(crate) fn single(body: &[u8], message: Span) -> Option<Span> {
+    let &[0x0a, len @ ..0x80, ref rest @ ..] = message.of(body) else { return None };
+    (rest.len() == usize::from(len)).then_some(Span { start: message.start + 2, len: u32::from(len) })
+}
+
 /// Longest body that spans can address.
 const MAX_BODY: usize = 0x7fff_ffff;
 

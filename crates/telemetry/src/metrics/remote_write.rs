@@ -7,7 +7,7 @@
 use super::native_histogram;
 use super::series::{Request, Sample};
 use crate::labels::NAME;
-use crate::wire::{Reader, Span, Value, WireError};
+use crate::wire::{self, Reader, Span, Value, WireError};
 use crate::{DecodeError, MetricIntake, Outcome, RowSet};
 
 /// Decodes a `WriteRequest`.
@@ -66,6 +66,13 @@ fn read_series(request: &mut Request<'_, '_>, series: Span, scratch: &mut Scratc
 
 #[inline]
 fn read_label(body: &[u8], label: Span) -> Result<(Span, Span), WireError> {
+    match wire::pair(body, label) {
+        Some(pair) => Ok(pair),
+        None => read_any_label(body, label),
+    }
+}
+
+fn read_any_label(body: &[u8], label: Span) -> Result<(Span, Span), WireError> {
     let (mut name, mut text) = (Span::default(), Span::default());
     let mut fields = Reader::within(body, label);
     while let Some((field, value)) = fields.next()? {

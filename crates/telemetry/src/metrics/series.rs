@@ -265,8 +265,7 @@ impl Encoder {
         let mut columns = vec![None; lifted.len()];
         let mut shown = Vec::with_capacity(labels.entries().len());
         for (name, value) in labels.iter(body) {
-            let matching = |wanted: &Box<[u8]>| wanted.eq_ignore_ascii_case(name);
-            match lifted.iter().position(matching) {
+            match lifted.iter().position(|wanted| wanted.eq_ignore_ascii_case(name)) {
                 Some(at) if columns[at].is_none() => columns[at] = Some(value),
                 _ if is_shown(name) => shown.push((name, value)),
                 _ => {}

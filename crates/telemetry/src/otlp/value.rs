@@ -1,7 +1,7 @@
 //! `KeyValue` and `AnyValue`: read in place, written as JSON for a `dynamic` column or as the text of a label.
 
 use crate::text;
-use crate::wire::{Reader, Span, Value, WireError};
+use crate::wire::{self, Reader, Span, Value, WireError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -42,7 +42,18 @@ pub(crate) fn any(body: &[u8], message: Span) -> Result<Any, WireError> {
 }
 
 /// Reads a `KeyValue` message.
+#[inline]
 pub(crate) fn key_value(body: &[u8], message: Span) -> Result<(Span, Any), WireError> {
+    if let Some((key, value)) = wire::pair(body, message) {
+        return match wire::single(body, value) {
+            Some(text) => Ok((key, Any::String(text))),
+            None => Ok((key, any(body, value)?)),
+        };
+    }
+    any_key_value(body, message)
+}
+
+fn any_key_value(body: &[u8], message: Span) -> Result<(Span, Any), WireError> {
     let (mut key, mut read) = (Span::default(), Any::Null);
     let mut fields = Reader::within(body, message);
     while let Some((field, value)) = fields.next()? {

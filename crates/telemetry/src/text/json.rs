@@ -85,7 +85,7 @@ fn find_special(text: &[u8]) -> Option<usize> {
 
 #[inline]
 fn is_special(byte: u8) -> bool {
-    byte < 0x20 || byte >= 0x80 || matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
+    !(0x20..0x80).contains(&byte) || matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
 }
 
 /// High bit of each special byte of `word`; bits above the lowest one set may be wrong (borrows travel upwards).
@@ -95,8 +95,8 @@ fn special_mask(word: u64) -> u64 {
     const HIGH: u64 = ONES * 0x80;
     let zero_bytes = |v: u64| v.wrapping_sub(ONES) & !v;
     let control = word.wrapping_sub(ONES * 0x20) & !word;
-    let quote_or_ampersand = zero_bytes((word | ONES * 0x04) ^ (ONES * 0x26));
-    let angle = zero_bytes((word | ONES * 0x02) ^ (ONES * 0x3e));
+    let quote_or_ampersand = zero_bytes((word | (ONES * 0x04)) ^ (ONES * 0x26));
+    let angle = zero_bytes((word | (ONES * 0x02)) ^ (ONES * 0x3e));
     let backslash = zero_bytes(word ^ (ONES * 0x5c));
     (word | control | quote_or_ampersand | angle | backslash) & HIGH
 }
