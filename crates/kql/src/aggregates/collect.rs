@@ -1,6 +1,7 @@
 //! `make_list`, `make_set`, `make_bag` and their forms with a condition or a limit.
 //!
-//! Typed nulls are left out of lists and sets, JSON nulls of a dynamic column are kept in lists.
+//! Typed nulls are left out of lists and sets, JSON nulls of a dynamic column are kept in lists. An array counts as its
+//! elements.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -61,9 +62,18 @@ struct List {
 impl Accumulator for List {
     fn update(&mut self, args: &[Value]) {
         let Some(limit) = admitted(args, self.conditional) else { return };
-        if self.items.len() < limit && (self.keep_nulls || !args[0].is_null()) {
-            self.bytes += weight(&args[0]);
-            self.items.push(args[0].to_dynamic());
+        match &args[0] {
+            Value::Null if !self.keep_nulls => {}
+            Value::Dynamic(Dynamic::Array(items)) => {
+                let room = limit.saturating_sub(self.items.len());
+                self.bytes += weight(&args[0]);
+                self.items.extend(items.iter().take(room).cloned());
+            }
+            value if self.items.len() < limit => {
+                self.bytes += weight(value);
+                self.items.push(value.to_dynamic());
+            }
+            _ => {}
         }
     }
 
@@ -90,7 +100,7 @@ fn set(conditional: bool) -> Box<dyn Accumulator> {
     Box::new(Set { items: Vec::new(), seen: HashSet::new(), bytes: 0, conditional })
 }
 
-/// Distinct values in order of first appearance; arrays count as their elements.
+/// Distinct values in order of first appearance.
 struct Set {
     items: Vec<Dynamic>,
     seen: HashSet<Key>,

@@ -44,8 +44,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         }
     }),
     Function::new("set_has_element", |a| fixed(a, &[DYNAMIC, Param::Any], Type::Bool), |_, a| {
-        let key = a[1].group_key();
-        a[0].as_array().map_or(Value::Null, |items| Value::Bool(items.iter().any(|item| item.group_key() == key)))
+        a[0].as_array().map_or(Value::Null, |items| Value::Bool(items.iter().any(|item| is(item, &a[1]))))
     }),
     Function::new("jaccard_index", |a| fixed(a, &[DYNAMIC, DYNAMIC], Type::Real), |_, a| jaccard(a)),
 ];
@@ -113,6 +112,15 @@ fn resolve_index_of(args: &[Arg<'_>]) -> Result<Resolved, String> {
     optional(args, &[DYNAMIC, Param::Any, LONG, LONG, LONG], 2, Type::Long)
 }
 
+/// Whether an element is a value; numbers are equal whatever their types.
+fn is(element: &Dynamic, value: &Value) -> bool {
+    let value = value.to_dynamic();
+    match (element, &value) {
+        (Dynamic::Long(_) | Dynamic::Real(_), Dynamic::Long(_) | Dynamic::Real(_)) => element.as_real() == value.as_real(),
+        _ => element.group_key() == value.group_key(),
+    }
+}
+
 /// Index of the n-th occurrence inside a range of indexes; -1 if there is none.
 fn index_of(args: &[Value]) -> Value {
     let number = |index: usize, default: i64| args.get(index).map_or(Some(default), Value::as_long);
@@ -126,8 +134,7 @@ fn index_of(args: &[Value]) -> Value {
     }
     let start = absolute(start, items.len()).max(0);
     let end = if length < 0 { items.len() as i64 } else { start.saturating_add(length).min(items.len() as i64) };
-    let key = args[1].group_key();
-    let mut found = (start..end).filter(|index| items[*index as usize].group_key() == key);
+    let mut found = (start..end).filter(|index| is(&items[*index as usize], &args[1]));
     let nth = usize::try_from(occurrence - 1).unwrap_or(usize::MAX);
     Value::Long(found.nth(nth).unwrap_or(-1))
 }

@@ -19,7 +19,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("endofmonth", resolve_period, |_, a| end(a, Period::Month)),
     Function::new("endofyear", resolve_period, |_, a| end(a, Period::Year)),
     Function::new("dayofweek", |a| fixed(a, &[DATETIME], Type::TimeSpan), |_, a| {
-        on(&a[0], |ticks| Value::TimeSpan(day_of_week(ticks) * TICKS_PER_DAY))
+        on(&a[0], |ticks| match start_ticks(ticks, Period::Week, 1) {
+            // Kusto has no answer in the last week, which the year 9999 cuts short.
+            Some(next) if next > crate::value::MAX_DATETIME_TICKS => Value::Null,
+            _ => Value::TimeSpan(day_of_week(ticks) * TICKS_PER_DAY),
+        })
     }),
     Function::new("dayofmonth", part_type, |_, a| part_of(&a[0], |t| t.day)),
     Function::new("dayofyear", part_type, |_, a| on(&a[0], |ticks| Value::Long(day_of_year(ticks)))),

@@ -25,7 +25,7 @@ fn datetimes_are_read_in_many_forms() {
     ] {
         assert_eq!(parse_datetime(text).map(format_datetime).as_deref(), Some(same), "{text}");
     }
-    for text in ["", "2020-02-30", "2020-13-01", "not a date", "2020-01-01 25:00", "é", "1", "+-"] {
+    for text in ["", "2020-02-30", "2020-13-01", "not a date", "2020-01-01 25:00", "é", "1", "2025", "+-"] {
         assert_eq!(parse_datetime(text), None, "{text}");
     }
 }
@@ -43,9 +43,23 @@ fn timespans_are_read_in_many_forms() {
     ] {
         assert_eq!(parse_timespan(text).map(format_timespan).as_deref(), Some(same), "{text}");
     }
-    for text in ["", "1x", "24:00:00", "1:60", "abc"] {
+    for text in ["", "1x", "1.5", "24:00:00", "1:60", "abc"] {
         assert_eq!(parse_timespan(text), None, "{text}");
     }
+}
+
+#[test]
+fn numbers_and_guids_are_read_as_kusto_reads_them() {
+    for (text, number) in [("0x7FFFFFFFFFFFFFFF", Some(i64::MAX)), ("0X1f", Some(31)), ("-0x10", None), (" 7 ", Some(7)), ("+7", Some(7)), ("7.0", None)] {
+        assert_eq!(super::parse_long(text), number, "{text}");
+    }
+    for (text, known) in [("  NaN  ", true), ("INF", false), ("-inf", true), ("+Infinity", true), (".5", true), ("5.", true), ("1_000", false)] {
+        assert_eq!(super::parse_real(text).is_some(), known, "{text}");
+    }
+    let guid = super::parse_guid("01234567-89ab-cdef-0123-456789abcdef");
+    assert_eq!(super::parse_guid("0123456789ab-cdef-0123-456789abcdef"), guid);
+    assert_eq!(super::parse_guid("{0123456789abcdef0123456789abcdef}"), guid);
+    assert_eq!(super::parse_guid("not a guid"), None);
 }
 
 #[test]

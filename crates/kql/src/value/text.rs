@@ -104,33 +104,36 @@ fn write_decimal(text: &mut String, digits: &str, exponent: i32) {
     }
 }
 
-/// An integer out of text: decimal or `0x` hexadecimal, white space around it allowed.
+/// An integer out of text: decimal, or hexadecimal as `0x` without a sign; white space around it is allowed.
 pub fn parse_long(text: &str) -> Option<i64> {
     let text = text.trim();
-    let (negative, body) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if let Some(hex) = body.strip_prefix("0x").or_else(|| body.strip_prefix("0X")) {
-        if hex.is_empty() || hex.starts_with(['+', '-']) {
-            return None;
-        }
-        let value = u64::from_str_radix(hex, 16).ok()? as i64;
-        return Some(if negative { value.wrapping_neg() } else { value });
+    if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        let digits = !hex.is_empty() && hex.bytes().all(|b| b.is_ascii_hexdigit());
+        return digits.then(|| u64::from_str_radix(hex, 16).ok().map(|bits| bits as i64))?;
     }
+    let body = text.strip_prefix(['-', '+']).unwrap_or(text);
     if !body.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
     text.strip_prefix('+').unwrap_or(text).parse().ok()
 }
 
-/// A double out of text: decimal with or without exponent, `inf`, `infinity`, `nan`.
+/// A double out of text: decimal with or without exponent, `inf`, `Infinity`, `nan`, `NaN`.
 pub fn parse_real(text: &str) -> Option<f64> {
-    text.trim().parse().ok()
+    let text = text.trim();
+    let body = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let named = matches!(body, "inf" | "Infinity" | "nan" | "NaN");
+    if named || body.starts_with(|c: char| c.is_ascii_digit() || c == '.') { text.parse().ok() } else { None }
 }
 
-/// A guid out of text: with or without hyphens or braces.
+/// A guid out of text: 32 hexadecimal digits, with or without hyphens or braces.
 pub fn parse_guid(text: &str) -> Option<u128> {
-    uuid::Uuid::try_parse(text.trim()).ok().map(|guid| guid.as_u128())
+    let text = text.trim();
+    let inner = text.strip_prefix('{').map_or(Some(text), |rest| rest.strip_suffix('}'))?;
+    if inner.len() > 36 {
+        return None;
+    }
+    let digits: String = inner.chars().filter(|c| *c != '-').collect();
+    let valid = digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    valid.then(|| u128::from_str_radix(&digits, 16).ok())?
 }

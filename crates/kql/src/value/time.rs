@@ -122,7 +122,7 @@ pub fn format_timespan(ticks: i64) -> String {
     text
 }
 
-/// A timespan out of `[-][d.]hh:mm[:ss[.fffffff]]`, a number of days, or a number with a unit (`1.5h`, `10 ms`).
+/// A timespan out of `[-][d.]hh:mm[:ss[.fffffff]]`, a whole number of days, or a number with a unit (`1.5h`, `10 ms`).
 pub fn parse_timespan(text: &str) -> Option<i64> {
     let text = text.trim();
     let (negative, body) = match text.strip_prefix('-') {
@@ -158,8 +158,11 @@ fn parse_clock(body: &str) -> Option<i64> {
 fn parse_with_unit(body: &str) -> Option<i64> {
     let end = body.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(body.len());
     let (number, unit) = (&body[..end], body[end..].trim());
+    if unit.is_empty() {
+        return digits(number)?.checked_mul(TICKS_PER_DAY);
+    }
     let scale = match unit.to_ascii_lowercase().as_str() {
-        "" | "d" | "day" | "days" => TICKS_PER_DAY,
+        "d" | "day" | "days" => TICKS_PER_DAY,
         "h" | "hr" | "hrs" | "hour" | "hours" => 3600 * TICKS_PER_SECOND,
         "m" | "min" | "mins" | "minute" | "minutes" => 60 * TICKS_PER_SECOND,
         "s" | "sec" | "secs" | "second" | "seconds" => TICKS_PER_SECOND,
@@ -205,7 +208,6 @@ fn parse_date(date: &str) -> Option<(i64, i64, i64)> {
     match parts[..] {
         [compact] if compact.len() == 8 => Some((digits(&date[..4])?, digits(&date[4..6])?, digits(&date[6..])?)),
         [compact] if compact.len() == 6 => Some((digits(&date[..4])?, digits(&date[4..])?, 1)),
-        [year] if year.len() == 4 => Some((digits(year)?, 1, 1)),
         [year, month] if year.len() == 4 => Some((digits(year)?, digits(month)?, 1)),
         [year, month, day] if year.len() == 4 => Some((digits(year)?, digits(month)?, digits(day)?)),
         [month, day, year] if year.len() == 4 && !date.contains('.') => {
