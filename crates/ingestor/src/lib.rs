@@ -1,1 +1,20 @@
-//! .
+//! The ingestor: takes segments from collectors and telemetry from clients, keeps them durable,
+//! batches them per table and uploads them to Kusto.
+//!
+//! - [`Flags`] and [`Config`]: the command line and what it means.
+//! - [`start`]: listeners, store and uploads in one process; ends with a drain.
+//! - [`kql`]: the statements sent to Kusto, and the functions that metrics databases get.
+//! - [`upload`]: which segments go together, when, and what a failure means.
+
+mod config;
+mod flags;
+pub mod kql;
+mod metrics;
+mod run;
+mod sink;
+mod status;
+pub mod upload;
+
+pub use config::{Config, ConfigError, Endpoint};
+pub use flags::{Flags, parse_go_duration};
+pub use run::{Running, start};

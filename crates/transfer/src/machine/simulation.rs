@@ -85,7 +85,7 @@ impl World {
     fn seal(&mut self, choice: u16) {
         let key = Key { database: ["A", "B"][usize::from(choice % 2)].into(), number: self.next_number };
         self.next_number += 1;
-        if choice % 13 == 0 {
+        if choice.is_multiple_of(13) {
             self.bad.insert(key.clone());
         }
         self.unsettled.insert(key);
@@ -109,20 +109,20 @@ impl World {
             Step::Wait(_) => {}
             Step::Probe { endpoint } => {
                 let contract = match &self.behind[endpoint] {
-                    _ if choice % 7 == 0 => None,
+                    _ if choice.is_multiple_of(7) => None,
                     Behind::Ours(ids) => Some(Contract::Ours { receiver: ids[usize::from(choice) % ids.len()] }),
                     Behind::Reference => Some(Contract::Reference),
                 };
                 self.machine.probed(endpoint, contract, self.now);
             }
             Step::Record(bytes) => {
-                if choice % 5 != 0 {
+                if !choice.is_multiple_of(5) {
                     self.record = Some(bytes);
                 }
                 if choice % 11 == 1 {
                     self.restart();
                 } else {
-                    self.machine.recorded(choice % 5 != 0);
+                    self.machine.recorded(!choice.is_multiple_of(5));
                 }
             }
             Step::Send(job) => self.network.push(Flying { job, waiting: true }),
@@ -145,7 +145,7 @@ impl World {
         }
         let Flying { job, waiting } = self.network.remove(index);
         let answer = match fate {
-            Fate::Refused if choice % 3 == 0 => Answer::DatabaseBusy { retry_after_ms: Some(500) },
+            Fate::Refused if choice.is_multiple_of(3) => Answer::DatabaseBusy { retry_after_ms: Some(500) },
             Fate::Refused => Answer::Unavailable { retry_after_ms: None },
             _ => self.receive(&job, choice),
         };
@@ -196,7 +196,7 @@ impl World {
                 return;
             }
             // 8 is neither a lost probe, nor a failed record, nor a crash.
-            self.step(if round % 2 == 0 { 8 } else { 3 });
+            self.step(if round.is_multiple_of(2) { 8 } else { 3 });
             self.deliver(round, Fate::Answered);
             if self.network.is_empty() {
                 self.now += 500;

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::admit;
 use super::intake::{Intake, PIECE, blocking};
 use super::reader::Reader;
-use super::{Answer, FRAME_BYTES, Shared, drain};
+use super::{Answer, Shared, drain};
 use crate::body::{Directory, Entry, PREAMBLE, Preamble, image_checksum};
 
 /// The body of our 202.
@@ -73,12 +73,12 @@ async fn receive_from(shared: &Arc<Shared>, reader: &mut Reader) -> Result<Answe
     let directory = read_directory(reader).await?;
     let total = directory.images_len();
     let alone = directory.entries.len() == 1;
-    if total > shared.options.max_body_bytes || total > FRAME_BYTES && !alone {
-        return Err(Answer::TooLarge(if alone { shared.options.max_body_bytes } else { FRAME_BYTES }));
+    if total > shared.options.max_body_bytes || total > shared.options.max_frame_bytes && !alone {
+        return Err(Answer::TooLarge(if alone { shared.options.max_body_bytes } else { shared.options.max_frame_bytes }));
     }
     // The images, and the good blocks taken out of them.
-    let _memory = reserve(shared, 2 * total.min(FRAME_BYTES)).await?;
-    if total > FRAME_BYTES {
+    let _memory = reserve(shared, 2 * total.min(shared.options.max_frame_bytes)).await?;
+    if total > shared.options.max_frame_bytes {
         return receive_large(shared, directory, reader).await;
     }
     let mut report = Report::default();

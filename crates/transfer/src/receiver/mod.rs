@@ -47,8 +47,6 @@ pub use metrics::ReceiverMetrics;
 use reader::ReadError;
 use recent::Recent;
 
-/// Bodies up to this size are one frame of the journal.
-const FRAME_BYTES: u64 = 16 << 20;
 /// What of a refused body is read, so that its sender sees the answer.
 const DRAIN_BYTES: u64 = 32 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -64,6 +62,9 @@ pub struct ReceiverOptions {
     pub drop_prefixes: Vec<String>,
     /// Longest body after decompression.
     pub max_body_bytes: u64,
+    /// Bodies up to this size are one frame of the journal; larger ones hold one segment, which
+    /// becomes a file without passing through the journal.
+    pub max_frame_bytes: u64,
     /// Bodies held in memory at a time, in bytes; further requests wait.
     pub max_buffered_bytes: u64,
     /// Where bytes that cannot be read are kept.
@@ -79,6 +80,7 @@ impl ReceiverOptions {
             databases: None,
             drop_prefixes: Vec::new(),
             max_body_bytes: 256 << 20,
+            max_frame_bytes: 16 << 20,
             max_buffered_bytes: 128 << 20,
             quarantine: store_dir.into().join("quarantine"),
             metrics: None,

@@ -16,7 +16,7 @@ use super::admit::{self, Admitted};
 use super::intake::{Intake, PIECE, blocking};
 use super::reader::{Reader, declared_length};
 use super::recent::Seen;
-use super::{Answer, FRAME_BYTES, Shared, drain, now_ms};
+use super::{Answer, Shared, drain, now_ms};
 
 pub(super) async fn receive(shared: &Arc<Shared>, query: &str, headers: &HeaderMap, body: Body) -> Answer {
     let Some(file_name) = file_name(query) else {
@@ -46,8 +46,8 @@ pub(super) async fn receive(shared: &Arc<Shared>, query: &str, headers: &HeaderM
 async fn read_and_store(shared: &Arc<Shared>, name: &FileName, file_name: &str, headers: &HeaderMap, body: Body) -> Result<Answer, Answer> {
     let limit = shared.options.max_body_bytes;
     let mut reader = Reader::new(headers, body, limit).map_err(Answer::from_read)?;
-    let _memory = super::many::reserve(shared, expected_bytes(headers)).await?;
-    let image = reader.up_to(FRAME_BYTES).await.map_err(Answer::from_read)?;
+    let _memory = super::many::reserve(shared, expected_bytes(shared, headers)).await?;
+    let image = reader.up_to(shared.options.max_frame_bytes).await.map_err(Answer::from_read)?;
     let small = reader.at_end().await.map_err(Answer::from_read)?;
     if !segment::is_segment(&image) {
         let damaged = vec![(0, image)];
@@ -64,10 +64,10 @@ async fn read_and_store(shared: &Arc<Shared>, name: &FileName, file_name: &str, 
 }
 
 /// Memory that a body takes at most while it is one frame.
-fn expected_bytes(headers: &HeaderMap) -> u64 {
+fn expected_bytes(shared: &Shared, headers: &HeaderMap) -> u64 {
     match declared_length(headers) {
-        Some(length) if !headers.contains_key(http::header::CONTENT_ENCODING) => length.min(FRAME_BYTES),
-        _ => FRAME_BYTES,
+        Some(length) if !headers.contains_key(http::header::CONTENT_ENCODING) => length.min(shared.options.max_frame_bytes),
+        _ => shared.options.max_frame_bytes,
     }
 }
 

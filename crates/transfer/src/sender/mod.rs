@@ -8,6 +8,7 @@ mod http;
 mod metrics;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -204,9 +205,9 @@ impl Actor {
         let mut offered = Vec::new();
         for info in sealed {
             let key = key_of(&info);
-            if !self.segments.contains_key(&key) {
-                offered.push((key.clone(), info.bytes));
-                self.segments.insert(key, info);
+            if let Entry::Vacant(place) = self.segments.entry(key.clone()) {
+                offered.push((key, info.bytes));
+                place.insert(info);
             }
         }
         self.machine.offer(offered);

@@ -1,0 +1,171 @@
+//! What an ingestor is told, checked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wal::Durability;
+
+/// A database and the Kusto service that holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Name of the database.
+    pub database: String,
+    /// URL of the service.
+    pub url: String,
+}
+
+impl Endpoint {
+    /// Reads `<database>=<url>`, split at the first `=`.
+    ///
+    /// # Errors
+    /// When a part is missing or the name cannot be in a segment's file name.
+    pub fn parse(text: &str, flag: &'static str) -> Result<Endpoint, ConfigError> {
+        let invalid = |reason| ConfigError::Endpoint { flag, text: text.to_owned(), reason };
+        let (database, url) = text.split_once('=').ok_or_else(|| invalid("has no ="))?;
+        let (database, url) = (database.trim(), url.trim());
+        if database.is_empty() || url.is_empty() {
+            return Err(invalid("lacks the database or the endpoint"));
+        }
+        if !database.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(invalid("names a database with other characters than ASCII letters and digits"));
+        }
+        kusto::Endpoint::parse(url).map_err(|_| invalid("has an endpoint that is no http or https URL"))?;
+        Ok(Endpoint { database: database.to_owned(), url: url.to_owned() })
+    }
+}
+
+/// Why an ingestor cannot be configured so.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// `--storage-dir` is missing.
+    #[error("--storage-dir is required: name a folder on a disk that survives restarts")]
+    NoStorageDir,
+    /// A database with its endpoint cannot be read.
+    #[error("{flag} {text:?} {reason}; write <database>=<endpoint>")]
+    Endpoint {
+        /// The flag.
+        flag: &'static str,
+        /// What it says.
+        text: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A label has no `=`.
+    #[error("--cluster-labels {0:?} has no =; write <key>=<value>")]
+    Label(String),
+    /// The backend is not available.
+    #[error("{0}")]
+    Backend(String),
+    /// Only one of a pair of files is given.
+    #[error("--ca-cert and --key belong together: give both, or neither for a self-signed certificate")]
+    HalfCertificate,
+    /// A value is out of its range.
+    #[error("{flag}: {reason}")]
+    Value {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// An ingestor's settings. [`Config::new`] has the defaults of the command line.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where journal and segments are kept.
+    pub storage_dir: PathBuf,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+    /// Databases of metrics. Empty: database `FakeMetrics`, whose segments are logged and deleted.
+    pub metrics: Vec<Endpoint>,
+    /// Databases of logs and traces. Empty: database `FakeLogs`, likewise.
+    pub logs: Vec<Endpoint>,
+    /// Address with TLS, or none.
+    pub listen_tls: Option<SocketAddr>,
+    /// Address without TLS: metrics, state, and telemetry.
+    pub listen_plain: SocketAddr,
+    /// Take segments on the plain address too.
+    pub transfer_on_plain: bool,
+    /// PEM files of certificate and key; nothing means a self-signed certificate.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Uploads at a time for each database.
+    pub uploads: usize,
+    /// Connections at a time on each listener; 0 is no limit.
+    pub max_connections: usize,
+    /// A segment is sealed at this size, in bytes.
+    pub max_segment_bytes: u64,
+    /// A segment is sealed when its first row is this old.
+    pub max_segment_age: Duration,
+    /// All files together, in bytes.
+    pub max_disk_bytes: u64,
+    /// Not ready when this many segments wait.
+    pub max_segment_count: u64,
+    /// Segments in one upload.
+    pub max_batch_segments: usize,
+    /// Segments with file names that begin so are acknowledged and dropped.
+    pub drop_prefixes: Vec<String>,
+    /// Requests that take longer are logged; zero turns it off.
+    pub slow_request: Duration,
+    /// Database and table of logs that name none.
+    pub default_logs: Option<(String, String)>,
+    /// After a signal: how long uploads may go on.
+    pub grace: Duration,
+}
+
+impl Config {
+    /// The defaults, with storage in `storage_dir`.
+    pub fn new(storage_dir: impl Into<PathBuf>) -> Config {
+        Config {
+            storage_dir: storage_dir.into(),
+            durability: Durability::Disk,
+            metrics: Vec::new(),
+            logs: Vec::new(),
+            listen_tls: Some(SocketAddr::from(([0, 0, 0, 0], 9090))),
+            listen_plain: SocketAddr::from(([0, 0, 0, 0], 9091)),
+            transfer_on_plain: false,
+            certificate: None,
+            uploads: 50,
+            max_connections: 1000,
+            max_segment_bytes: 1 << 30,
+            max_segment_age: Duration::from_secs(300),
+            max_disk_bytes: 10 << 30,
+            max_segment_count: 10_000,
+            max_batch_segments: 25,
+            drop_prefixes: Vec::new(),
+            slow_request: Duration::from_secs(10),
+            default_logs: None,
+            grace: Duration::from_secs(20),
+        }
+    }
+
+    /// The database of metrics that clients send here directly: the first one.
+    pub fn metrics_database(&self) -> &str {
+        self.metrics.first().map_or("FakeMetrics", |e| e.database.as_str())
+    }
+
+    /// All databases that are taken.
+    pub fn databases(&self) -> Vec<String> {
+        let named = |endpoints: &[Endpoint], fake: &str| match endpoints {
+            [] => vec![fake.to_owned()],
+            some => some.iter().map(|e| e.database.clone()).collect(),
+        };
+        let mut all = named(&self.metrics, "FakeMetrics");
+        all.extend(named(&self.logs, "FakeLogs"));
+        all.dedup();
+        all
+    }
+
+    pub(crate) fn store_options(&self) -> wal::Options {
+        let mut options = wal::Options::new(&self.storage_dir);
+        options.durability = self.durability;
+        options.segment_max_bytes = self.max_segment_bytes;
+        options.segment_max_age_ms = self.max_segment_age.as_millis() as u64;
+        options.max_disk_bytes = self.max_disk_bytes;
+        options.journal_file_bytes = (128 << 20).min(self.max_disk_bytes / 8).max(1 << 20);
+        // Uploads wait much shorter than the journal is long; half of the disk is for segments.
+        options.journal_budget_bytes = (1 << 30).min(self.max_disk_bytes / 4).max(4 << 20);
+        options.memtable_bytes = 64 << 20;
+        options
+    }
+}

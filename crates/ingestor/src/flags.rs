@@ -1,0 +1,286 @@
+//! The command line, with the names and meanings of the reference.
+//!
+//! Differences, each on purpose: `--durability` says what an acknowledgement promises, and
+//! `--enable-wal-fsync=false` does not weaken it; listen addresses can be set.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser};
+use wal::Durability;
+
+use crate::config::{Config, ConfigError, Endpoint};
+
+/// Takes segments and telemetry, batches them per table and uploads them to Kusto.
+#[derive(Debug, Parser)]
+#[command(name = "ingestor", version)]
+pub struct Flags {
+    /// Kubeconfig file. Peers are not looked for yet, so it has no effect.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the ingestors.
+    #[arg(long)]
+    pub namespace: Option<String>,
+    /// Name of this host, usually `<statefulset>-<n>`.
+    #[arg(long)]
+    pub hostname: Option<String>,
+    /// Region, a label of the health metric.
+    #[arg(long, default_value = "")]
+    pub region: String,
+    /// Folder of journal and segments. Required.
+    #[arg(long)]
+    pub storage_dir: Option<PathBuf>,
+    /// Where data goes: adx.
+    #[arg(long, default_value = "adx", env = "INGESTOR_STORAGE_BACKEND")]
+    pub storage_backend: String,
+    /// Databases of metrics, `<database>=<endpoint>`.
+    #[arg(long, value_delimiter = ',', action = ArgAction::Append)]
+    pub metrics_kusto_endpoints: Vec<String>,
+    /// Databases of logs and traces, `<database>=<endpoint>`.
+    #[arg(long, value_delimiter = ',', action = ArgAction::Append)]
+    pub logs_kusto_endpoints: Vec<String>,
+    /// Labels of this cluster, `<key>=<value>`.
+    #[arg(long, value_delimiter = ',', action = ArgAction::Append)]
+    pub cluster_labels: Vec<String>,
+    /// Upload everything oneself instead of passing it to the owner. Always so until peers exist.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    pub disable_peer_transfer: bool,
+    /// Uploads at a time for each database.
+    #[arg(long, default_value_t = 50)]
+    pub uploads: usize,
+    /// Connections at a time on each listener; 0 is no limit.
+    #[arg(long, default_value_t = 1000)]
+    pub max_connections: usize,
+    /// Bytes at which a segment is sealed.
+    #[arg(long, default_value_t = 1 << 30)]
+    pub max_segment_size: u64,
+    /// Age at which a segment is sealed.
+    #[arg(long, default_value = "5m", value_parser = parse_go_duration)]
+    pub max_segment_age: Duration,
+    /// Bytes up to which segments are passed to peers.
+    #[arg(long, default_value_t = 100 << 20)]
+    pub max_transfer_size: u64,
+    /// Age up to which segments are passed to peers.
+    #[arg(long, default_value = "90s", value_parser = parse_go_duration)]
+    pub max_transfer_age: Duration,
+    /// Bytes of all files together.
+    #[arg(long, default_value_t = 10 << 30)]
+    pub max_disk_usage: u64,
+    /// Waiting segments from which on the ingestor is not ready.
+    #[arg(long, default_value_t = 10_000)]
+    pub max_segment_count: u64,
+    /// Segments in one upload.
+    #[arg(long, default_value_t = 25)]
+    pub max_batch_segments: usize,
+    /// Transfers to peers at a time.
+    #[arg(long, default_value_t = 50)]
+    pub max_transfer_concurrency: usize,
+    /// Accepted for the reference's manifests; has no meaning there either.
+    #[arg(long, default_value_t = 25)]
+    pub partition_size: u64,
+    /// File-name prefixes of segments to acknowledge and drop.
+    #[arg(long, value_delimiter = ',', action = ArgAction::Append)]
+    pub drop_prefix: Vec<String>,
+    /// Accepted; what is acknowledged is durable as --durability says, never less.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    pub enable_wal_fsync: bool,
+    /// What an acknowledgement promises: disk (survives a power cut) or process (survives a crash of
+    /// the process).
+    #[arg(long, default_value = "disk", env = "ADXMON_DURABILITY")]
+    pub durability: Durability,
+    /// Requests that take longer are logged; 0 turns it off.
+    #[arg(long, default_value = "10s", value_parser = parse_go_duration)]
+    pub slow_request_threshold: Duration,
+    /// PEM file of the server's certificate.
+    #[arg(long)]
+    pub ca_cert: Option<PathBuf>,
+    /// PEM file of its key.
+    #[arg(long)]
+    pub key: Option<PathBuf>,
+    /// Accept any certificate of peers.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    pub insecure_skip_verify: bool,
+    /// Address with TLS.
+    #[arg(long, default_value = "0.0.0.0:9090")]
+    pub listen_tls: SocketAddr,
+    /// Address without TLS.
+    #[arg(long, default_value = "0.0.0.0:9091")]
+    pub listen_plain: SocketAddr,
+}
+
+impl Flags {
+    /// What the flags mean.
+    ///
+    /// # Errors
+    /// The first flag that makes no sense, with the way out.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        let storage_dir = self.storage_dir.clone().filter(|d| !d.as_os_str().is_empty());
+        let mut config = Config::new(storage_dir.ok_or(ConfigError::NoStorageDir)?);
+        check_backend(&self.storage_backend)?;
+        if let Some(label) = self.cluster_labels.iter().find(|label| !label.contains('=')) {
+            return Err(ConfigError::Label(label.clone()));
+        }
+        config.metrics = endpoints(&self.metrics_kusto_endpoints, "--metrics-kusto-endpoints")?;
+        config.logs = endpoints(&self.logs_kusto_endpoints, "--logs-kusto-endpoints")?;
+        config.certificate = match (&self.ca_cert, &self.key) {
+            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+            (None, None) => None,
+            _ => return Err(ConfigError::HalfCertificate),
+        };
+        config.durability = self.durability;
+        config.uploads = at_least_one(self.uploads, "--uploads")?;
+        config.max_batch_segments = at_least_one(self.max_batch_segments, "--max-batch-segments")?;
+        config.max_connections = self.max_connections;
+        config.max_segment_bytes = self.max_segment_size;
+        config.max_segment_age = self.max_segment_age;
+        config.max_disk_bytes = self.max_disk_usage;
+        config.max_segment_count = self.max_segment_count;
+        config.drop_prefixes = self.drop_prefix.iter().filter(|p| !p.is_empty()).cloned().collect();
+        config.slow_request = self.slow_request_threshold;
+        config.listen_tls = Some(self.listen_tls);
+        config.listen_plain = self.listen_plain;
+        Ok(config)
+    }
+}
+
+fn check_backend(backend: &str) -> Result<(), ConfigError> {
+    match backend.trim().to_ascii_lowercase().as_str() {
+        "adx" => Ok(()),
+        "clickhouse" => Err(ConfigError::Backend(
+            "--storage-backend clickhouse is not supported: data goes to Azure Data Explorer or to the \
+             embedded Kusto; use adx"
+                .to_owned(),
+        )),
+        other => Err(ConfigError::Backend(format!("unknown --storage-backend {other:?}: use adx"))),
+    }
+}
+
+fn endpoints(list: &[String], flag: &'static str) -> Result<Vec<Endpoint>, ConfigError> {
+    let mut out: Vec<Endpoint> = Vec::with_capacity(list.len());
+    for text in list.iter().filter(|text| !text.trim().is_empty()) {
+        let endpoint = Endpoint::parse(text, flag)?;
+        if out.iter().any(|known| known.database == endpoint.database) {
+            let reason = "names a database that has an endpoint already";
+            return Err(ConfigError::Endpoint { flag, text: text.clone(), reason });
+        }
+        out.push(endpoint);
+    }
+    Ok(out)
+}
+
+fn at_least_one(value: usize, flag: &'static str) -> Result<usize, ConfigError> {
+    match value {
+        0 => Err(ConfigError::Value { flag, reason: "must be at least 1".to_owned() }),
+        value => Ok(value),
+    }
+}
+
+/// Reads a duration as Go writes it: `5m`, `1h30m`, `1.5s`, `100ms`, or `0`.
+///
+/// # Errors
+/// A text that says what is wrong with it.
+pub fn parse_go_duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("{text:?} is no duration: write it like 90s, 5m or 1h30m");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        total += number * unit_seconds(&rest[..end]).ok_or_else(invalid)?;
+        rest = &rest[end..];
+    }
+    match Duration::try_from_secs_f64(total) {
+        Ok(duration) if !text.is_empty() => Ok(duration),
+        _ => Err(invalid()),
+    }
+}
+
+fn unit_seconds(unit: &str) -> Option<f64> {
+    Some(match unit {
+        "h" => 3600.0,
+        "m" => 60.0,
+        "s" => 1.0,
+        "ms" => 1e-3,
+        "us" | "µs" | "μs" => 1e-6,
+        "ns" => 1e-9,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn config(arguments: &[&str]) -> Result<Config, ConfigError> {
+        let all = ["ingestor"].iter().chain(arguments);
+        Flags::try_parse_from(all).unwrap().config()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_reference() {
+        let c = config(&["--storage-dir=/d"]).unwrap();
+        assert_eq!(c.max_segment_age, Duration::from_secs(300));
+        assert_eq!((c.max_segment_bytes, c.max_disk_bytes), (1 << 30, 10 << 30));
+        assert_eq!((c.uploads, c.max_batch_segments, c.max_connections), (50, 25, 1000));
+        assert_eq!(c.listen_plain.port(), 9091);
+        assert_eq!(c.databases(), ["FakeMetrics", "FakeLogs"]);
+        assert_eq!(c.durability, Durability::Disk);
+    }
+
+    #[test]
+    fn lists_are_repeated_or_separated_by_commas() {
+        let c = config(&[
+            "--storage-dir=/d",
+            "--metrics-kusto-endpoints= A = http://a:1 ,B=https://b",
+            "--metrics-kusto-endpoints=C=http://c;x=y",
+            "--logs-kusto-endpoints=L=http://a:1",
+            "--drop-prefix=x,y",
+            "--enable-wal-fsync=false",
+            "--insecure-skip-verify",
+            "--durability=process",
+        ])
+        .unwrap();
+        let databases: Vec<_> = c.metrics.iter().map(|e| e.database.as_str()).collect();
+        assert_eq!(databases, ["A", "B", "C"]);
+        assert_eq!(c.metrics[0].url, "http://a:1");
+        assert_eq!(c.metrics_database(), "A");
+        assert_eq!(c.drop_prefixes, ["x", "y"]);
+        assert_eq!(c.durability, Durability::Process);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_a_reason() {
+        assert_eq!(config(&[]).unwrap_err(), ConfigError::NoStorageDir);
+        for (flag, part) in [
+            ("--metrics-kusto-endpoints=http", "has no ="),
+            ("--metrics-kusto-endpoints==http://a", "lacks"),
+            ("--logs-kusto-endpoints=a_b=http://a", "other characters"),
+            ("--logs-kusto-endpoints=A=ftp://a", "no http"),
+            ("--cluster-labels=a", "has no ="),
+            ("--storage-backend=ClickHouse", "not supported"),
+            ("--storage-backend=x", "unknown"),
+            ("--ca-cert=/x", "belong together"),
+            ("--uploads=0", "at least 1"),
+        ] {
+            let error = config(&["--storage-dir=/d", flag]).unwrap_err().to_string();
+            assert!(error.contains(part), "{flag}: {error}");
+        }
+    }
+
+    #[test]
+    fn go_durations() {
+        for (text, ms) in [("0", 0), ("5m", 300_000), ("1h30m", 5_400_000), ("1.5s", 1500), ("100ms", 100), ("2h0.5m", 7_230_000)] {
+            assert_eq!(parse_go_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "5", "m", "-1s", "1x", "1..5s", "999999999999999999h"] {
+            assert!(parse_go_duration(text).is_err(), "{text}");
+        }
+    }
+}

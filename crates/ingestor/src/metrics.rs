@@ -1,0 +1,140 @@
+//! The ingestor's own metrics, under the names of the reference where it has them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use wal::{Counts, Ledger, TableKey, Usage};
+
+use crate::upload::WorkerStatus;
+use crate::upload::plan::{Batch, Ended};
+
+type Labels<const N: usize> = [(&'static str, String); N];
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// Metrics of uploads.
+#[derive(Debug, Default)]
+pub struct UploadMetrics {
+    uploaded: Family<Labels<1>, Counter>,
+    failures: Family<Labels<2>, Counter>,
+    latency: Family<Labels<2>, Seconds>,
+    queue: Family<Labels<2>, Gauge>,
+}
+
+impl UploadMetrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let r = registry.sub_registry_with_prefix("adxmon_ingestor");
+        r.register("wal_segments_uploaded", "Segments uploaded, by prefix", self.uploaded.clone());
+        r.register("upload_failures", "Failed uploads by database and kind", self.failures.clone());
+        r.register("sample_latency", "Age in seconds of the newest segment of the last upload", self.latency.clone());
+        r.register("queue_size", "Segments that wait or are on their way", self.queue.clone());
+    }
+
+    pub(crate) fn queue(&self, database: &str, status: &WorkerStatus) {
+        let labels = [("queue", "upload".to_owned()), ("database", database.to_owned())];
+        self.queue.get_or_create(&labels).set(status.pending as i64);
+    }
+
+    pub(crate) fn latency(&self, table: &TableKey, age_ms: u64) {
+        let labels = [("database", table.database.to_string()), ("table", table.table.to_string())];
+        self.latency.get_or_create(&labels).set(age_ms as f64 / 1000.0);
+    }
+
+    pub(crate) fn ended(&self, batch: &Batch, ended: &Ended) {
+        let kind = match ended {
+            Ended::Landed => {
+                let prefix = prefix(&batch.table);
+                self.uploaded.get_or_create(&[("metric", prefix)]).inc_by(batch.segments.len() as u64);
+                return;
+            }
+            Ended::Transient { .. } => "transient",
+            Ended::Permanent { .. } => "permanent",
+            Ended::Unreadable(_) => "unreadable",
+        };
+        let labels = [("database", batch.table.database.to_string()), ("kind", kind.to_owned())];
+        self.failures.get_or_create(&labels).inc();
+    }
+}
+
+/// `<db>_<table>[_<schema>]`, the beginning of a segment's file name.
+fn prefix(table: &TableKey) -> String {
+    match table.schema.as_ref() {
+        "" => format!("{}_{}", table.database, table.table),
+        schema => format!("{}_{}_{schema}", table.database, table.table),
+    }
+}
+
+/// Gauges of the store, refreshed every few seconds.
+#[derive(Debug, Default)]
+pub(crate) struct StoreMetrics {
+    segments: Gauge,
+    bytes: Gauge,
+    age: Seconds,
+    ledger: Family<Labels<2>, Gauge>,
+    filtered: Family<Labels<2>, Gauge>,
+    ledger_balanced: Gauge,
+}
+
+impl StoreMetrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let r = registry.sub_registry_with_prefix("adxmon_ingestor");
+        r.register("wal_segments_count", "Sealed segments that wait", self.segments.clone());
+        r.register("wal_segments_size_bytes", "Bytes of all files of the store", self.bytes.clone());
+        r.register("wal_segments_max_age_seconds", "Age of the oldest waiting segment", self.age.clone());
+        r.register("ledger_rows", "Rows by database and where they are", self.ledger.clone());
+        r.register("filtered_rows", "Rows removed before they were stored, by reason", self.filtered.clone());
+        r.register("ledger_balanced", "1 while accepted rows equal the sum of their places", self.ledger_balanced.clone());
+    }
+
+    pub(crate) fn refresh(&self, usage: &Usage, ledger: &Ledger, now_ms: u64) {
+        self.segments.set(usage.segments as i64);
+        self.bytes.set(usage.total_bytes as i64);
+        self.age.set(usage.oldest_ms.map_or(0.0, |at| now_ms.saturating_sub(at) as f64 / 1000.0));
+        self.ledger_balanced.set(i64::from(ledger.check().is_ok()));
+        for (database, counts) in by_database(ledger) {
+            for (place, rows) in places(&counts) {
+                let labels = [("database", database.to_string()), ("place", place.to_owned())];
+                self.ledger.get_or_create(&labels).set(rows as i64);
+            }
+        }
+        for ((database, reason), rows) in &ledger.filtered {
+            let labels = [("database", database.to_string()), ("reason", reason.to_string())];
+            self.filtered.get_or_create(&labels).set(*rows as i64);
+        }
+    }
+}
+
+/// The counts of a ledger, summed by database.
+pub(crate) fn by_database(ledger: &Ledger) -> BTreeMap<Arc<str>, Counts> {
+    let mut sums: BTreeMap<Arc<str>, Counts> = BTreeMap::new();
+    for (table, c) in &ledger.tables {
+        let sum = sums.entry(table.database.clone()).or_default();
+        sum.accepted += c.accepted;
+        sum.forwarded += c.forwarded;
+        sum.landed += c.landed;
+        sum.dead_lettered += c.dead_lettered;
+        sum.quarantined += c.quarantined;
+        sum.dropped += c.dropped;
+        sum.on_disk += c.on_disk;
+        sum.maybe_duplicate += c.maybe_duplicate;
+    }
+    sums
+}
+
+/// Counts by name.
+pub(crate) fn places(c: &Counts) -> [(&'static str, u64); 8] {
+    [
+        ("accepted", c.accepted),
+        ("forwarded", c.forwarded),
+        ("landed", c.landed),
+        ("dead_lettered", c.dead_lettered),
+        ("quarantined", c.quarantined),
+        ("dropped", c.dropped),
+        ("on_disk", c.on_disk),
+        ("maybe_duplicate", c.maybe_duplicate),
+    ]
+}

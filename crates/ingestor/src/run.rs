@@ -1,0 +1,313 @@
+//! An ingestor from start to drain.
+//!
+//! Start: store, uploads, listeners. Kusto need not answer then: data is kept until it does, and a
+//! sick database does not stop the others. Stop: take no more, end what is running, seal, upload
+//! within the grace period; what is left is uploaded after the next start.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use axum::routing::get;
+use prometheus_client::registry::Registry;
+use server::{Limits, Sink, receive};
+use telemetry::rules::MetricRules;
+use telemetry::{LogIntake, LogOptions, MetricIntake, TraceIntake, TraceOptions};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use transfer::receiver::{ReceiverMetrics, ReceiverOptions};
+use wal::{RealDisk, Store};
+
+use crate::config::{Config, Endpoint};
+use crate::metrics::{StoreMetrics, UploadMetrics};
+use crate::sink::KnownDatabases;
+use crate::status;
+use crate::upload::plan::Limits as UploadLimits;
+use crate::upload::{Destination, KustoDatabase, Worker};
+
+/// Bytes of segments in an upload: about as much CSV as a service takes in a few requests.
+const BATCH_BYTES: u64 = 8 << 20;
+const METRICS_PERIOD: Duration = Duration::from_secs(5);
+/// A transfer may be large and its network slow.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(300);
+
+type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// A running ingestor.
+pub struct Running {
+    /// Where it listens without TLS.
+    pub plain: SocketAddr,
+    /// Where it listens with TLS.
+    pub tls: Option<SocketAddr>,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Running {
+    /// Waits until it has stopped, which it does when its token is cancelled.
+    ///
+    /// # Errors
+    /// What went wrong while running or stopping.
+    pub async fn finished(self) -> anyhow::Result<()> {
+        self.task.await.context("the ingestor's main task failed")?
+    }
+}
+
+/// Starts an ingestor; it runs until `shutdown` is cancelled, and then drains.
+///
+/// # Errors
+/// An unusable storage folder, address, certificate or endpoint, with what to do about it.
+pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
+    server::install_crypto();
+    let (plain, tls) = bind(&config).await?;
+    let certificate = match &tls {
+        Some(_) => Some(certificate(&config)?),
+        None => None,
+    };
+    let addresses = (plain.local_addr()?, tls.as_ref().map(TcpListener::local_addr).transpose()?);
+    let store = open_store(&config).await?;
+    let mut registry = Registry::default();
+    let store_metrics = StoreMetrics::default();
+    store_metrics.register(&mut registry);
+
+    let stop_uploads = CancellationToken::new();
+    let workers = start_workers(&config, &store, &mut registry, &stop_uploads)?;
+    let ready = status::readiness(store.clone(), config.max_segment_count, config.max_disk_bytes, shutdown.clone());
+    let receiver = ReceiverMetrics::default();
+    receiver.register(&mut registry);
+    let routers = Routers::new(&config, &store, &ready, receiver, Arc::new(registry));
+
+    let limits = limits(&config);
+    let mut listeners = vec![tokio::spawn(server::serve(plain, routers.plain, limits.clone(), None, shutdown.clone()))];
+    if let Some(tls) = tls {
+        listeners.push(tokio::spawn(server::serve(tls, routers.tls, limits, certificate, shutdown.clone())));
+    }
+    tracing::info!(plain = %addresses.0, tls = ?addresses.1, databases = ?config.databases(), "the ingestor is running");
+    let parts = Parts { store, workers, listeners, stop_uploads, store_metrics, grace: config.grace };
+    let task = tokio::spawn(parts.run(shutdown));
+    Ok(Running { plain: addresses.0, tls: addresses.1, task })
+}
+
+async fn bind(config: &Config) -> anyhow::Result<(TcpListener, Option<TcpListener>)> {
+    let bind = async |address: SocketAddr, flag: &str| {
+        let hint = format!("listening on {address}: choose another address with {flag}");
+        TcpListener::bind(address).await.context(hint)
+    };
+    let plain = bind(config.listen_plain, "--listen-plain").await?;
+    let tls = match config.listen_tls {
+        Some(address) => Some(bind(address, "--listen-tls").await?),
+        None => None,
+    };
+    Ok((plain, tls))
+}
+
+fn certificate(config: &Config) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    if let Some((cert, key)) = &config.certificate {
+        return Ok(server::tls::server_config(cert, key)?);
+    }
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    names.extend(std::env::var("HOSTNAME").ok().filter(|n| !n.is_empty()));
+    Ok(server::tls::self_signed(&names)?)
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let options = config.store_options();
+    let dir = options.dir.clone();
+    let open = move || Store::open(options, RealDisk::new(), now_ms());
+    let (store, report) =
+        tokio::task::spawn_blocking(open).await?.with_context(|| format!("opening the storage directory {}", dir.display()))?;
+    tracing::info!(
+        frames = report.frames,
+        replayed_rows = report.replayed_rows,
+        rebuilt = report.rebuilt,
+        adopted = report.adopted.len(),
+        torn_bytes = report.torn_bytes,
+        "the store is open"
+    );
+    for damage in &report.damage {
+        tracing::error!(path = %damage.path.display(), offset = damage.offset, bytes = damage.bytes, rows = damage.rows, "unreadable bytes are in quarantine");
+    }
+    for file in &report.foreign {
+        tracing::warn!(file, "a file in the storage directory is not ours and is left alone");
+    }
+    if report.ledger_reset {
+        tracing::error!("ledger reset: no checkpoint of the journal was readable");
+    }
+    Ok(store)
+}
+
+fn start_workers(config: &Config, store: &Store, registry: &mut Registry, stop: &CancellationToken) -> anyhow::Result<Vec<Worker>> {
+    let metrics = Arc::new(UploadMetrics::default());
+    metrics.register(registry);
+    let (wake, sealed) = watch::channel(0u64);
+    store.on_sealed(Arc::new(move || wake.send_modify(|n| *n += 1)));
+    let limits = UploadLimits { max_segments: config.max_batch_segments, max_bytes: BATCH_BYTES, concurrency: config.uploads };
+    let mut workers: Vec<Worker> = Vec::new();
+    for (database, destination) in destinations(config)? {
+        if workers.iter().any(|w| w.database == database) {
+            anyhow::bail!("database {database} is named for metrics and for logs: a database is of one kind");
+        }
+        let worker = Worker::start(&database, store.clone(), destination, limits, sealed.clone(), metrics.clone(), stop.clone());
+        workers.push(worker);
+    }
+    Ok(workers)
+}
+
+fn destinations(config: &Config) -> anyhow::Result<Vec<(String, Destination)>> {
+    let mut all = Vec::new();
+    for (endpoints, metrics, fake) in [(&config.metrics, true, "FakeMetrics"), (&config.logs, false, "FakeLogs")] {
+        if endpoints.is_empty() {
+            all.push((fake.to_owned(), Destination::Fake));
+        }
+        for Endpoint { database, url } in endpoints {
+            let kusto = KustoDatabase::new(database, url, metrics)?;
+            all.push((database.clone(), Destination::Kusto(kusto)));
+        }
+    }
+    Ok(all)
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        max_connections: config.max_connections,
+        idle_timeout: Duration::from_secs(300),
+        request_timeout: TRANSFER_TIMEOUT,
+        ..Limits::default()
+    }
+}
+
+struct Routers {
+    plain: Router,
+    tls: Router,
+}
+
+impl Routers {
+    fn new(config: &Config, store: &Store, ready: &Ready, receiver: ReceiverMetrics, registry: Arc<Registry>) -> Routers {
+        let mut options = ReceiverOptions::new(&config.storage_dir);
+        options.databases = Some(config.databases().into_iter().collect());
+        options.drop_prefixes = config.drop_prefixes.clone();
+        options.metrics = Some(Arc::new(receiver));
+        let transfer = transfer::receiver::router(store.clone(), options, ready.clone());
+        let telemetry = telemetry_router(config, store, ready);
+        let readyz = {
+            let ready = ready.clone();
+            get(move || async move {
+                match ready() {
+                    Ok(()) => (http::StatusCode::OK, "ok".to_owned()),
+                    Err(_) => (http::StatusCode::SERVICE_UNAVAILABLE, "not ready".to_owned()),
+                }
+            })
+        };
+        let described = store.clone();
+        let debug = get(move || async move { status::describe(&described) });
+        let mut plain = server::operations_router(ready.clone(), registry).route("/debug/store", debug).merge(telemetry.clone());
+        if config.transfer_on_plain {
+            plain = plain.merge(transfer.clone());
+        }
+        let tls = transfer.route("/readyz", readyz).merge(telemetry);
+        let slow = config.slow_request;
+        Routers { plain: log_slow(plain, slow), tls: log_slow(tls, slow) }
+    }
+}
+
+/// Remote write and OTLP.
+fn telemetry_router(config: &Config, store: &Store, ready: &Ready) -> Router {
+    let known: HashSet<String> = config.databases().into_iter().collect();
+    let sink: Arc<dyn Sink> = Arc::new(KnownDatabases::new(store.clone(), known, ready.clone()));
+    let metrics = Arc::new(MetricIntake::new(config.metrics_database(), MetricRules::default(), Vec::new()));
+    let (database, table) = config.default_logs.clone().unzip();
+    let logs = LogOptions { default_database: database.clone(), default_table: table, ..LogOptions::default() };
+    let traces = TraceOptions { default_database: database, ..TraceOptions::default() };
+    let body = Limits::default().body;
+    let remote_write = || receive::remote_write(metrics.clone(), sink.clone(), body);
+    Router::new()
+        .route("/api/v1/write", remote_write())
+        .route("/receive", remote_write())
+        .route("/v1/metrics", receive::otlp_metrics(metrics.clone(), sink.clone(), body))
+        .route("/v1/logs", receive::otlp_logs(Arc::new(LogIntake::new(logs)), sink.clone(), body))
+        .route("/v1/traces", receive::otlp_traces(Arc::new(TraceIntake::new(traces)), sink.clone(), body))
+}
+
+fn log_slow(router: Router, threshold: Duration) -> Router {
+    if threshold.is_zero() {
+        return router;
+    }
+    router.layer(axum::middleware::from_fn(move |request: Request, next: Next| async move {
+        let (method, path, started) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
+        let response: Response = next.run(request).await;
+        let took = started.elapsed();
+        if took >= threshold {
+            tracing::warn!(%method, path, status = response.status().as_u16(), took_ms = took.as_millis() as u64, "a slow request");
+        }
+        response
+    }))
+}
+
+/// What runs, and is to be stopped in order.
+struct Parts {
+    store: Store,
+    workers: Vec<Worker>,
+    listeners: Vec<JoinHandle<std::io::Result<()>>>,
+    stop_uploads: CancellationToken,
+    store_metrics: StoreMetrics,
+    grace: Duration,
+}
+
+impl Parts {
+    async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let stop_ticks = CancellationToken::new();
+        let ticks = server::run_store_ticks(self.store.clone(), stop_ticks.clone());
+        let mut interval = tokio::time::interval(METRICS_PERIOD);
+        while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
+            self.store_metrics.refresh(&self.store.usage(), &self.store.ledger(), now_ms());
+        }
+        for listener in self.listeners {
+            listener.await.context("a listener failed")??;
+        }
+        drain(&self.store, &self.workers, self.grace).await?;
+        self.stop_uploads.cancel();
+        for worker in self.workers {
+            worker.finished().await;
+        }
+        stop_ticks.cancel();
+        ticks.await?;
+        let store = self.store;
+        tokio::task::spawn_blocking(move || store.close()).await.context("closing the store")
+    }
+}
+
+/// Seals what is here and waits until it is uploaded, or the time is over.
+async fn drain(store: &Store, workers: &[Worker], grace: Duration) -> anyhow::Result<()> {
+    let sealing = store.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || sealing.seal_all()).await? {
+        tracing::error!(%error, "what is in memory could not be sealed; it is in the journal and comes back at the next start");
+    }
+    let empty = async {
+        for worker in workers {
+            let mut status = worker.status.clone();
+            while store.sealed().iter().any(|s| s.table.database.as_ref() == worker.database) {
+                if status.changed().await.is_err() {
+                    break;
+                }
+            }
+        }
+    };
+    let in_time = tokio::time::timeout(grace, empty).await.is_ok();
+    let left = store.sealed().len();
+    match (in_time, left) {
+        (true, 0) => tracing::info!("everything is uploaded"),
+        _ => tracing::warn!(left, "segments are left; they are uploaded after the next start"),
+    }
+    Ok(())
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

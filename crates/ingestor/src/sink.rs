@@ -1,0 +1,84 @@
+//! The sink of telemetry that clients send here directly: only configured databases are taken.
+//!
+//! A request of unknown databases alone is refused (400). In a request that also has rows for known
+//! ones, the others are left out, counted in the ledger by reason, and logged, so that one wrong
+//! attribute does not lose its neighbours.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use server::{Refused, Sink, WalSink};
+use telemetry::RowSet;
+
+/// See the module.
+pub(crate) struct KnownDatabases {
+    inner: WalSink,
+    store: wal::Store,
+    known: HashSet<String>,
+    /// Whether the process takes data at all.
+    ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+impl KnownDatabases {
+    pub(crate) fn new(
+        store: wal::Store,
+        known: HashSet<String>,
+        ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    ) -> KnownDatabases {
+        KnownDatabases { inner: WalSink::new(store.clone()), store, known, ready }
+    }
+
+    async fn commit_known(&self, rows: RowSet, filtered: u64) -> Result<(), Refused> {
+        let unknown = self.unknown(&rows);
+        if unknown.is_empty() {
+            return self.inner.commit(rows, filtered).await;
+        }
+        let names: Vec<&str> = unknown.keys().map(AsRef::as_ref).collect();
+        let text = format!("no such database is configured here: {}", names.join(", "));
+        let sections: Vec<_> = rows.into_tables().into_iter().filter(|t| self.known.contains(t.database.as_ref())).map(section).collect();
+        if sections.is_empty() {
+            return Err(Refused::Invalid(text));
+        }
+        tracing::warn!(rows = unknown.values().sum::<u64>(), "rows are left out: {text}");
+        let filtered = unknown.into_iter().map(|(database, rows)| wal::Filtered { database, reason: "unknown-database", rows }).collect();
+        let request = wal::Request { sections, filtered, ..wal::Request::default() };
+        let (done, committed) = tokio::sync::oneshot::channel();
+        self.store.commit(request, Box::new(move |outcome| drop(done.send(outcome))));
+        match committed.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(refusal)) if refusal.retryable() => Err(Refused::overloaded(refusal.to_string())),
+            Ok(Err(refusal)) => Err(Refused::Invalid(refusal.to_string())),
+            Err(_) => Err(Refused::Failed("the store was closed".to_owned())),
+        }
+    }
+
+    fn unknown(&self, rows: &RowSet) -> BTreeMap<Arc<str>, u64> {
+        let mut unknown = BTreeMap::new();
+        for table in rows.tables().iter().filter(|t| !self.known.contains(t.database.as_ref())) {
+            *unknown.entry(table.database.clone()).or_default() += u64::from(table.rows);
+        }
+        unknown
+    }
+}
+
+impl Sink for KnownDatabases {
+    fn commit(&self, rows: RowSet, filtered: u64) -> BoxFuture<'_, Result<(), Refused>> {
+        Box::pin(self.commit_known(rows, filtered))
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        (self.ready)()?;
+        self.inner.ready()
+    }
+}
+
+fn section(table: telemetry::TableRows) -> wal::Section {
+    wal::Section {
+        table: wal::TableKey::new(table.database, table.table, table.schema.hash.clone()),
+        header: table.schema.header.clone(),
+        sample_type: table.sample_type as u8,
+        rows: table.rows,
+        body: wal::SectionBody::Rows(table.bytes),
+    }
+}

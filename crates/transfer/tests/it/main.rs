@@ -1,0 +1,7 @@
+//! Sender and receiver over real stores and HTTP on the loopback interface.
+
+#![allow(clippy::unwrap_used)]
+
+mod receiving;
+mod sending;
+mod setup;

@@ -1,0 +1,192 @@
+use std::io::Write as _;
+
+use http::StatusCode;
+use transfer::body::{Directory, Entry, image_checksum};
+use transfer::{CONTENT_TYPE_MANY, HEADER_EXPECT, HEADER_RECEIVER, HEADER_VERSION};
+
+use crate::setup::{Peer, client, image, peer, peer_with, reopen, rows};
+
+const NAME: &str = "Metrics_A_abc_2f5d0c3e517e4001.wal";
+
+async fn post(peer: &Peer, name: &str, body: Vec<u8>) -> (StatusCode, String) {
+    let request = client().post(format!("{}/transfer?filename={name}", peer.url));
+    let response = request.body(body).send().await.unwrap();
+    (response.status(), response.text().await.unwrap())
+}
+
+async fn post_many(peer: &Peer, directory: &Directory, images: &[Vec<u8>]) -> (StatusCode, String) {
+    let mut body = directory.encode().unwrap();
+    body.extend(images.concat());
+    let request = client().post(format!("{}/transfer", peer.url)).header("content-type", CONTENT_TYPE_MANY);
+    let response = request.body(body).send().await.unwrap();
+    (response.status(), response.text().await.unwrap())
+}
+
+fn entry(name: &str, number: u64, image: &[u8]) -> Entry {
+    Entry {
+        file_name: name.to_owned(),
+        number,
+        digest: image_checksum(image),
+        floor: 1,
+        length: image.len() as u64,
+        rows: 1,
+        checksum: image_checksum(image),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_references_answers() {
+    let peer = peer_with(|o| {
+        o.databases = Some(["Metrics".to_owned()].into());
+        o.drop_prefixes = vec!["Metrics_Noise".to_owned()];
+    })
+    .await;
+    let whole = image(&["a,1\n", "b,2\n"]);
+    assert_eq!(post(&peer, NAME, whole.clone()).await, (StatusCode::ACCEPTED, String::new()));
+    // Its senders delete on 409: only for the same name, length and digest.
+    assert_eq!(post(&peer, NAME, whole.clone()).await.0, StatusCode::CONFLICT);
+    assert_eq!(rows(&peer.store), ["a,1", "b,2"]);
+
+    let empty = post(&peer, "Metrics_E_abc_2f5d0c3e517e4001.wal", image(&[])).await;
+    assert_eq!(empty, (StatusCode::ACCEPTED, String::new()));
+    let dropped = post(&peer, "Metrics_Noise_abc_2f5d0c3e517e4001.wal", b"anything".to_vec()).await;
+    assert_eq!(dropped.0, StatusCode::ACCEPTED);
+    for (name, body) in [
+        ("", whole.clone()),
+        ("Other_A_abc_2f5d0c3e517e4001.wal", whole.clone()),
+        ("..%2FMetrics_A_1.wal", whole.clone()),
+        ("Metrics_..%2F..%2Fx_abc_1.wal", whole.clone()),
+        ("Metrics_A.B_abc_1.wal", whole.clone()),
+        ("Metrics_A_abc_2f5d0c3e517e4002.log", whole.clone()),
+        ("Metrics_A_abc_2f5d0c3e517e4003.wal", b"not a segment".to_vec()),
+    ] {
+        assert_eq!(post(&peer, name, body).await.0, StatusCode::BAD_REQUEST, "{name}");
+    }
+    assert_eq!(rows(&peer.store), ["a,1", "b,2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_grew_is_stored_from_the_known_end() {
+    let peer = peer().await;
+    let short = image(&["a,1\n", "b,2\n"]);
+    let mut grown = short.clone();
+    grown.extend_from_slice(&image(&["c,3\n"])[8..]);
+    assert_eq!(post(&peer, NAME, short.clone()).await.0, StatusCode::ACCEPTED);
+    assert_eq!(post(&peer, NAME, grown.clone()).await.0, StatusCode::ACCEPTED);
+    assert_eq!(rows(&peer.store), ["a,1", "b,2", "c,3"]);
+    assert_eq!(post(&peer, NAME, grown).await.0, StatusCode::CONFLICT);
+    // Other contents under the same name are no repetition.
+    assert_eq!(post(&peer, NAME, image(&["d,4\n"])).await.0, StatusCode::ACCEPTED);
+    assert_eq!(rows(&peer.store).len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_remembered_across_a_restart() {
+    let first = peer().await;
+    assert_eq!(post(&first, NAME, image(&["a,1\n"])).await.0, StatusCode::ACCEPTED);
+    let Peer { store, dir, server, faults, .. } = first;
+    server.abort();
+    assert!(server.await.unwrap_err().is_cancelled());
+    store.close();
+    let store = reopen(dir.path()).await;
+    let options = transfer::receiver::ReceiverOptions::new(dir.path());
+    let router = transfer::receiver::router(store.clone(), options, std::sync::Arc::new(|| Ok(())));
+    let (url, server) = crate::setup::serve(router).await;
+    let again = Peer { store, dir, url, faults, server };
+    assert_eq!(post(&again, NAME, image(&["a,1\n"])).await.0, StatusCode::CONFLICT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn good_blocks_are_kept_and_bad_bytes_put_aside() {
+    let peer = peer().await;
+    let mut damaged = image(&["a,1\n", "b,2\n", "c,3\n"]);
+    let one = image(&["a,1\n"]).len() - 8;
+    damaged[8 + one + 12] ^= 0xff;
+    let (status, text) = post(&peer, NAME, damaged.clone()).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    assert!(text.contains("quarantine"), "{text}");
+    assert_eq!(rows(&peer.store), ["a,1", "c,3"]);
+    let kept: Vec<_> = std::fs::read_dir(peer.dir.path().join("quarantine")).unwrap().collect();
+    assert_eq!(kept.len(), 1);
+    let kept = std::fs::read(kept.into_iter().next().unwrap().unwrap().path()).unwrap();
+    assert_eq!(kept, damaged[8 + one..8 + 2 * one]);
+
+    // Ours: the same, and the answer names the file.
+    let name = "Metrics_B_abc_2f5d0c3e517e4001.wal";
+    let directory = Directory { sender: [1; 16], entries: vec![entry(name, 1, &damaged)] };
+    let (status, text) = post_many(&peer, &directory, &[damaged]).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    assert!(text.contains("kept_as\":[\"transfer-Metrics_B"), "{text}");
+    assert_eq!(rows(&peer.store).len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_known_however_they_are_grouped() {
+    let peer = peer().await;
+    let images = [image(&["a,1\n"]), image(&["b,2\n"]), image(&["c,3\n"])];
+    let name = |n| format!("Metrics_A_abc_2f5d0c3e517e400{n}.wal");
+    let group = |members: &[usize]| {
+        let entries = members.iter().map(|&m| entry(&name(m), m as u64 + 1, &images[m])).collect();
+        let images: Vec<_> = members.iter().map(|&m| images[m].clone()).collect();
+        (Directory { sender: [2; 16], entries }, images)
+    };
+    for (members, status, stored) in [(&[0, 1][..], 202, 2), (&[0, 1], 409, 2), (&[1, 2], 202, 3), (&[2], 409, 3), (&[2, 0, 1], 409, 3)] {
+        let (directory, images) = group(members);
+        let (got, text) = post_many(&peer, &directory, &images).await;
+        assert_eq!((got.as_u16(), rows(&peer.store).len()), (status, stored), "{members:?} {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_on_the_way_stores_nothing_and_is_not_the_segments_fault() {
+    let peer = peer().await;
+    let good = image(&["a,1\n"]);
+    let directory = Directory { sender: [3; 16], entries: vec![entry(NAME, 1, &good)] };
+    let mut bad = good.clone();
+    bad[20] ^= 1;
+    assert_eq!(post_many(&peer, &directory, &[bad]).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(post_many(&peer, &directory, &[good[..10].to_vec()]).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(rows(&peer.store).is_empty());
+    assert_eq!(post_many(&peer, &directory, &[good]).await.0, StatusCode::ACCEPTED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_and_headers() {
+    let peer = peer_with(|o| o.max_body_bytes = 1000).await;
+    let http = client();
+    let probe = http.get(format!("{}/transfer", peer.url)).send().await.unwrap();
+    assert_eq!(probe.status(), StatusCode::NO_CONTENT);
+    assert_eq!(probe.headers()[HEADER_VERSION], "1");
+    assert_eq!(probe.headers()[HEADER_RECEIVER].len(), 32);
+
+    assert_eq!(post(&peer, NAME, vec![0; 2000]).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    gzip.write_all(&vec![0; 1_000_000]).unwrap();
+    let bomb = http.post(format!("{}/transfer?filename={NAME}", peer.url)).header("content-encoding", "gzip").body(gzip.finish().unwrap());
+    assert_eq!(bomb.send().await.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
+
+    let elsewhere = http
+        .post(format!("{}/transfer", peer.url))
+        .header("content-type", CONTENT_TYPE_MANY)
+        .header(HEADER_EXPECT, "00".repeat(16))
+        .body("x");
+    assert_eq!(elsewhere.send().await.unwrap().status(), StatusCode::MISDIRECTED_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gzip_bodies_and_concurrent_repeats() {
+    let peer = peer().await;
+    let whole = image(&["a,1\n", "b,2\n"]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(&whole).unwrap();
+    let packed = gzip.finish().unwrap();
+    let http = client();
+    let sends = (0..8).map(|_| {
+        let request = http.post(format!("{}/transfer?filename={NAME}", peer.url)).header("content-encoding", "gzip").body(packed.clone());
+        async move { request.send().await.unwrap().status().as_u16() }
+    });
+    let mut answers = futures::future::join_all(sends).await;
+    answers.sort_unstable();
+    assert_eq!(answers, [202, 409, 409, 409, 409, 409, 409, 409]);
+    assert_eq!(rows(&peer.store), ["a,1", "b,2"]);
+}
