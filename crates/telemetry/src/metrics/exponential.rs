@@ -187,8 +187,9 @@ mod tests {
             .prop_map(|(offset, counts)| Side { offset, counts: counts.into_iter().map(f64::from).collect() })
     }
 
+    /// Scales and offsets whose bounds floating point can tell apart.
     fn any_histogram() -> impl Strategy<Value = Exponential> {
-        (-3i32..8, any_side(), any_side(), 0u8..9).prop_map(|(scale, positive, negative, zero)| {
+        (0i32..8, any_side(), any_side(), 0u8..9).prop_map(|(scale, positive, negative, zero)| {
             let sum = |side: &Side| side.counts.iter().sum::<f64>();
             let count = sum(&positive) + sum(&negative) + f64::from(zero);
             Exponential { scale, zero_count: f64::from(zero), count, positive, negative, ..Exponential::default() }
