@@ -12,6 +12,9 @@ pub(crate) const NAME: &[u8] = b"__name__";
 /// Marks a span as one of the arena.
 const IN_ARENA: u32 = 0x8000_0000;
 
+/// Pairs of labels that are compared directly.
+const MAX_COMPARISONS: usize = 100_000;
+
 /// One label.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Label {
@@ -91,11 +94,23 @@ impl Labels {
     /// Adds the labels whose names are not there yet.
     pub(crate) fn push_missing(&mut self, body: &[u8], labels: &[Label]) {
         let own = self.entries.len();
+        if own.saturating_mul(labels.len()) > MAX_COMPARISONS {
+            return self.merge_missing(body, labels);
+        }
         for label in labels {
             if !self.entries[..own].iter().any(|present| self.same_name(body, present, label)) {
                 self.entries.push(*label);
             }
         }
+    }
+
+    /// [`Labels::push_missing`] for sets so large that comparing all with all would take seconds.
+    #[cold]
+    fn merge_missing(&mut self, body: &[u8], labels: &[Label]) {
+        self.entries.extend_from_slice(labels);
+        self.sort(body);
+        let Self { entries, arena, .. } = self;
+        entries.dedup_by(|later, earlier| same_name(arena, body, later, earlier));
     }
 
     /// Adds labels, replacing those of the same names.

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 /// Rows that one request may become: a few bytes of samples repeat all labels of their series, so a small body can
 /// ask for very much. Normal requests stay near twice their own size.
-const MAX_BYTES: usize = 512 << 20;
+const MAX_BYTES: usize = 256 << 20;
+
+/// Tables that one request may write to.
+const MAX_TABLES: usize = 10_000;
 
 /// First allocation of a table's rows: a few samples.
 const FIRST_BYTES: usize = 2048;
@@ -88,17 +91,20 @@ impl RowSet {
         }));
     }
 
-    /// Index of the table, made when it is not there yet.
-    pub(crate) fn find_or_add(&mut self, to: Destination<'_>) -> usize {
+    /// Index of the table, made when it is not there yet; `None` when there are too many.
+    pub(crate) fn find_or_add(&mut self, to: Destination<'_>) -> Option<usize> {
         self.key.clear();
         for part in [&**to.database, to.table, &*to.schema.hash] {
             self.key.extend_from_slice(part.as_bytes());
             self.key.push(0);
         }
         if let Some(&index) = self.by_name.get(&self.key) {
-            return index as usize;
+            return Some(index as usize);
         }
         let index = self.tables.len();
+        if index == MAX_TABLES {
+            return None;
+        }
         self.by_name.insert(self.key.clone(), index as u32);
         self.tables.push(TableRows {
             database: to.database.clone(),
@@ -108,7 +114,7 @@ impl RowSet {
             rows: 0,
             bytes: self.spare.pop().unwrap_or_else(|| Vec::with_capacity(FIRST_BYTES)),
         });
-        index
+        Some(index)
     }
 
     /// Appends one row, written by `write`, to the table at `index`; false when the set holds too much already.
@@ -123,6 +129,11 @@ impl RowSet {
         table.rows += 1;
         self.bytes += table.bytes.len() - before;
         true
+    }
+
+    /// Why [`RowSet::find_or_add`] refused.
+    pub(crate) fn too_many_tables() -> String {
+        format!("the request writes to more than {MAX_TABLES} tables; send smaller requests")
     }
 
     /// Why [`RowSet::append`] refused.

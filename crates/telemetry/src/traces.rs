@@ -126,7 +126,7 @@ impl<'b> Request<'b, '_> {
         let table = match self.router.table(span.route, self.out) {
             Ok(table) => table,
             Err(reason) => {
-                self.outcome.reject(1, || reason.to_owned());
+                self.outcome.reject(1, || reason);
                 return Ok(());
             }
         };

@@ -99,10 +99,9 @@ impl<'i, 'o> Request<'i, 'o> {
         if samples.is_empty() {
             return;
         }
-        let Some(table) = self.table(index) else {
-            let name = String::from_utf8_lossy(self.labels.text(self.body, metric)).into_owned();
-            self.outcome.reject(samples.len() as u64, || format!("metric name {name:?} has no letter or digit"));
-            return;
+        let table = match self.table(index, metric) {
+            Ok(table) => table,
+            Err(reason) => return self.outcome.reject(samples.len() as u64, || reason),
         };
         self.apply_label_rules(index);
         self.encoder.labels(&self.labels, self.body, &self.intake.lifted);
@@ -156,21 +155,30 @@ impl<'i, 'o> Request<'i, 'o> {
         self.labels.sort(self.body);
     }
 
-    fn table(&mut self, index: usize) -> Option<usize> {
+    /// Table of the series, made when this is the first one that is written to it.
+    fn table(&mut self, index: usize, metric: Span) -> Result<usize, String> {
         let entry = &mut self.names.entries[index];
-        if entry.table.is_none() && !entry.name.is_empty() {
-            entry.table = Some(self.out.find_or_add(Destination {
-                database: &self.intake.database,
-                table: &entry.name,
-                schema: &self.intake.schema,
-                sample_type: SampleType::Metric,
-            }));
+        if let Some(table) = entry.table {
+            return Ok(table);
         }
-        entry.table
+        if entry.name.is_empty() {
+            let name = String::from_utf8_lossy(self.labels.text(self.body, metric)).into_owned();
+            return Err(format!("metric name {name:?} has no letter or digit"));
+        }
+        entry.table = self.out.find_or_add(Destination {
+            database: &self.intake.database,
+            table: &entry.name,
+            schema: &self.intake.schema,
+            sample_type: SampleType::Metric,
+        });
+        entry.table.ok_or_else(RowSet::too_many_tables)
     }
 }
 
-/// What is known about each metric name of the request.
+/// Metric names remembered at a time.
+const MAX_NAMES: usize = 100_000;
+
+/// What is known about the metric names of the request. An index is good until the next lookup.
 #[derive(Default)]
 struct Names {
     by_name: HashMap<Box<[u8]>, usize>,
@@ -189,6 +197,10 @@ impl Names {
     fn find_or_decide(&mut self, name: &[u8], intake: &MetricIntake) -> usize {
         if let Some(&index) = self.by_name.get(name) {
             return index;
+        }
+        if self.entries.len() == MAX_NAMES {
+            self.by_name.clear();
+            self.entries.clear();
         }
         let decision = intake.rules.decide(name);
         self.entries.push(NameEntry { decision, name: names::normalize_metric(name), table: None });

@@ -67,19 +67,19 @@ impl<'i> Router<'i> {
     }
 
     /// Index of the record's table, or why there is none.
-    pub(crate) fn table(&mut self, route: Route<'_>, out: &mut RowSet) -> Result<usize, &'static str> {
+    pub(crate) fn table(&mut self, route: Route<'_>, out: &mut RowSet) -> Result<usize, String> {
         let database = route.database.or(self.default_database.map(str::as_bytes));
         let table = route.table.or(self.default_table.map(str::as_bytes));
         let (Some(database), Some(table)) = (database, table) else {
-            return Err("kusto.database and kusto.table are neither among the attributes nor in the body");
+            return Err("kusto.database and kusto.table are neither among the attributes nor in the body".to_owned());
         };
         let table = names::normalize_id(table);
         let database = self.database(database);
         if database.is_empty() || table.is_empty() {
-            return Err("kusto.database or kusto.table has no letter or digit");
+            return Err("kusto.database or kusto.table has no letter or digit".to_owned());
         }
         let (schema, sample_type) = (self.schema, self.sample_type);
-        Ok(out.find_or_add(Destination { database: &database, table: &table, schema, sample_type }))
+        out.find_or_add(Destination { database: &database, table: &table, schema, sample_type }).ok_or_else(RowSet::too_many_tables)
     }
 
     fn database(&mut self, name: &[u8]) -> Arc<str> {

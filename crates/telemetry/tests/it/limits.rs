@@ -142,3 +142,38 @@ fn unfinished_json_and_wrong_types_are_errors() {
         assert_eq!(logs().otlp(body.as_bytes(), Encoding::Json, &mut RowSet::new()).unwrap().total(), 0, "{body}");
     }
 }
+
+#[test]
+fn a_request_writes_to_a_bounded_number_of_tables() {
+    let series = |number: usize| Series { labels: vec![("__name__".into(), format!("m_{number}"))], samples: vec![(0, 1.0)] };
+    let body = remote_write_body(&(0..10_005).map(series).collect::<Vec<_>>());
+    let mut set = RowSet::new();
+    let outcome = metrics().remote_write(&body, &mut set).unwrap();
+    assert_eq!((outcome.accepted, outcome.rejected, set.tables().len()), (10_000, 5, 10_000));
+    assert!(outcome.first_error.unwrap().contains("10000 tables"));
+}
+
+/// Sets of labels so large that comparing each with each would take minutes.
+#[test]
+fn many_attributes_take_no_quadratic_time() {
+    let attributes = |prefix: &str| -> Vec<u8> {
+        (0..50_000)
+            .flat_map(|number| {
+                let key = format!("{prefix}{number}");
+                message(1, &[message(1, key.as_bytes()), message(2, &message(1, b"v"))].concat())
+            })
+            .collect()
+    };
+    // The attributes of a point stand in its field 7.
+    let mut point = attributes("p");
+    let mut at = 0;
+    while at < point.len() {
+        point[at] = 7 << 3 | 2;
+        at += 2 + usize::from(point[at + 1]);
+    }
+    let metric = message(2, &[message(1, b"m"), message(5, &message(1, &point))].concat());
+    let body = message(1, &[message(1, &attributes("r")), message(2, &metric)].concat());
+    let mut set = RowSet::new();
+    assert_eq!(metrics().otlp(&body, Encoding::Protobuf, &mut set).unwrap().accepted, 1);
+    assert_eq!(rows(&set)[0].json("Labels").as_object().unwrap().len(), 100_000);
+}
