@@ -7,10 +7,8 @@ use crate::types::Type;
 use crate::value::{Value, compare};
 
 pub(super) static AGGREGATES: &[AggregateFunction] = &[
-    AggregateFunction::new("arg_max", resolve_arg, |_| Box::new(ArgExtreme { best: None, largest: true }))
-        .alias(&["argmax"]),
-    AggregateFunction::new("arg_min", resolve_arg, |_| Box::new(ArgExtreme { best: None, largest: false }))
-        .alias(&["argmin"]),
+    AggregateFunction::new("arg_max", resolve_arg, |_| Box::new(ArgExtreme { best: None, largest: true })).alias(&["argmax"]),
+    AggregateFunction::new("arg_min", resolve_arg, |_| Box::new(ArgExtreme { best: None, largest: false })).alias(&["argmin"]),
     AggregateFunction::new("take_any", resolve_any, |_| Box::new(TakeAny(None))).alias(&["any"]),
     AggregateFunction::new("take_anyif", resolve_any_if, |_| Box::new(TakeAnyIf(TakeAny(None)))).alias(&["anyif"]),
 ];

@@ -19,12 +19,8 @@ pub(super) static AGGREGATES: &[AggregateFunction] = &[
     AggregateFunction::new("avgif", |a| resolve_number(a, true, average_type), |t| conditional(average(t))),
     AggregateFunction::new("min", |a| resolve_any(a, false), |_| Box::new(Extreme { best: None, largest: false })),
     AggregateFunction::new("max", |a| resolve_any(a, false), |_| Box::new(Extreme { best: None, largest: true })),
-    AggregateFunction::new("minif", |a| resolve_any(a, true), |_| {
-        conditional(Box::new(Extreme { best: None, largest: false }))
-    }),
-    AggregateFunction::new("maxif", |a| resolve_any(a, true), |_| {
-        conditional(Box::new(Extreme { best: None, largest: true }))
-    }),
+    AggregateFunction::new("minif", |a| resolve_any(a, true), |_| conditional(Box::new(Extreme { best: None, largest: false }))),
+    AggregateFunction::new("maxif", |a| resolve_any(a, true), |_| conditional(Box::new(Extreme { best: None, largest: true }))),
     AggregateFunction::new("binary_all_and", resolve_bits, |_| Box::new(Bits { state: None, combine: |a, b| a & b })),
     AggregateFunction::new("binary_all_or", resolve_bits, |_| Box::new(Bits { state: None, combine: |a, b| a | b })),
     AggregateFunction::new("binary_all_xor", resolve_bits, |_| Box::new(Bits { state: None, combine: |a, b| a ^ b })),

@@ -20,13 +20,10 @@ const DEFAULT_LIMIT: usize = 1_048_576;
 pub(super) static AGGREGATES: &[AggregateFunction] = &[
     AggregateFunction::new("make_list", resolve, |t| list(t, false, false)).alias(&["makelist"]),
     AggregateFunction::new("make_list_if", resolve_if, |t| list(t, true, false)),
-    AggregateFunction::new("make_list_with_nulls", |a| optional(a, &[Param::Any], 1, Type::Dynamic), |t| {
-        list(t, false, true)
-    }),
+    AggregateFunction::new("make_list_with_nulls", |a| optional(a, &[Param::Any], 1, Type::Dynamic), |t| list(t, false, true)),
     AggregateFunction::new("make_set", resolve, |_| set(false)).alias(&["makeset"]),
     AggregateFunction::new("make_set_if", resolve_if, |_| set(true)),
-    AggregateFunction::new("make_bag", |a| optional(a, &[DYNAMIC, LONG], 1, Type::Dynamic), |_| bag(false))
-        .alias(&["make_dictionary"]),
+    AggregateFunction::new("make_bag", |a| optional(a, &[DYNAMIC, LONG], 1, Type::Dynamic), |_| bag(false)).alias(&["make_dictionary"]),
     AggregateFunction::new("make_bag_if", |a| optional(a, &[DYNAMIC, BOOL, LONG], 2, Type::Dynamic), |_| bag(true)),
 ];
 

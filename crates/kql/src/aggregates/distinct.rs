@@ -17,16 +17,14 @@ const EXACT: usize = 16_384;
 const PRECISION: u32 = 14;
 
 pub(super) static AGGREGATES: &[AggregateFunction] = &[
-    AggregateFunction::new("dcount", |a| optional(a, &[Param::Any, LONG], 1, Type::Long), |_| {
-        Box::new(Distinct::default())
-    }),
-    AggregateFunction::new("dcountif", |a| optional(a, &[Param::Any, BOOL, LONG], 2, Type::Long), |_| {
-        Box::new(DistinctIf(Distinct::default()))
-    }),
+    AggregateFunction::new("dcount", |a| optional(a, &[Param::Any, LONG], 1, Type::Long), |_| Box::new(Distinct::default())),
+    AggregateFunction::new(
+        "dcountif",
+        |a| optional(a, &[Param::Any, BOOL, LONG], 2, Type::Long),
+        |_| Box::new(DistinctIf(Distinct::default())),
+    ),
     AggregateFunction::new("count_distinct", one, |_| Box::new(Exact::default())),
-    AggregateFunction::new("count_distinctif", |a| fixed(a, &[Param::Any, BOOL], Type::Long), |_| {
-        conditional(Box::new(Exact::default()))
-    }),
+    AggregateFunction::new("count_distinctif", |a| fixed(a, &[Param::Any, BOOL], Type::Long), |_| conditional(Box::new(Exact::default()))),
 ];
 
 fn one(args: &[Arg<'_>]) -> Result<Resolved, String> {

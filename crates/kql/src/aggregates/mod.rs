@@ -51,14 +51,8 @@ impl AggregateFunction {
     }
 }
 
-static TABLES: &[&[AggregateFunction]] = &[
-    argmax::AGGREGATES,
-    basic::AGGREGATES,
-    collect::AGGREGATES,
-    distinct::AGGREGATES,
-    quantile::AGGREGATES,
-    spread::AGGREGATES,
-];
+static TABLES: &[&[AggregateFunction]] =
+    &[argmax::AGGREGATES, basic::AGGREGATES, collect::AGGREGATES, distinct::AGGREGATES, quantile::AGGREGATES, spread::AGGREGATES];
 
 /// The aggregate of that name or alias.
 pub fn lookup(name: &str) -> Option<&'static AggregateFunction> {

@@ -97,11 +97,7 @@ impl Accumulator for Quantile {
         self.values.sort_by(|a, b| compare(&a.0, &b.0));
         let total = self.values.iter().map(|(_, weight)| i128::from(*weight)).sum();
         let mut results = self.percents.iter().map(|percent| self.at(*percent, total));
-        if self.array {
-            Value::array(results.map(|value| value.to_dynamic()).collect())
-        } else {
-            results.next().unwrap_or(Value::Null)
-        }
+        if self.array { Value::array(results.map(|value| value.to_dynamic()).collect()) } else { results.next().unwrap_or(Value::Null) }
     }
 
     fn size(&self) -> usize {

@@ -17,12 +17,8 @@ pub(super) static AGGREGATES: &[AggregateFunction] = &[
     AggregateFunction::new("variancepif", one_if, |_| conditional(spread(false, false))),
     AggregateFunction::new("covariance", |a| fixed(a, &[REAL, REAL], Type::Real), |_| covariance(true)),
     AggregateFunction::new("covariancep", |a| fixed(a, &[REAL, REAL], Type::Real), |_| covariance(false)),
-    AggregateFunction::new("covarianceif", |a| fixed(a, &[REAL, REAL, BOOL], Type::Real), |_| {
-        conditional(covariance(true))
-    }),
-    AggregateFunction::new("covariancepif", |a| fixed(a, &[REAL, REAL, BOOL], Type::Real), |_| {
-        conditional(covariance(false))
-    }),
+    AggregateFunction::new("covarianceif", |a| fixed(a, &[REAL, REAL, BOOL], Type::Real), |_| conditional(covariance(true))),
+    AggregateFunction::new("covariancepif", |a| fixed(a, &[REAL, REAL, BOOL], Type::Real), |_| conditional(covariance(false))),
 ];
 
 fn one(args: &[Arg<'_>]) -> Result<Resolved, String> {

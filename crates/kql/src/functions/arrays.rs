@@ -12,9 +12,11 @@ use crate::value::{Dynamic, Value, compare_dynamic};
 const MAX_ELEMENTS: usize = 1 << 20;
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    Function::new("array_length", |a| fixed(a, &[DYNAMIC], Type::Long), |_, a| {
-        a[0].as_array().map_or(Value::Null, |items| Value::Long(items.len() as i64))
-    })
+    Function::new(
+        "array_length",
+        |a| fixed(a, &[DYNAMIC], Type::Long),
+        |_, a| a[0].as_array().map_or(Value::Null, |items| Value::Long(items.len() as i64)),
+    )
     .alias(&["arraylength"]),
     Function::new("array_concat", |a| variadic(a, &[], DYNAMIC, 1, Type::Dynamic), |_, a| concat(a)),
     Function::new("array_reverse", one, |_, a| map(&a[0], |items| items.iter().rev().cloned().collect())),
@@ -28,8 +30,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("array_shift_right", resolve_shift, |_, a| shift(a, -1)),
     Function::new("array_sort_asc", resolve_sort, |_, a| sort(a, false)),
     Function::new("array_sort_desc", resolve_sort, |_, a| sort(a, true)),
-    Function::new("array_iff", |a| fixed(a, &[DYNAMIC, Param::Any, Param::Any], Type::Dynamic), |_, a| iff(a))
-        .alias(&["array_iif"]),
+    Function::new("array_sort_asc nth", resolve_sort_nth, |_, a| sort_nth(a, false)),
+    Function::new("array_sort_desc nth", resolve_sort_nth, |_, a| sort_nth(a, true)),
+    Function::new("array_iff", |a| fixed(a, &[DYNAMIC, Param::Any, Param::Any], Type::Dynamic), |_, a| iff(a)).alias(&["array_iif"]),
     Function::new("pack_array", |a| variadic(a, &[], Param::Any, 1, Type::Dynamic), |_, a| pack(a)),
     Function::new("repeat", |a| fixed(a, &[Param::Any, LONG], Type::Dynamic), |_, a| repeat(a)),
     Function::new("range", resolve_range, |_, a| range(a)),
@@ -37,15 +40,19 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("set_union", |a| variadic(a, &[], DYNAMIC, 1, Type::Dynamic), |_, a| set_union(a)),
     Function::new("set_intersect", |a| variadic(a, &[], DYNAMIC, 2, Type::Dynamic), |_, a| set_intersect(a)),
     Function::new("set_difference", |a| variadic(a, &[], DYNAMIC, 2, Type::Dynamic), |_, a| set_difference(a)),
-    Function::new("set_equals", |a| fixed(a, &[DYNAMIC, DYNAMIC], Type::Bool), |_, a| {
-        match (a[0].as_array(), a[1].as_array()) {
+    Function::new(
+        "set_equals",
+        |a| fixed(a, &[DYNAMIC, DYNAMIC], Type::Bool),
+        |_, a| match (a[0].as_array(), a[1].as_array()) {
             (Some(x), Some(y)) => Value::Bool(keys(x) == keys(y)),
             _ => Value::Null,
-        }
-    }),
-    Function::new("set_has_element", |a| fixed(a, &[DYNAMIC, Param::Any], Type::Bool), |_, a| {
-        a[0].as_array().map_or(Value::Null, |items| Value::Bool(items.iter().any(|item| is(item, &a[1]))))
-    }),
+        },
+    ),
+    Function::new(
+        "set_has_element",
+        |a| fixed(a, &[DYNAMIC, Param::Any], Type::Bool),
+        |_, a| a[0].as_array().map_or(Value::Null, |items| Value::Bool(items.iter().any(|item| is(item, &a[1])))),
+    ),
     Function::new("jaccard_index", |a| fixed(a, &[DYNAMIC, DYNAMIC], Type::Real), |_, a| jaccard(a)),
 ];
 
@@ -124,9 +131,7 @@ fn is(element: &Dynamic, value: &Value) -> bool {
 /// Index of the n-th occurrence inside a range of indexes; -1 if there is none.
 fn index_of(args: &[Value]) -> Value {
     let number = |index: usize, default: i64| args.get(index).map_or(Some(default), Value::as_long);
-    let (Some(items), Some(start), Some(length), Some(occurrence)) =
-        (args[0].as_array(), number(2, 0), number(3, -1), number(4, 1))
-    else {
+    let (Some(items), Some(start), Some(length), Some(occurrence)) = (args[0].as_array(), number(2, 0), number(3, -1), number(4, 1)) else {
         return Value::Null;
     };
     if length < -1 || occurrence < 1 {
@@ -170,7 +175,7 @@ fn shift(args: &[Value], direction: i128) -> Value {
 
 fn resolve_sort(args: &[Arg<'_>]) -> Result<Resolved, String> {
     if args.len() > 1 && args[1].ty == Type::Dynamic {
-        return Err("sorting several arrays at once is not supported".into());
+        return Err("several arrays can only be sorted as columns of their own, in print, extend or project".into());
     }
     optional(args, &[DYNAMIC, BOOL], 1, Type::Dynamic)
 }
@@ -178,19 +183,43 @@ fn resolve_sort(args: &[Arg<'_>]) -> Result<Resolved, String> {
 /// Nulls go last, or first when the second argument is false.
 fn sort(args: &[Value], descending: bool) -> Value {
     let nulls_last = args.get(1) != Some(&Value::Bool(false));
-    map(&args[0], |items| {
-        let mut sorted = items.to_vec();
-        sorted.sort_by(|a, b| match (a, b) {
-            (Dynamic::Null, Dynamic::Null) => Ordering::Equal,
-            (Dynamic::Null, _) if nulls_last => Ordering::Greater,
-            (Dynamic::Null, _) => Ordering::Less,
-            (_, Dynamic::Null) if nulls_last => Ordering::Less,
-            (_, Dynamic::Null) => Ordering::Greater,
-            _ if descending => compare_dynamic(b, a),
-            _ => compare_dynamic(a, b),
-        });
-        sorted
-    })
+    map(&args[0], |items| sorted_order(items, descending, nulls_last).map(|index| items[index].clone()).collect())
+}
+
+/// The indexes of an array's elements in sorted order.
+fn sorted_order(items: &[Dynamic], descending: bool, nulls_last: bool) -> impl Iterator<Item = usize> {
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by(|a, b| match (&items[*a], &items[*b]) {
+        (Dynamic::Null, Dynamic::Null) => Ordering::Equal,
+        (Dynamic::Null, _) if nulls_last => Ordering::Greater,
+        (Dynamic::Null, _) => Ordering::Less,
+        (_, Dynamic::Null) if nulls_last => Ordering::Less,
+        (_, Dynamic::Null) => Ordering::Greater,
+        (a, b) if descending => compare_dynamic(b, a),
+        (a, b) => compare_dynamic(a, b),
+    });
+    order.into_iter()
+}
+
+fn resolve_sort_nth(args: &[Arg<'_>]) -> Result<Resolved, String> {
+    let nulls = args.len() > 2 && args.last().is_some_and(|arg| arg.ty == Type::Bool);
+    let mut resolved = variadic(&args[..args.len() - usize::from(nulls)], &[LONG], DYNAMIC, 1, Type::Dynamic)?;
+    resolved.args.extend(nulls.then_some(Type::Bool));
+    Ok(resolved)
+}
+
+/// The n-th of several arrays (the first argument says which) in the order that sorts the first of them; null unless it
+/// is as long as that one. A bool at the end says whether nulls go last.
+fn sort_nth(args: &[Value], descending: bool) -> Value {
+    let nulls_last = args.last() != Some(&Value::Bool(false));
+    let nth = args[0].as_long().and_then(|index| usize::try_from(index).ok());
+    let wanted = nth.and_then(|index| args[1..].get(index)).and_then(Value::as_array);
+    match (args[1].as_array(), wanted) {
+        (Some(first), Some(wanted)) if first.len() == wanted.len() => {
+            Value::array(sorted_order(first, descending, nulls_last).map(|index| wanted[index].clone()).collect())
+        }
+        _ => Value::Null,
+    }
 }
 
 fn iff(args: &[Value]) -> Value {
@@ -233,9 +262,7 @@ fn resolve_range(args: &[Arg<'_>]) -> Result<Resolved, String> {
     match ty {
         Type::DateTime => optional(args, &[DATETIME, DATETIME, TIMESPAN], 2, Type::Dynamic),
         Type::TimeSpan => optional(args, &[TIMESPAN, TIMESPAN, TIMESPAN], 2, Type::Dynamic),
-        _ if args.iter().all(|arg| matches!(arg.ty, Type::Int | Type::Long)) => {
-            optional(args, &[LONG, LONG, LONG], 2, Type::Dynamic)
-        }
+        _ if args.iter().all(|arg| matches!(arg.ty, Type::Int | Type::Long)) => optional(args, &[LONG, LONG, LONG], 2, Type::Dynamic),
         _ => optional(args, &[super::signature::REAL; 3], 2, Type::Dynamic),
     }
 }
@@ -252,12 +279,8 @@ fn range(args: &[Value]) -> Value {
     let step = args.get(2).cloned().unwrap_or_else(|| default(&args[0]));
     let items = match (&args[0], &args[1], &step) {
         (Value::Long(from), Value::Long(to), Value::Long(step)) => ticks_range(*from, *to, *step, Dynamic::Long),
-        (Value::TimeSpan(from), Value::TimeSpan(to), Value::TimeSpan(step)) => {
-            ticks_range(*from, *to, *step, Dynamic::TimeSpan)
-        }
-        (Value::DateTime(from), Value::DateTime(to), Value::TimeSpan(step)) => {
-            ticks_range(*from, *to, *step, Dynamic::DateTime)
-        }
+        (Value::TimeSpan(from), Value::TimeSpan(to), Value::TimeSpan(step)) => ticks_range(*from, *to, *step, Dynamic::TimeSpan),
+        (Value::DateTime(from), Value::DateTime(to), Value::TimeSpan(step)) => ticks_range(*from, *to, *step, Dynamic::DateTime),
         (Value::Real(from), Value::Real(to), Value::Real(step)) => real_range(*from, *to, *step),
         _ => None,
     };
@@ -288,9 +311,7 @@ fn zip(args: &[Value]) -> Value {
         return Value::Null;
     };
     let length = columns.iter().map(|items| items.len()).max().unwrap_or(0);
-    let row = |index: usize| {
-        Dynamic::array(columns.iter().map(|items| items.get(index).cloned().unwrap_or(Dynamic::Null)).collect())
-    };
+    let row = |index: usize| Dynamic::array(columns.iter().map(|items| items.get(index).cloned().unwrap_or(Dynamic::Null)).collect());
     Value::array((0..length).map(row).collect())
 }
 
@@ -325,8 +346,7 @@ fn set_difference(args: &[Value]) -> Value {
     let Some(first) = args[0].as_array() else {
         return Value::Null;
     };
-    let removed: HashSet<_> =
-        args[1..].iter().filter_map(Value::as_array).flat_map(|items| items.iter().map(Dynamic::group_key)).collect();
+    let removed: HashSet<_> = args[1..].iter().filter_map(Value::as_array).flat_map(|items| items.iter().map(Dynamic::group_key)).collect();
     Value::array(distinct(first.iter().filter(|item| !removed.contains(&item.group_key()))))
 }
 

@@ -14,9 +14,11 @@ type Bag = IndexMap<Arc<str>, Dynamic>;
 
 pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("bag_pack", resolve_pack, |_, a| pack(a)).alias(&["pack", "pack_dictionary"]),
-    Function::new("bag_keys", |a| fixed(a, &[DYNAMIC], Type::Dynamic), |_, a| {
-        a[0].as_bag().map_or(Value::Null, |bag| Value::array(bag.keys().cloned().map(Dynamic::String).collect()))
-    }),
+    Function::new(
+        "bag_keys",
+        |a| fixed(a, &[DYNAMIC], Type::Dynamic),
+        |_, a| a[0].as_bag().map_or(Value::Null, |bag| Value::array(bag.keys().cloned().map(Dynamic::String).collect())),
+    ),
     Function::new("bag_merge", |a| variadic(a, &[], DYNAMIC, 1, Type::Dynamic), |_, a| merge(a)),
     Function::new("bag_has_key", |a| fixed(a, &[DYNAMIC, STR], Type::Bool), |_, a| has_key(a)),
     Function::new("bag_remove_keys", |a| fixed(a, &[DYNAMIC, DYNAMIC], Type::Dynamic), |_, a| remove_keys(a)),

@@ -11,12 +11,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("binary_xor", two, |_, a| combine(a, |x, y| Some(x ^ y))),
     Function::new("binary_shift_left", two, |_, a| combine(a, |x, y| Some(x.wrapping_shl(u32::try_from(y).ok()?)))),
     Function::new("binary_shift_right", two, |_, a| combine(a, |x, y| Some(x.wrapping_shr(u32::try_from(y).ok()?)))),
-    Function::new("binary_not", |a| fixed(a, &[LONG], Type::Long), |_, a| {
-        a[0].as_long().map_or(Value::Null, |v| Value::Long(!v))
-    }),
-    Function::new("bitset_count_ones", |a| fixed(a, &[LONG], Type::Long), |_, a| {
-        a[0].as_long().map_or(Value::Null, |v| Value::Long(i64::from(v.count_ones())))
-    }),
+    Function::new("binary_not", |a| fixed(a, &[LONG], Type::Long), |_, a| a[0].as_long().map_or(Value::Null, |v| Value::Long(!v))),
+    Function::new(
+        "bitset_count_ones",
+        |a| fixed(a, &[LONG], Type::Long),
+        |_, a| a[0].as_long().map_or(Value::Null, |v| Value::Long(i64::from(v.count_ones()))),
+    ),
     Function::new("tohex", |a| optional(a, &[LONG, LONG], 1, Type::String), |_, a| tohex(a)),
 ];
 

@@ -93,9 +93,7 @@ pub(super) fn bin(value: &Value, size: &Value) -> Value {
             binned.map_or(Value::Null, Value::Decimal)
         }
         (Value::DateTime(v), Value::TimeSpan(s) | Value::Long(s)) => datetime(floor_to(*v, *s)),
-        (Value::TimeSpan(v), Value::TimeSpan(s) | Value::Long(s)) => {
-            floor_to(*v, *s).map_or(Value::Null, Value::TimeSpan)
-        }
+        (Value::TimeSpan(v), Value::TimeSpan(s) | Value::Long(s)) => floor_to(*v, *s).map_or(Value::Null, Value::TimeSpan),
         _ => Value::Null,
     }
 }
@@ -147,9 +145,7 @@ fn round(args: &[Value]) -> Value {
     let places = places.clamp(-300, 300) as i32;
     match &args[0] {
         Value::Real(v) => Value::Real(round_real(*v, places)),
-        Value::Decimal(v) if places >= 0 => {
-            Value::Decimal(v.round_dp_with_strategy(places as u32, RoundingStrategy::MidpointAwayFromZero))
-        }
+        Value::Decimal(v) if places >= 0 => Value::Decimal(v.round_dp_with_strategy(places as u32, RoundingStrategy::MidpointAwayFromZero)),
         Value::Int(_) | Value::Long(_) if places >= 0 => args[0].clone(),
         Value::Int(v) => Value::Int(round_real(f64::from(*v), places) as i32),
         Value::Long(v) => Value::Long(round_real(*v as f64, places) as i64),

@@ -3,9 +3,7 @@
 use super::Function;
 use super::signature::{Arg, Param, Resolved, STR, fixed, optional};
 use crate::types::Type;
-use crate::value::{
-    Dynamic, Value, to_bool, to_datetime, to_decimal, to_dynamic, to_guid, to_int, to_long, to_real, to_timespan,
-};
+use crate::value::{Dynamic, Value, to_bool, to_datetime, to_decimal, to_dynamic, to_guid, to_int, to_long, to_real, to_timespan};
 
 pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("tobool", |a| cast(a, Type::Bool), |_, a| to_bool(&a[0])).alias(&["toboolean"]),
@@ -17,19 +15,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("todatetime", |a| cast(a, Type::DateTime), |_, a| to_datetime(&a[0])),
     Function::new("totimespan", |a| cast(a, Type::TimeSpan), |_, a| to_timespan(&a[0])).alias(&["totime"]),
     Function::new("toguid", |a| cast(a, Type::Guid), |_, a| to_guid(&a[0])),
-    Function::new("todynamic", |a| cast(a, Type::Dynamic), |_, a| to_dynamic(&a[0]))
-        .alias(&["parse_json", "parsejson", "toobject"]),
+    Function::new("todynamic", |a| cast(a, Type::Dynamic), |_, a| to_dynamic(&a[0])).alias(&["parse_json", "parsejson", "toobject"]),
     Function::new("as dynamic", |a| cast(a, Type::Dynamic), |_, a| Value::dynamic(a[0].to_dynamic())),
     Function::new("isnull", |a| fixed(a, &[Param::Any], Type::Bool), |_, a| Value::Bool(a[0].is_null())),
-    Function::new("isnotnull", |a| fixed(a, &[Param::Any], Type::Bool), |_, a| Value::Bool(!a[0].is_null()))
-        .alias(&["notnull"]),
+    Function::new("isnotnull", |a| fixed(a, &[Param::Any], Type::Bool), |_, a| Value::Bool(!a[0].is_null())).alias(&["notnull"]),
     Function::new("isempty", |a| fixed(a, &[Param::Any], Type::Bool), |_, a| Value::Bool(is_empty(&a[0]))),
-    Function::new("isnotempty", |a| fixed(a, &[Param::Any], Type::Bool), |_, a| Value::Bool(!is_empty(&a[0])))
-        .alias(&["notempty"]),
+    Function::new("isnotempty", |a| fixed(a, &[Param::Any], Type::Bool), |_, a| Value::Bool(!is_empty(&a[0]))).alias(&["notempty"]),
     Function::new("gettype", resolve_gettype, |_, a| Value::string(get_type(a))),
-    Function::new("isascii", |a| fixed(a, &[STR], Type::Bool), |_, a| {
-        Value::Bool(a[0].as_str().is_some_and(str::is_ascii))
-    }),
+    Function::new("isascii", |a| fixed(a, &[STR], Type::Bool), |_, a| Value::Bool(a[0].as_str().is_some_and(str::is_ascii))),
     Function::new("isutf8", |a| fixed(a, &[STR], Type::Bool), |_, _| Value::Bool(true)),
 ];
 

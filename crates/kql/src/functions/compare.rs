@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 use super::Function;
-use super::operators::{add, not};
+use super::operators::{add, not, subtract};
 use super::signature::{Arg, Resolved, converts, wider, wrong_count};
 use crate::types::Type;
 use crate::value::{Dynamic, Value, compare, to_guid};
@@ -20,6 +20,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("!in", resolve_in, |_, a| Value::Bool(!is_in(a))),
     Function::new("between", resolve_between, |_, a| between(a)),
     Function::new("!between", resolve_between, |_, a| not(&between(a))),
+    Function::new("around", resolve_around, |_, a| between(&[a[0].clone(), subtract(&a[1], &a[2]), add(&a[1], &a[2])])),
 ];
 
 /// The types in which two values are compared.
@@ -74,6 +75,22 @@ fn resolve_between(args: &[Arg<'_>]) -> Result<Resolved, String> {
     Ok(Resolved { ty: Type::Bool, args: types })
 }
 
+/// A value, a centre and how far from it.
+fn resolve_around(args: &[Arg<'_>]) -> Result<Resolved, String> {
+    let [value, center, delta] = args else {
+        return Err(wrong_count(args.len(), 3, Some(3)));
+    };
+    let types = match (value.ty, center.ty, delta.ty) {
+        (Type::DateTime, Type::DateTime, Type::TimeSpan) => vec![Type::DateTime, Type::DateTime, Type::TimeSpan],
+        (Type::TimeSpan, Type::TimeSpan, Type::TimeSpan) => vec![Type::TimeSpan; 3],
+        (a, b, c) if a.is_numeric() && b.is_numeric() && c.is_numeric() => {
+            vec![wider(wider(wider(a, b), c), Type::Long); 3]
+        }
+        (a, b, c) => return Err(format!("around is not defined for {a}, {b} and {c}")),
+    };
+    Ok(Resolved { ty: Type::Bool, args: types })
+}
+
 /// `a == b`; null for null against null.
 pub(crate) fn equals(a: &Value, b: &Value) -> Value {
     match (a, b) {
@@ -118,15 +135,10 @@ fn same_scalar(x: &Dynamic, y: &Value) -> bool {
 
 fn same_dynamic(a: &Dynamic, b: &Dynamic) -> bool {
     match (a, b) {
-        (Dynamic::Array(x), Dynamic::Array(y)) => {
-            x.len() == y.len() && x.iter().zip(y.iter()).all(|(x, y)| same_dynamic(x, y))
-        }
-        (Dynamic::Bag(x), Dynamic::Bag(y)) => {
-            x.len() == y.len() && x.iter().all(|(key, x)| y.get(key).is_some_and(|y| same_dynamic(x, y)))
-        }
+        (Dynamic::Array(x), Dynamic::Array(y)) => x.len() == y.len() && x.iter().zip(y.iter()).all(|(x, y)| same_dynamic(x, y)),
+        (Dynamic::Bag(x), Dynamic::Bag(y)) => x.len() == y.len() && x.iter().all(|(key, x)| y.get(key).is_some_and(|y| same_dynamic(x, y))),
         (Dynamic::Null, Dynamic::Null) => true,
-        (Dynamic::Array(_) | Dynamic::Bag(_) | Dynamic::Null, _)
-        | (_, Dynamic::Array(_) | Dynamic::Bag(_) | Dynamic::Null) => false,
+        (Dynamic::Array(_) | Dynamic::Bag(_) | Dynamic::Null, _) | (_, Dynamic::Array(_) | Dynamic::Bag(_) | Dynamic::Null) => false,
         _ => same(&a.to_value(), &b.to_value()),
     }
 }

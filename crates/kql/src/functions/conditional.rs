@@ -11,10 +11,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("coalesce", resolve_coalesce, |_, a| coalesce(a)),
     Function::new("max_of", resolve_choice, |_, a| extreme(a, true)),
     Function::new("min_of", resolve_choice, |_, a| extreme(a, false)),
+    Function::new("assert", resolve_assert, |_, a| a[0].clone()),
     Function::new("now", resolve_now, |ctx, a| now(ctx.now, a.first())),
-    Function::new("ago", |a| fixed(a, &[super::signature::TIMESPAN], Type::DateTime), |ctx, a| {
-        super::operators::subtract(&Value::DateTime(ctx.now), &a[0])
-    }),
+    Function::new(
+        "ago",
+        |a| fixed(a, &[super::signature::TIMESPAN], Type::DateTime),
+        |ctx, a| super::operators::subtract(&Value::DateTime(ctx.now), &a[0]),
+    ),
 ];
 
 /// Whether a condition holds; null does not.
@@ -37,9 +40,11 @@ fn resolve_case(args: &[Arg<'_>]) -> Result<Resolved, String> {
     }
     let is_condition = |index: usize| index % 2 == 0 && index + 1 < args.len();
     let ty = common(args.iter().enumerate().filter(|(index, _)| !is_condition(*index)).map(|(_, arg)| arg.ty))?;
-    let types = args.iter().enumerate().map(|(index, arg)| {
-        if is_condition(index) { fixed(&[*arg], &[BOOL], ty).map(|r| r.args[0]) } else { Ok(ty) }
-    });
+    let types = args.iter().enumerate().map(
+        |(index, arg)| {
+            if is_condition(index) { fixed(&[*arg], &[BOOL], ty).map(|r| r.args[0]) } else { Ok(ty) }
+        },
+    );
     Ok(Resolved { ty, args: types.collect::<Result<_, _>>()? })
 }
 
@@ -53,6 +58,16 @@ fn resolve_choice(args: &[Arg<'_>]) -> Result<Resolved, String> {
     }
     let ty = common(args.iter().map(|arg| arg.ty))?;
     Ok(Resolved { ty, args: vec![ty; args.len()] })
+}
+
+/// The condition has to be constant; if it does not hold, the query is refused with the message.
+fn resolve_assert(args: &[Arg<'_>]) -> Result<Resolved, String> {
+    let resolved = fixed(args, &[BOOL, super::signature::STR], Type::Bool)?;
+    match args[0].constant {
+        Some(condition) if is_true(condition) => Ok(resolved),
+        Some(_) => Err(format!("assertion failed: {}", super::signature::constant_text(args, 1).unwrap_or(""))),
+        None => Err("argument 1 must be constant".into()),
+    }
 }
 
 fn resolve_now(args: &[Arg<'_>]) -> Result<Resolved, String> {

@@ -5,8 +5,7 @@ use super::operators::datetime as checked_datetime;
 use super::signature::{Arg, DATETIME, LONG, Param, REAL, Resolved, STR, constant_text, fixed, optional};
 use crate::types::Type;
 use crate::value::{
-    CivilTime, TICKS_PER_DAY, TICKS_PER_SECOND, UNIX_EPOCH_TICKS, Value, civil_from_ticks, days_in_month,
-    ticks_from_civil,
+    CivilTime, TICKS_PER_DAY, TICKS_PER_SECOND, UNIX_EPOCH_TICKS, Value, civil_from_ticks, days_in_month, ticks_from_civil,
 };
 
 pub(super) static FUNCTIONS: &[Function] = &[
@@ -18,20 +17,23 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("endofweek", resolve_period, |_, a| end(a, Period::Week)),
     Function::new("endofmonth", resolve_period, |_, a| end(a, Period::Month)),
     Function::new("endofyear", resolve_period, |_, a| end(a, Period::Year)),
-    Function::new("dayofweek", |a| fixed(a, &[DATETIME], Type::TimeSpan), |_, a| {
-        on(&a[0], |ticks| match start_ticks(ticks, Period::Week, 1) {
-            // Kusto has no answer in the last week, which the year 9999 cuts short.
-            Some(next) if next > crate::value::MAX_DATETIME_TICKS => Value::Null,
-            _ => Value::TimeSpan(day_of_week(ticks) * TICKS_PER_DAY),
-        })
-    }),
+    Function::new(
+        "dayofweek",
+        |a| fixed(a, &[DATETIME], Type::TimeSpan),
+        |_, a| {
+            on(&a[0], |ticks| match start_ticks(ticks, Period::Week, 1) {
+                // Kusto has no answer in the last week, which the year 9999 cuts short.
+                Some(next) if next > crate::value::MAX_DATETIME_TICKS => Value::Null,
+                _ => Value::TimeSpan(day_of_week(ticks) * TICKS_PER_DAY),
+            })
+        },
+    ),
     Function::new("dayofmonth", part_type, |_, a| part_of(&a[0], |t| t.day)),
     Function::new("dayofyear", part_type, |_, a| on(&a[0], |ticks| Value::Long(day_of_year(ticks)))),
     Function::new("hourofday", part_type, |_, a| part_of(&a[0], |t| t.hour)),
     Function::new("getmonth", part_type, |_, a| part_of(&a[0], |t| t.month)).alias(&["monthofyear"]),
     Function::new("getyear", part_type, |_, a| part_of(&a[0], |t| t.year)),
-    Function::new("week_of_year", part_type, |_, a| on(&a[0], |ticks| Value::Long(iso_week(ticks))))
-        .alias(&["weekofyear"]),
+    Function::new("week_of_year", part_type, |_, a| on(&a[0], |ticks| Value::Long(iso_week(ticks)))).alias(&["weekofyear"]),
     Function::new("datetime_part", |a| fixed(a, &[STR, DATETIME], Type::Long), |_, a| datetime_part(a)),
     Function::new("datetime_add", |a| fixed(a, &[STR, LONG, DATETIME], Type::DateTime), |_, a| datetime_add(a)),
     Function::new("datetime_diff", resolve_diff, |_, a| datetime_diff(a)),
@@ -277,9 +279,7 @@ fn resolve_make_datetime(args: &[Arg<'_>]) -> Result<Resolved, String> {
 fn second_ticks(value: Option<&Value>) -> Option<i64> {
     match value {
         None => Some(0),
-        Some(Value::Real(seconds)) if (0.0..60.0).contains(seconds) => {
-            Some((seconds * TICKS_PER_SECOND as f64).round() as i64)
-        }
+        Some(Value::Real(seconds)) if (0.0..60.0).contains(seconds) => Some((seconds * TICKS_PER_SECOND as f64).round() as i64),
         _ => None,
     }
 }

@@ -7,10 +7,14 @@ use crate::value::{Dynamic, Value};
 
 pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("[]", resolve_access, |_, a| access(&a[0], &a[1])),
-    Function::new("dynamic_to_json", |a| fixed(a, &[DYNAMIC], Type::String), |_, a| match &a[0] {
-        Value::Null => Value::string("null"),
-        value => Value::string(sorted(&value.to_dynamic()).to_json()),
-    }),
+    Function::new(
+        "dynamic_to_json",
+        |a| fixed(a, &[DYNAMIC], Type::String),
+        |_, a| match &a[0] {
+            Value::Null => Value::string("null"),
+            value => Value::string(sorted(&value.to_dynamic()).to_json()),
+        },
+    ),
     Function::new("treepath", |a| fixed(a, &[DYNAMIC], Type::Dynamic), |_, a| treepath(&a[0])),
     Function::new("extract_json", resolve_extract_json, |ctx, a| extract_json(ctx, a)).alias(&["extractjson"]),
 ];
@@ -107,9 +111,8 @@ fn extract_json(ctx: &mut crate::eval::EvalContext, args: &[Value]) -> Value {
     let ty = args.get(2).and_then(Value::as_str).and_then(Type::parse).unwrap_or(Type::String);
     let path = args[0].as_str().and_then(parse_path);
     let root = args[1].as_str().and_then(Dynamic::parse_json);
-    let found = path.zip(root).map_or(Value::Null, |(path, root)| {
-        path.iter().fold(Value::dynamic(root), |value, step| access(&value, step))
-    });
+    let found =
+        path.zip(root).map_or(Value::Null, |(path, root)| path.iter().fold(Value::dynamic(root), |value, step| access(&value, step)));
     if found.is_null() {
         return Value::null_of(ty);
     }

@@ -22,32 +22,44 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("hash_md5", text_of, |_, a| Value::string(hex(&md5::Md5::digest(text(&a[0]))))),
     Function::new("hash_sha1", text_of, |_, a| Value::string(hex(&sha1::Sha1::digest(text(&a[0]))))),
     Function::new("hash_sha256", text_of, |_, a| Value::string(hex(&sha2::Sha256::digest(text(&a[0]))))),
-    Function::new("base64_encode_tostring", |a| fixed(a, &[STR], Type::String), |_, a| {
-        Value::string(STANDARD.encode(text(&a[0])))
-    })
-    .alias(&["base64_encodestring"]),
-    Function::new("base64_decode_tostring", |a| fixed(a, &[STR], Type::String), |_, a| {
-        let decoded = decode(&a[0]).and_then(|bytes| String::from_utf8(bytes).ok());
-        Value::string(decoded.unwrap_or_default())
-    })
+    Function::new("base64_encode_tostring", |a| fixed(a, &[STR], Type::String), |_, a| Value::string(STANDARD.encode(text(&a[0]))))
+        .alias(&["base64_encodestring"]),
+    Function::new(
+        "base64_decode_tostring",
+        |a| fixed(a, &[STR], Type::String),
+        |_, a| {
+            let decoded = decode(&a[0]).and_then(|bytes| String::from_utf8(bytes).ok());
+            Value::string(decoded.unwrap_or_default())
+        },
+    )
     .alias(&["base64_decodestring"]),
-    Function::new("base64_decode_toarray", |a| fixed(a, &[STR], Type::Dynamic), |_, a| {
-        decode(&a[0]).map_or(Value::Null, |bytes| {
-            Value::array(bytes.into_iter().map(|byte| Dynamic::Long(i64::from(byte))).collect())
-        })
-    }),
+    Function::new(
+        "base64_decode_toarray",
+        |a| fixed(a, &[STR], Type::Dynamic),
+        |_, a| {
+            decode(&a[0]).map_or(Value::Null, |bytes| Value::array(bytes.into_iter().map(|byte| Dynamic::Long(i64::from(byte))).collect()))
+        },
+    ),
     Function::new("base64_encode_fromarray", |a| fixed(a, &[DYNAMIC], Type::String), |_, a| encode_array(&a[0])),
-    Function::new("base64_encode_fromguid", |a| fixed(a, &[GUID], Type::String), |_, a| match &a[0] {
-        Value::Guid(guid) => Value::string(STANDARD.encode(uuid::Uuid::from_u128(*guid).to_bytes_le())),
-        _ => Value::string(""),
-    }),
+    Function::new(
+        "base64_encode_fromguid",
+        |a| fixed(a, &[GUID], Type::String),
+        |_, a| match &a[0] {
+            Value::Guid(guid) => Value::string(STANDARD.encode(uuid::Uuid::from_u128(*guid).to_bytes_le())),
+            _ => Value::string(""),
+        },
+    ),
     Function::new("base64_decode_toguid", |a| fixed(a, &[STR], Type::Guid), |_, a| decode_guid(&a[0])),
-    Function::new("gzip_decompress_from_base64_string", |a| fixed(a, &[STR], Type::String), |_, a| {
-        inflate(&a[0], |bytes, out| flate2::read::GzDecoder::new(bytes).take(MAX_INFLATED).read_to_string(out).is_ok())
-    }),
-    Function::new("zlib_decompress_from_base64_string", |a| fixed(a, &[STR], Type::String), |_, a| {
-        inflate(&a[0], |bytes, out| flate2::read::ZlibDecoder::new(bytes).take(MAX_INFLATED).read_to_string(out).is_ok())
-    }),
+    Function::new(
+        "gzip_decompress_from_base64_string",
+        |a| fixed(a, &[STR], Type::String),
+        |_, a| inflate(&a[0], |bytes, out| flate2::read::GzDecoder::new(bytes).take(MAX_INFLATED).read_to_string(out).is_ok()),
+    ),
+    Function::new(
+        "zlib_decompress_from_base64_string",
+        |a| fixed(a, &[STR], Type::String),
+        |_, a| inflate(&a[0], |bytes, out| flate2::read::ZlibDecoder::new(bytes).take(MAX_INFLATED).read_to_string(out).is_ok()),
+    ),
 ];
 
 fn text_of(args: &[Arg<'_>]) -> Result<Resolved, String> {

@@ -24,10 +24,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("asin", one, |_, a| on(&a[0], f64::asin)),
     Function::new("acos", one, |_, a| on(&a[0], f64::acos)),
     Function::new("atan", one, |_, a| on(&a[0], f64::atan)),
-    Function::new("atan2", |a| fixed(a, &[REAL, REAL], Type::Real), |_, a| match a {
-        [Value::Real(y), Value::Real(x)] => Value::Real(y.atan2(*x)),
-        _ => Value::Null,
-    }),
+    Function::new(
+        "atan2",
+        |a| fixed(a, &[REAL, REAL], Type::Real),
+        |_, a| match a {
+            [Value::Real(y), Value::Real(x)] => Value::Real(y.atan2(*x)),
+            _ => Value::Null,
+        },
+    ),
     Function::new("degrees", one, |_, a| on(&a[0], f64::to_degrees)),
     Function::new("radians", one, |_, a| on(&a[0], f64::to_radians)),
     Function::new("pi", |a| fixed(a, &[], Type::Real), |_, _| Value::Real(std::f64::consts::PI)),
@@ -36,10 +40,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("isnan", test, |_, a| is(&a[0], f64::is_nan)),
     Function::new("isinf", test, |_, a| is(&a[0], f64::is_infinite)),
     Function::new("isfinite", test, |_, a| is(&a[0], f64::is_finite)),
-    Function::new("rand", |a| optional(a, &[LONG], 0, if a.is_empty() { Type::Real } else { Type::Long }), rand)
-        .volatile(),
-    Function::new("new_guid", |a| fixed(a, &[], Type::Guid), |_, _| Value::Guid(uuid::Uuid::new_v4().as_u128()))
-        .volatile(),
+    Function::new("rand", |a| optional(a, &[LONG], 0, if a.is_empty() { Type::Real } else { Type::Long }), rand).volatile(),
+    Function::new("new_guid", |a| fixed(a, &[], Type::Guid), |_, _| Value::Guid(uuid::Uuid::new_v4().as_u128())).volatile(),
 ];
 
 fn one(args: &[Arg<'_>]) -> Result<Resolved, String> {
@@ -124,7 +126,7 @@ fn gamma(x: f64) -> f64 {
 }
 
 /// Logarithm of the absolute value of the gamma function.
-fn log_gamma(x: f64) -> f64 {
+pub(super) fn log_gamma(x: f64) -> f64 {
     if x < 0.5 {
         return (std::f64::consts::PI / (std::f64::consts::PI * x).sin()).abs().ln() - log_gamma(1.0 - x);
     }

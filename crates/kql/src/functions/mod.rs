@@ -8,7 +8,9 @@ mod casts;
 mod compare;
 mod conditional;
 mod datetime;
+mod distributions;
 mod dynamic;
+mod geo;
 mod hashing;
 mod math;
 mod network;
@@ -16,13 +18,14 @@ mod operators;
 mod parsing;
 mod regexes;
 mod series;
-mod statistics;
 pub(crate) mod signature;
+mod statistics;
 mod strings;
 mod terms;
 #[cfg(test)]
 mod tests;
 mod time_format;
+mod units;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -77,7 +80,9 @@ static TABLES: &[&[Function]] = &[
     compare::FUNCTIONS,
     conditional::FUNCTIONS,
     datetime::FUNCTIONS,
+    distributions::FUNCTIONS,
     dynamic::FUNCTIONS,
+    geo::FUNCTIONS,
     hashing::FUNCTIONS,
     math::FUNCTIONS,
     network::FUNCTIONS,
@@ -88,6 +93,7 @@ static TABLES: &[&[Function]] = &[
     strings::FUNCTIONS,
     terms::FUNCTIONS,
     time_format::FUNCTIONS,
+    units::FUNCTIONS,
 ];
 
 /// The function of that name or alias.

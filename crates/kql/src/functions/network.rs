@@ -10,26 +10,36 @@ use crate::value::{Dynamic, Value};
 
 pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("parse_ipv4", |a| fixed(a, &[STR], Type::Long), |_, a| parse_ipv4(&a[0], None)),
-    Function::new("parse_ipv4_mask", |a| fixed(a, &[STR, LONG], Type::Long), |_, a| match a[1].as_long() {
-        Some(mask) => parse_ipv4(&a[0], Some(mask)),
-        None => Value::Null,
-    }),
+    Function::new(
+        "parse_ipv4_mask",
+        |a| fixed(a, &[STR, LONG], Type::Long),
+        |_, a| match a[1].as_long() {
+            Some(mask) => parse_ipv4(&a[0], Some(mask)),
+            None => Value::Null,
+        },
+    ),
     Function::new("format_ipv4", resolve_format, |_, a| Value::string(format_ipv4(a, false))),
     Function::new("format_ipv4_mask", resolve_format, |_, a| Value::string(format_ipv4(a, true))),
     Function::new("ipv4_compare", |a| resolve_pair(a, Type::Long), |_, a| compare_v4(a)),
     Function::new("ipv4_is_match", |a| resolve_pair(a, Type::Bool), |_, a| is_zero(&compare_v4(a))),
     Function::new("ipv4_is_in_range", |a| fixed(a, &[STR, STR], Type::Bool), |_, a| is_zero(&compare_v4(a))),
     Function::new("ipv4_is_in_any_range", resolve_any, |_, a| in_any(a, |pair| compare_v4(pair))),
-    Function::new("ipv4_is_private", |a| fixed(a, &[STR], Type::Bool), |_, a| {
-        prefix_v4(text(&a[0])).map_or(Value::Null, |(address, _)| Value::Bool(Ipv4Addr::from(address).is_private()))
-    }),
-    Function::new("ipv4_netmask_suffix", |a| fixed(a, &[STR], Type::Long), |_, a| {
-        prefix_v4(text(&a[0])).map_or(Value::Null, |(_, bits)| Value::Long(i64::from(bits)))
-    }),
+    Function::new(
+        "ipv4_is_private",
+        |a| fixed(a, &[STR], Type::Bool),
+        |_, a| prefix_v4(text(&a[0])).map_or(Value::Null, |(address, _)| Value::Bool(Ipv4Addr::from(address).is_private())),
+    ),
+    Function::new(
+        "ipv4_netmask_suffix",
+        |a| fixed(a, &[STR], Type::Long),
+        |_, a| prefix_v4(text(&a[0])).map_or(Value::Null, |(_, bits)| Value::Long(i64::from(bits))),
+    ),
     Function::new("ipv4_range_to_cidr_list", |a| fixed(a, &[STR, STR], Type::Dynamic), |_, a| cidr_list(a)),
-    Function::new("parse_ipv6", |a| fixed(a, &[STR], Type::String), |_, a| {
-        Value::string(prefix_v6(text(&a[0])).map_or_else(String::new, |(v, bits)| full_v6(v & mask_v6(bits))))
-    }),
+    Function::new(
+        "parse_ipv6",
+        |a| fixed(a, &[STR], Type::String),
+        |_, a| Value::string(prefix_v6(text(&a[0])).map_or_else(String::new, |(v, bits)| full_v6(v & mask_v6(bits)))),
+    ),
     Function::new("parse_ipv6_mask", |a| fixed(a, &[STR, LONG], Type::String), |_, a| parse_ipv6_mask(a)),
     Function::new("ipv6_compare", |a| resolve_pair(a, Type::Long), |_, a| compare_v6(a)),
     Function::new("ipv6_is_match", |a| resolve_pair(a, Type::Bool), |_, a| is_zero(&compare_v6(a))),
@@ -109,9 +119,7 @@ fn format_ipv4(args: &[Value], with_mask: bool) -> String {
         Value::String(text) | Value::Dynamic(Dynamic::String(text)) => prefix_v4(text),
         number => number.as_long().and_then(|v| u32::try_from(v).ok()).map(|v| (v, 32)),
     };
-    let limit = args.get(1).map_or(Some(32), |mask| {
-        mask.as_long().and_then(|mask| u32::try_from(mask).ok()).filter(|mask| *mask <= 32)
-    });
+    let limit = args.get(1).map_or(Some(32), |mask| mask.as_long().and_then(|mask| u32::try_from(mask).ok()).filter(|mask| *mask <= 32));
     let Some(((address, bits), limit)) = parsed.zip(limit) else {
         return String::new();
     };
@@ -207,7 +215,6 @@ fn has_address(args: &[Value]) -> bool {
 /// A prefix is whole numbers: it ends with a dot, or is a whole address.
 fn has_prefix(args: &[Value]) -> bool {
     let wanted: Vec<String> = candidates(&args[1..]).map(|value| value.to_text()).collect();
-    addresses(text(&args[0])).any(|found| {
-        wanted.iter().any(|wanted| found == wanted || (wanted.ends_with('.') && found.starts_with(wanted.as_str())))
-    })
+    addresses(text(&args[0]))
+        .any(|found| wanted.iter().any(|wanted| found == wanted || (wanted.ends_with('.') && found.starts_with(wanted.as_str()))))
 }

@@ -12,17 +12,17 @@ use crate::value::{Dynamic, Value};
 
 pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("parse_url", |a| fixed(a, &[STR], Type::Dynamic), |_, a| parse_url(text(&a[0]))),
-    Function::new("parse_urlquery", |a| fixed(a, &[STR], Type::Dynamic), |_, a| {
-        bag(vec![("Query Parameters", query_parameters(text(&a[0]).trim_start_matches('?')))])
-    }),
+    Function::new(
+        "parse_urlquery",
+        |a| fixed(a, &[STR], Type::Dynamic),
+        |_, a| bag(vec![("Query Parameters", query_parameters(text(&a[0]).trim_start_matches('?')))]),
+    ),
     Function::new("parse_path", |a| fixed(a, &[STR], Type::Dynamic), |_, a| parse_path(text(&a[0]))),
     Function::new("parse_version", |a| fixed(a, &[STR], Type::Decimal), |_, a| parse_version(text(&a[0]))),
     Function::new("parse_csv", |a| fixed(a, &[STR], Type::Dynamic), |_, a| parse_csv(text(&a[0]))),
     Function::new("parse_command_line", resolve_command_line, |_, a| parse_command_line(text(&a[0]))),
     Function::new("url_encode", |a| fixed(a, &[STR], Type::String), |_, a| Value::string(encode(text(&a[0]), "+"))),
-    Function::new("url_encode_component", |a| fixed(a, &[STR], Type::String), |_, a| {
-        Value::string(encode(text(&a[0]), "%20"))
-    }),
+    Function::new("url_encode_component", |a| fixed(a, &[STR], Type::String), |_, a| Value::string(encode(text(&a[0]), "%20"))),
     Function::new("url_decode", |a| fixed(a, &[STR], Type::String), |_, a| Value::string(decode(text(&a[0])))),
 ];
 

@@ -7,22 +7,29 @@ use crate::types::Type;
 use crate::value::{Dynamic, Value};
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    Function::new("matches regex", |a| pattern_at(fixed(a, &[STR, STR], Type::Bool), a, 1), |ctx, a| {
-        Value::Bool(ctx.regex(text(&a[1])).is_some_and(|regex| regex.is_match(text(&a[0]))))
-    }),
+    Function::new(
+        "matches regex",
+        |a| pattern_at(fixed(a, &[STR, STR], Type::Bool), a, 1),
+        |ctx, a| Value::Bool(ctx.regex(text(&a[1])).is_some_and(|regex| regex.is_match(text(&a[0])))),
+    ),
     Function::new("extract", resolve_extract, extract),
     Function::new("extract_all", resolve_extract_all, extract_all),
-    Function::new("replace_regex", |a| pattern_at(fixed(a, &[STR, STR, STR], Type::String), a, 1), replace_regex)
-        .alias(&["replace"]),
-    Function::new("trim", |a| pattern_at(fixed(a, &[STR, STR], Type::String), a, 0), |ctx, a| {
-        trim(ctx, text(&a[0]), text(&a[1]), true, true)
-    }),
-    Function::new("trim_start", |a| pattern_at(fixed(a, &[STR, STR], Type::String), a, 0), |ctx, a| {
-        trim(ctx, text(&a[0]), text(&a[1]), true, false)
-    }),
-    Function::new("trim_end", |a| pattern_at(fixed(a, &[STR, STR], Type::String), a, 0), |ctx, a| {
-        trim(ctx, text(&a[0]), text(&a[1]), false, true)
-    }),
+    Function::new("replace_regex", |a| pattern_at(fixed(a, &[STR, STR, STR], Type::String), a, 1), replace_regex).alias(&["replace"]),
+    Function::new(
+        "trim",
+        |a| pattern_at(fixed(a, &[STR, STR], Type::String), a, 0),
+        |ctx, a| trim(ctx, text(&a[0]), text(&a[1]), true, true),
+    ),
+    Function::new(
+        "trim_start",
+        |a| pattern_at(fixed(a, &[STR, STR], Type::String), a, 0),
+        |ctx, a| trim(ctx, text(&a[0]), text(&a[1]), true, false),
+    ),
+    Function::new(
+        "trim_end",
+        |a| pattern_at(fixed(a, &[STR, STR], Type::String), a, 0),
+        |ctx, a| trim(ctx, text(&a[0]), text(&a[1]), false, true),
+    ),
     Function::new("countof", |a| optional(a, &[STR, STR, STR], 2, Type::Long), countof),
     Function::new("indexof_regex", resolve_indexof_regex, indexof_regex),
     Function::new("regex_quote", |a| fixed(a, &[STR], Type::String), |_, a| Value::string(quote(text(&a[0])))),
@@ -164,9 +171,7 @@ fn countof(ctx: &mut EvalContext, args: &[Value]) -> Value {
     match args.get(2).map_or("normal", text) {
         "regex" => ctx.regex(search).map_or(Value::Null, |regex| Value::Long(regex.find_iter(source).count() as i64)),
         "normal" if search.is_empty() => Value::Long(0),
-        "normal" => {
-            Value::Long(source.char_indices().filter(|(at, _)| source[*at..].starts_with(search)).count() as i64)
-        }
+        "normal" => Value::Long(source.char_indices().filter(|(at, _)| source[*at..].starts_with(search)).count() as i64),
         _ => Value::Null,
     }
 }

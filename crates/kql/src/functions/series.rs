@@ -32,9 +32,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("series_atan", one, |_, a| map(&a[0], f64::atan)),
     Function::new("series_sum", reduced, |_, a| reduce(&a[0], |x| x.iter().sum())),
     Function::new("series_product", reduced, |_, a| reduce(&a[0], |x| x.iter().product())),
-    Function::new("series_magnitude", reduced, |_, a| {
-        reduce(&a[0], |x| x.iter().map(|v| v * v).sum::<f64>().sqrt())
-    }),
+    Function::new("series_magnitude", reduced, |_, a| reduce(&a[0], |x| x.iter().map(|v| v * v).sum::<f64>().sqrt())),
     Function::new("series_dot_product", two_reduced, |_, a| dot_product(a)),
     Function::new("series_cosine_similarity", two_reduced, |_, a| {
         reduce_two(a, |x, y| {
@@ -43,9 +41,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         })
     }),
     Function::new("series_pearson_correlation", two_reduced, |_, a| reduce_two(a, statistics::correlation)),
-    Function::new("series_stats_dynamic", |a| optional(a, &[DYNAMIC, BOOL], 1, Type::Dynamic), |_, a| {
-        statistics::stats(&a[0], a.get(1) == Some(&Value::Bool(true)))
-    }),
+    Function::new(
+        "series_stats_dynamic",
+        |a| optional(a, &[DYNAMIC, BOOL], 1, Type::Dynamic),
+        |_, a| statistics::stats(&a[0], a.get(1) == Some(&Value::Bool(true))),
+    ),
     Function::new("series_fit_line_dynamic", one, |_, a| statistics::fit_line(&a[0])),
     Function::new("series_fill_forward", resolve_fill, |_, a| fill(a, false)),
     Function::new("series_fill_backward", resolve_fill, |_, a| fill(a, true)),
@@ -127,9 +127,7 @@ fn relate(args: &[Value], test: fn(f64, f64) -> bool) -> Value {
 }
 
 fn map(value: &Value, compute: impl Fn(f64) -> f64) -> Value {
-    value.as_array().map_or(Value::Null, |items| {
-        Value::array(items.iter().map(|item| element(item.as_real().map(&compute))).collect())
-    })
+    value.as_array().map_or(Value::Null, |items| Value::array(items.iter().map(|item| element(item.as_real().map(&compute))).collect()))
 }
 
 /// All elements as numbers; None when one is not.
@@ -173,8 +171,7 @@ fn fill(args: &[Value], backward: bool) -> Value {
         return Value::Null;
     };
     let mut filled = items.to_vec();
-    let order: Box<dyn Iterator<Item = usize>> =
-        if backward { Box::new((0..filled.len()).rev()) } else { Box::new(0..filled.len()) };
+    let order: Box<dyn Iterator<Item = usize>> = if backward { Box::new((0..filled.len()).rev()) } else { Box::new(0..filled.len()) };
     let mut last: Option<Dynamic> = None;
     for index in order {
         if !is_gap(&filled[index], args.get(1)) {

@@ -88,13 +88,7 @@ pub(crate) fn optional(args: &[Arg<'_>], params: &[Param], required: usize, ty: 
 }
 
 /// Resolves leading parameters and then at least `least` more of one kind.
-pub(crate) fn variadic(
-    args: &[Arg<'_>],
-    first: &[Param],
-    rest: Param,
-    least: usize,
-    ty: Type,
-) -> Result<Resolved, String> {
+pub(crate) fn variadic(args: &[Arg<'_>], first: &[Param], rest: Param, least: usize, ty: Type) -> Result<Resolved, String> {
     if args.len() < first.len() + least {
         return Err(wrong_count(args.len(), first.len() + least, None));
     }

@@ -30,11 +30,8 @@ pub(super) fn stats(series: &Value, ignore_nonfinite: bool) -> Value {
     let Some(items) = series.as_array() else {
         return Value::Null;
     };
-    let values: Vec<(usize, f64)> = items
-        .iter()
-        .enumerate()
-        .filter_map(|(index, item)| Some((index, item.as_real().filter(|v| v.is_finite())?)))
-        .collect();
+    let values: Vec<(usize, f64)> =
+        items.iter().enumerate().filter_map(|(index, item)| Some((index, item.as_real().filter(|v| v.is_finite())?))).collect();
     if values.is_empty() || (values.len() != items.len() && !ignore_nonfinite) {
         return Value::Null;
     }

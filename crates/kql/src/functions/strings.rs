@@ -14,34 +14,35 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("strlen", |a| fixed(a, &[STR], Type::Long), |_, a| Value::Long(text(&a[0]).chars().count() as i64)),
     Function::new("string_size", |a| fixed(a, &[STR], Type::Long), |_, a| Value::Long(text(&a[0]).len() as i64)),
     Function::new("strcat", |a| variadic(a, &[], Param::Text, 1, Type::String), |_, a| strcat(a)),
-    Function::new("strcat_delim", |a| variadic(a, &[STR], Param::Text, 1, Type::String), |_, a| {
-        join(a[1..].iter().map(text), text(&a[0]))
-    }),
+    Function::new("strcat_delim", |a| variadic(a, &[STR], Param::Text, 1, Type::String), |_, a| join(a[1..].iter().map(text), text(&a[0]))),
     Function::new("strcat_array", |a| fixed(a, &[DYNAMIC, STR], Type::String), |_, a| strcat_array(a)),
-    Function::new("tolower", |a| fixed(a, &[STR], Type::String), |_, a| Value::string(text(&a[0]).to_lowercase()))
-        .alias(&["lower"]),
-    Function::new("toupper", |a| fixed(a, &[STR], Type::String), |_, a| Value::string(text(&a[0]).to_uppercase()))
-        .alias(&["upper"]),
-    Function::new("reverse", |a| fixed(a, &[Param::Text], Type::String), |_, a| {
-        Value::string(text(&a[0]).chars().rev().collect::<String>())
-    }),
+    Function::new("tolower", |a| fixed(a, &[STR], Type::String), |_, a| Value::string(text(&a[0]).to_lowercase())).alias(&["lower"]),
+    Function::new("toupper", |a| fixed(a, &[STR], Type::String), |_, a| Value::string(text(&a[0]).to_uppercase())).alias(&["upper"]),
+    Function::new(
+        "reverse",
+        |a| fixed(a, &[Param::Text], Type::String),
+        |_, a| Value::string(text(&a[0]).chars().rev().collect::<String>()),
+    ),
     Function::new("substring", |a| optional(a, &[STR, LONG, LONG], 2, Type::String), |_, a| substring(a)),
     Function::new("split", |a| optional(a, &[STR, STR, LONG], 2, Type::Dynamic), |_, a| split(a)),
     Function::new("replace_string", |a| fixed(a, &[STR, STR, STR], Type::String), |_, a| replace_string(a)),
     Function::new("replace_strings", |a| fixed(a, &[STR, DYNAMIC, DYNAMIC], Type::String), |_, a| replace_strings(a)),
     Function::new("strrep", |a| optional(a, &[Param::Text, LONG, Param::Text], 2, Type::String), |_, a| strrep(a)),
     Function::new("translate", |a| fixed(a, &[STR, STR, STR], Type::String), |_, a| translate(a)),
-    Function::new("to_utf8", |a| fixed(a, &[STR], Type::Dynamic), |_, a| codepoints(&a[0]))
-        .alias(&["unicode_codepoints_from_string"]),
+    Function::new("to_utf8", |a| fixed(a, &[STR], Type::Dynamic), |_, a| codepoints(&a[0])).alias(&["unicode_codepoints_from_string"]),
     Function::new("make_string", |a| variadic(a, &[], Param::Any, 1, Type::String), |_, a| make_string(a))
         .alias(&["unicode_codepoints_to_string"]),
     Function::new("format_bytes", |a| optional(a, &[REAL, LONG, STR], 1, Type::String), |_, a| format_bytes(a)),
-    Function::new("punycode_from_string", |a| fixed(a, &[STR], Type::String), |_, a| {
-        Value::string(idna::punycode::encode_str(text(&a[0])).unwrap_or_default())
-    }),
-    Function::new("punycode_to_string", |a| fixed(a, &[STR], Type::String), |_, a| {
-        Value::string(idna::punycode::decode_to_string(text(&a[0])).unwrap_or_default())
-    }),
+    Function::new(
+        "punycode_from_string",
+        |a| fixed(a, &[STR], Type::String),
+        |_, a| Value::string(idna::punycode::encode_str(text(&a[0])).unwrap_or_default()),
+    ),
+    Function::new(
+        "punycode_to_string",
+        |a| fixed(a, &[STR], Type::String),
+        |_, a| Value::string(idna::punycode::decode_to_string(text(&a[0])).unwrap_or_default()),
+    ),
 ];
 
 fn text(value: &Value) -> &str {
@@ -114,7 +115,7 @@ fn bounded(out: String) -> Value {
     Value::string(if out.len() > MAX_TEXT { String::new() } else { out })
 }
 
-/// Replaces many texts one after the other.
+/// Replaces many texts; what one replacement has put in is not searched again.
 fn replace_strings(args: &[Value]) -> Value {
     let (Some(lookups), Some(rewrites)) = (args[1].as_array(), args[2].as_array()) else {
         return args[0].clone();
@@ -122,17 +123,34 @@ fn replace_strings(args: &[Value]) -> Value {
     if lookups.len() != rewrites.len() {
         return Value::string("");
     }
-    let mut out = text(&args[0]).to_owned();
+    let mut pieces = vec![(text(&args[0]).to_owned(), false)];
     for (lookup, rewrite) in lookups.iter().zip(rewrites.iter()) {
-        let lookup = lookup.to_text();
+        let (lookup, rewrite) = (lookup.to_text(), rewrite.to_text());
         if !lookup.is_empty() {
-            out = out.replace(&lookup, &rewrite.to_text());
+            pieces = pieces.into_iter().flat_map(|piece| replace_piece(piece, &lookup, &rewrite)).collect();
         }
-        if out.len() > MAX_TEXT {
+        if pieces.iter().map(|(piece, _)| piece.len()).sum::<usize>() > MAX_TEXT {
             return Value::string("");
         }
     }
-    Value::string(out)
+    Value::string(pieces.into_iter().map(|(piece, _)| piece).collect::<String>())
+}
+
+/// Cuts a piece of text, with whether it was put in, at each occurrence of a lookup.
+fn replace_piece((piece, replaced): (String, bool), lookup: &str, rewrite: &str) -> Vec<(String, bool)> {
+    if replaced || !piece.contains(lookup) {
+        return vec![(piece, replaced)];
+    }
+    let mut out = Vec::new();
+    for (index, part) in piece.split(lookup).enumerate() {
+        if index > 0 {
+            out.push((rewrite.to_owned(), true));
+        }
+        if !part.is_empty() {
+            out.push((part.to_owned(), false));
+        }
+    }
+    out
 }
 
 /// Repeats at most 1024 times, as Kusto does.

@@ -44,9 +44,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("has_all", list, |_, a| Value::Bool(has_many(a, false))),
     Function::new("has_any_index", |a| fixed(a, &[STR, DYNAMIC], Type::Long), |_, a| has_any_index(a)),
     Function::new("indexof", resolve_indexof, |_, a| index_of(a)),
-    Function::new("strcmp", |a| fixed(a, &[STR, STR], Type::Long), |_, a| {
-        Value::Long(text(&a[0]).cmp(text(&a[1])) as i64)
-    }),
+    Function::new("strcmp", |a| fixed(a, &[STR, STR], Type::Long), |_, a| Value::Long(text(&a[0]).cmp(text(&a[1])) as i64)),
 ];
 
 /// Edges of the needle at which a term has to begin or end.
@@ -94,11 +92,7 @@ fn holds(haystack: &str, needle: &str, case_sensitive: bool, matches: fn(&str, &
 
 /// Lower case, for comparison without regard to case.
 fn fold(text: &str) -> Cow<'_, str> {
-    if text.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
-        Cow::Borrowed(text)
-    } else {
-        Cow::Owned(text.to_lowercase())
-    }
+    if text.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) }
 }
 
 fn has(haystack: &str, needle: &str, edges: Edges) -> bool {

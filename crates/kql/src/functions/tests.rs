@@ -12,8 +12,7 @@ use crate::value::{Dynamic, Value, parse_datetime, parse_timespan};
 /// Resolves and computes a call as the binder does; the error says why it was refused.
 fn try_call(name: &str, args: &[Value]) -> Result<(Type, Value), String> {
     let function = lookup(name).ok_or("no such function")?;
-    let described: Vec<Arg<'_>> =
-        args.iter().map(|v| Arg { ty: v.ty().unwrap_or(Type::Dynamic), constant: Some(v) }).collect();
+    let described: Vec<Arg<'_>> = args.iter().map(|v| Arg { ty: v.ty().unwrap_or(Type::Dynamic), constant: Some(v) }).collect();
     let resolved = (function.resolve)(&described)?;
     let mut ctx = EvalContext::new(0);
     let mut converted = Vec::new();
@@ -164,6 +163,7 @@ fn strings_are_counted_in_characters() {
     assert_eq!(call("reverse", &[l(12345)]), s("54321"));
     assert_eq!(call("split", &[s("a__b"), s("_")]), j(r#"["a","","b"]"#));
     assert_eq!(call("split", &[s("aaa_bbb_ccc"), s("_"), l(1)]), j(r#"["bbb"]"#));
+    assert_eq!(call("replace_strings", &[s("cat and dog"), j(r#"["cat","dog"]"#), j(r#"["dog","pigeon"]"#)]), s("dog and pigeon"));
     assert_eq!(call("translate", &[s("krasp"), s("otsku"), s("spark")]), s("kusto"));
     assert_eq!(call("strrep", &[l(123), l(3), s(".")]), s("123.123.123"));
     assert_eq!(call("strcat_delim", &[s("-"), l(1), s("A"), Value::Bool(true)]), s("1-A-True"));
@@ -275,7 +275,10 @@ fn networks() {
     assert_eq!(call("format_ipv4_mask", &[s("192.168.1.1/24"), l(32)]), s("192.168.1.0/24"));
     assert_eq!(call("ipv4_compare", &[s("192.168.1.1"), s("192.168.1.255"), l(24)]), l(0));
     assert_eq!(call("ipv6_compare", &[s("::192.168.1.1/30"), s("192.168.1.255/24"), l(127)]), l(0));
-    assert_eq!(call("ipv4_range_to_cidr_list", &[s("1.1.128.0"), s("1.1.140.255")]), j(r#"["1.1.128.0/21","1.1.136.0/22","1.1.140.0/24"]"#));
+    assert_eq!(
+        call("ipv4_range_to_cidr_list", &[s("1.1.128.0"), s("1.1.140.255")]),
+        j(r#"["1.1.128.0/21","1.1.136.0/22","1.1.140.0/24"]"#)
+    );
     assert_eq!(call("has_ipv4", &[s("05:04:54 127.0.0.1 GET"), s("127.0.0.1")]), Value::Bool(true));
     assert_eq!(call("has_ipv4_prefix", &[s("05:04:54127.0.0.1 GET"), s("127.0.")]), Value::Bool(false));
     assert_eq!(call("parse_ipv6", &[s("2001:db8::10")]), s("2001:0db8:0000:0000:0000:0000:0000:0010"));
@@ -287,13 +290,51 @@ fn texts_are_taken_apart() {
     let parts = call("parse_url", &[s(url)]);
     assert_eq!(
         parts,
-        j(r#"{"Scheme":"scheme","Host":"host","Port":"1234","Path":"/a/path","Username":"user","Password":"pw","Query Parameters":{"k1":"v1","k2":"v2"},"Fragment":"frag"}"#)
+        j(
+            r#"{"Scheme":"scheme","Host":"host","Port":"1234","Path":"/a/path","Username":"user","Password":"pw","Query Parameters":{"k1":"v1","k2":"v2"},"Fragment":"frag"}"#
+        )
     );
     assert_eq!(call("parse_csv", &[s("aa,\"b,\"\"b\"\n2,3")]), j(r#"["aa","b,\"b"]"#));
     assert_eq!(call("parse_version", &[s("0.2")]), Value::Decimal(Decimal::from(20_000_000_000_000_000_i64)));
     assert_eq!(call("parse_command_line", &[s("echo \"hello world!\""), s("windows")]), j(r#"["echo","hello world!"]"#));
     assert_eq!(call("url_encode", &[s("https://b.com/a b")]), s("https%3a%2f%2fb.com%2fa+b"));
     assert_eq!(call("url_decode", &[s("https%3a%2f%2fb.com%2f")]), s("https://b.com/"));
+}
+
+fn close(value: &Value, expected: f64) {
+    let Value::Real(got) = value else { panic!("{value:?} is not {expected}") };
+    assert!((got - expected).abs() <= 1e-12 * expected.abs().max(1e-12), "{got} is not {expected}");
+}
+
+#[test]
+fn distributions() {
+    close(&call("erfc", &[l(2)]), 0.004_677_734_981_047_266);
+    close(&call("erfc", &[l(-3)]), 1.999_977_909_503_001_5);
+    close(&call("beta_pdf", &[r(0.5), r(10.0), r(20.0)]), 0.746_176_019_310_951);
+    close(&call("beta_cdf", &[call("beta_inv", &[r(0.1), r(10.0), r(20.0)]), r(10.0), r(20.0)]), 0.1);
+    assert_eq!(call("erf", &[l(0)]), r(0.0));
+}
+
+#[test]
+fn units_convert() {
+    close(&call("convert_angle", &[r(1.2), s("Degree"), s("Arcminute")]), 72.0);
+    close(&call("convert_length", &[r(1.2), s("Meter"), s("Foot")]), 3.937_007_874_015_747_7);
+    close(&call("convert_speed", &[r(1.2), s("MeterPerSecond"), s("CentimeterPerHour")]), 432_000.0);
+    close(&call("convert_temperature", &[r(1.2), s("Kelvin"), s("DegreeCelsius")]), -271.95);
+    close(&call("convert_volume", &[r(1.2), s("CubicMeter"), s("Liter")]), 1200.0);
+    assert!(try_call("convert_mass", &[r(1.0), s("Gram"), s("Furlong")]).is_err());
+}
+
+#[test]
+fn geography() {
+    let points = [r(-122.407_628), r(47.578_557), r(-118.275_287), r(34.019_056)];
+    close(&call("geo_distance_2points", &points), 1_546_754.351_973_809_5);
+    close(&call("geo_azimuth", &[l(5), l(10), l(10), l(-40)]), 3.054_599_397_964_492);
+    assert_eq!(call("geo_distance_2points", &[l(300), l(1), l(1), l(1)]), Value::Null);
+    assert_eq!(call("geo_point_to_geohash", &[r(-80.195_829), r(25.802_215), l(8)]), s("dhwfz15h"));
+    let around = r#"["sunnv","sunnt","sunnw","sunnx","sunpp","sunnz","sunpn","sunpj"]"#;
+    assert_eq!(call("geo_geohash_neighbors", &[s("sunny")]), j(around));
+    assert_eq!(call("geo_geohash_to_central_point", &[s("a")]), Value::Null);
 }
 
 #[test]

@@ -6,14 +6,22 @@ use crate::types::Type;
 use crate::value::{CivilTime, TICKS_PER_DAY, TICKS_PER_SECOND, Value, civil_from_ticks};
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    Function::new("format_datetime", |a| fixed(a, &[DATETIME, STR], Type::String), |_, a| match &a[0] {
-        Value::DateTime(ticks) => Value::string(format_datetime(*ticks, a[1].as_str().unwrap_or(""))),
-        _ => Value::string(""),
-    }),
-    Function::new("format_timespan", |a| fixed(a, &[TIMESPAN, STR], Type::String), |_, a| match &a[0] {
-        Value::TimeSpan(ticks) => Value::string(format_timespan(*ticks, a[1].as_str().unwrap_or(""))),
-        _ => Value::string(""),
-    }),
+    Function::new(
+        "format_datetime",
+        |a| fixed(a, &[DATETIME, STR], Type::String),
+        |_, a| match &a[0] {
+            Value::DateTime(ticks) => Value::string(format_datetime(*ticks, a[1].as_str().unwrap_or(""))),
+            _ => Value::string(""),
+        },
+    ),
+    Function::new(
+        "format_timespan",
+        |a| fixed(a, &[TIMESPAN, STR], Type::String),
+        |_, a| match &a[0] {
+            Value::TimeSpan(ticks) => Value::string(format_timespan(*ticks, a[1].as_str().unwrap_or(""))),
+            _ => Value::string(""),
+        },
+    ),
 ];
 
 /// Splits a format into specifiers, runs of one letter of at most so many, and other characters.

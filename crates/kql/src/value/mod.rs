@@ -12,8 +12,8 @@ pub use cast::{to_bool, to_datetime, to_decimal, to_dynamic, to_guid, to_int, to
 pub use order::{Key, compare, compare_dynamic};
 pub use text::{format_real, parse_guid, parse_long, parse_real};
 pub use time::{
-    CivilTime, MAX_DATETIME_TICKS, civil_from_ticks, days_in_month, format_datetime, format_timespan, parse_datetime,
-    parse_timespan, ticks_from_civil,
+    CivilTime, MAX_DATETIME_TICKS, civil_from_ticks, days_in_month, format_datetime, format_timespan, parse_datetime, parse_timespan,
+    ticks_from_civil,
 };
 
 use std::sync::Arc;

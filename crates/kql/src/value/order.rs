@@ -90,9 +90,7 @@ pub fn compare(a: &Value, b: &Value) -> Ordering {
 pub fn compare_dynamic(a: &Dynamic, b: &Dynamic) -> Ordering {
     match (a, b) {
         (Dynamic::Array(_), Dynamic::Array(_)) | (Dynamic::Bag(_), Dynamic::Bag(_)) => a.to_json().cmp(&b.to_json()),
-        (Dynamic::Array(_) | Dynamic::Bag(_), _) | (_, Dynamic::Array(_) | Dynamic::Bag(_)) => {
-            dynamic_rank(a).cmp(&dynamic_rank(b))
-        }
+        (Dynamic::Array(_) | Dynamic::Bag(_), _) | (_, Dynamic::Array(_) | Dynamic::Bag(_)) => dynamic_rank(a).cmp(&dynamic_rank(b)),
         _ => compare(&a.to_value(), &b.to_value()),
     }
 }

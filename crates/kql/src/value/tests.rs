@@ -50,10 +50,14 @@ fn timespans_are_read_in_many_forms() {
 
 #[test]
 fn numbers_and_guids_are_read_as_kusto_reads_them() {
-    for (text, number) in [("0x7FFFFFFFFFFFFFFF", Some(i64::MAX)), ("0X1f", Some(31)), ("-0x10", None), (" 7 ", Some(7)), ("+7", Some(7)), ("7.0", None)] {
+    for (text, number) in
+        [("0x7FFFFFFFFFFFFFFF", Some(i64::MAX)), ("0X1f", Some(31)), ("-0x10", None), (" 7 ", Some(7)), ("+7", Some(7)), ("7.0", None)]
+    {
         assert_eq!(super::parse_long(text), number, "{text}");
     }
-    for (text, known) in [("  NaN  ", true), ("INF", false), ("-inf", true), ("+Infinity", true), (".5", true), ("5.", true), ("1_000", false)] {
+    for (text, known) in
+        [("  NaN  ", true), ("INF", false), ("-inf", true), ("+Infinity", true), (".5", true), ("5.", true), ("1_000", false)]
+    {
         assert_eq!(super::parse_real(text).is_some(), known, "{text}");
     }
     let guid = super::parse_guid("01234567-89ab-cdef-0123-456789abcdef");

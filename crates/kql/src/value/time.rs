@@ -65,15 +65,7 @@ pub fn civil_from_ticks(ticks: i64) -> CivilTime {
     let (year, month, day) = civil_from_days(ticks.div_euclid(TICKS_PER_DAY));
     let rest = ticks.rem_euclid(TICKS_PER_DAY);
     let seconds = rest / TICKS_PER_SECOND;
-    CivilTime {
-        year,
-        month,
-        day,
-        hour: seconds / 3600,
-        minute: seconds / 60 % 60,
-        second: seconds % 60,
-        fraction: rest % TICKS_PER_SECOND,
-    }
+    CivilTime { year, month, day, hour: seconds / 3600, minute: seconds / 60 % 60, second: seconds % 60, fraction: rest % TICKS_PER_SECOND }
 }
 
 /// Ticks of calendar fields; None when a field is out of its range.
@@ -95,10 +87,7 @@ pub fn ticks_from_civil(time: &CivilTime) -> Option<i64> {
 /// `2020-01-02T03:04:05.1234567Z`
 pub fn format_datetime(ticks: i64) -> String {
     let t = civil_from_ticks(ticks);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:07}Z",
-        t.year, t.month, t.day, t.hour, t.minute, t.second, t.fraction
-    )
+    format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:07}Z", t.year, t.month, t.day, t.hour, t.minute, t.second, t.fraction)
 }
 
 /// `[-][d.]hh:mm:ss[.fffffff]`
@@ -210,9 +199,7 @@ fn parse_date(date: &str) -> Option<(i64, i64, i64)> {
         [compact] if compact.len() == 6 => Some((digits(&date[..4])?, digits(&date[4..])?, 1)),
         [year, month] if year.len() == 4 => Some((digits(year)?, digits(month)?, 1)),
         [year, month, day] if year.len() == 4 => Some((digits(year)?, digits(month)?, digits(day)?)),
-        [month, day, year] if year.len() == 4 && !date.contains('.') => {
-            Some((digits(year)?, digits(month)?, digits(day)?))
-        }
+        [month, day, year] if year.len() == 4 && !date.contains('.') => Some((digits(year)?, digits(month)?, digits(day)?)),
         _ => None,
     }
 }
