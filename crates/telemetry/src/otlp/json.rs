@@ -32,10 +32,11 @@ pub(crate) fn transcode(body: &[u8], signal: Signal, outcome: &mut Outcome) -> R
     };
     let mut out = Vec::with_capacity(body.len() / 2);
     let mut json = serde_json::Deserializer::from_slice(body);
-    MessageSeed { message, out: &mut out, outcome }.deserialize(&mut json).and_then(|()| json.end()).map_err(|e| DecodeError::Json {
-        line: e.line(),
-        column: e.column(),
-        reason: e.to_string(),
+    let read = MessageSeed { message, out: &mut out, outcome }.deserialize(&mut json);
+    read.and_then(|()| json.end()).map_err(|error| {
+        let (line, column, text) = (error.line(), error.column(), error.to_string());
+        let place = format!(" at line {line} column {column}");
+        DecodeError::Json { line, column, reason: text.strip_suffix(&place).unwrap_or(&text).to_owned() }
     })?;
     Ok(out)
 }

@@ -135,6 +135,9 @@ fn a_small_body_cannot_become_endless_rows() {
 
 #[test]
 fn unfinished_json_and_wrong_types_are_errors() {
+    let error = logs().otlp(b"{\n\"resourceLogs\": 7}", Encoding::Json, &mut RowSet::new()).unwrap_err();
+    let DecodeError::Json { line, reason, .. } = error else { panic!("{error}") };
+    assert_eq!((line, reason.as_str()), (2, "invalid type: integer `7`, expected a value for resourceLogs"));
     for body in ["", "{", "[]", "7", "{\"resourceLogs\":7}", "{\"resourceLogs\":[7]}", "{} {}", "{\"resourceLogs\":[],}"] {
         assert!(logs().otlp(body.as_bytes(), Encoding::Json, &mut RowSet::new()).is_err(), "{body}");
     }
