@@ -52,8 +52,12 @@ struct Inner {
 
 #[derive(Clone)]
 enum NameChange {
-    Set(PathBuf, u64),
+    Create(PathBuf, u64),
     Remove(PathBuf),
+    Rename(PathBuf, PathBuf),
+    /// The file went to another folder, where the rename is written down: atomic, so a crash alone does not
+    /// take it from here.
+    Moved(PathBuf),
 }
 
 #[derive(Clone, Default)]
@@ -200,12 +204,9 @@ impl Inner {
         }
     }
 
-    fn rename_names(&mut self, dir: &Path, changes: Vec<NameChange>) {
-        for change in &changes {
-            change.apply(&mut self.names);
-        }
-        // One entry of the list is one atomic change of metadata; a rename is two changes in one.
-        self.pending_names.entry(dir.to_owned()).or_default().extend(changes);
+    fn change_names(&mut self, dir: &Path, change: NameChange) {
+        change.apply(&mut self.names);
+        self.pending_names.entry(dir.to_owned()).or_default().push(change);
     }
 
     fn restart(&mut self) {
@@ -215,7 +216,7 @@ impl Inner {
         self.locked.clear();
         for (_, changes) in std::mem::take(&mut self.pending_names) {
             let keep = (self.random() as usize) % (changes.len() + 1);
-            for change in &changes[..keep] {
+            for change in changes[..keep].iter().filter(|change| !matches!(change, NameChange::Moved(_))) {
                 change.apply(&mut self.durable_names);
             }
         }
@@ -256,13 +257,12 @@ impl Inner {
 impl NameChange {
     fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
         match self {
-            NameChange::Set(path, id) => {
-                // A file has one name here: a rename takes the old one away in the same step.
-                names.retain(|_, known| known != id);
-                names.insert(path.clone(), *id);
-            }
-            NameChange::Remove(path) => {
-                names.remove(path);
+            NameChange::Create(path, id) => drop(names.insert(path.clone(), *id)),
+            NameChange::Remove(path) | NameChange::Moved(path) => drop(names.remove(path)),
+            NameChange::Rename(from, to) => {
+                if let Some(id) = names.remove(from) {
+                    names.insert(to.clone(), id);
+                }
             }
         }
     }
@@ -317,7 +317,7 @@ impl Disk for SimDisk {
             (Open::Create, None) => {
                 inner.must(epoch)?;
                 let id = inner.new_file();
-                inner.rename_names(&parent(path), vec![NameChange::Set(path.to_owned(), id)]);
+                inner.change_names(&parent(path), NameChange::Create(path.to_owned(), id));
                 id
             }
             (_, Some(id)) => id,
@@ -333,7 +333,7 @@ impl Disk for SimDisk {
         if !inner.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        inner.rename_names(&parent(path), vec![NameChange::Remove(path.to_owned())]);
+        inner.change_names(&parent(path), NameChange::Remove(path.to_owned()));
         Ok(())
     }
 
@@ -342,7 +342,12 @@ impl Disk for SimDisk {
         let epoch = inner.epoch;
         inner.must(epoch)?;
         let id = inner.names.get(from).copied().ok_or(io::ErrorKind::NotFound)?;
-        inner.rename_names(&parent(to), vec![NameChange::Set(to.to_owned(), id)]);
+        if parent(from) == parent(to) {
+            inner.change_names(&parent(to), NameChange::Rename(from.to_owned(), to.to_owned()));
+        } else {
+            inner.change_names(&parent(to), NameChange::Create(to.to_owned(), id));
+            inner.change_names(&parent(from), NameChange::Moved(from.to_owned()));
+        }
         Ok(())
     }
 

@@ -127,9 +127,6 @@ impl Engine {
 
     fn remove_file(&self, id: SegmentId, table: &TableKey, dead: bool) -> io::Result<()> {
         let name = disk_name(table, id);
-        if dead {
-            self.disk.create_dir_all(&self.shared.dead_dir())?;
-        }
         for from in [self.dir.join(&name), self.dir.join(open_name(id))] {
             let result = if dead {
                 let len = self.disk.open(&from, Open::Read).and_then(|file| file.len()).unwrap_or(0);
@@ -227,7 +224,7 @@ impl Engine {
             .collect();
         drop(state);
         self.checkpoint = Some(CheckpointRun { as_of, encoded, open, sealed });
-        let job = SyncJob { dirs: vec![self.dir.clone()], files, failed: Vec::new(), dirs_failed: false };
+        let job = SyncJob { dirs: vec![self.shared.dead_dir(), self.dir.clone()], files, failed: Vec::new(), dirs_failed: false };
         self.jobs.push(Job::Sync(job));
     }
 

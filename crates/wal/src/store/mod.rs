@@ -5,6 +5,9 @@ mod checkpoint;
 mod engine;
 mod frames;
 mod maintain;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod model;
 mod quota;
 mod recover;
 mod shared;

@@ -32,7 +32,9 @@ pub(crate) fn open(options: Options, disk: Arc<dyn Disk>, now_ms: u64) -> Result
     let options = fit(options);
     let dir = options.dir.clone();
     let journal_dir = dir.join("journal");
-    disk.create_dir_all(&journal_dir).during("creating", &journal_dir)?;
+    for sub in [&journal_dir, &dir.join("dead")] {
+        disk.create_dir_all(sub).during("creating", sub)?;
+    }
     disk.sync_dir(&dir).during("syncing", &dir)?;
     let mut loaded = scan::load(&*disk, &journal_dir)?;
     loaded.sync(&*disk, &journal_dir)?;
@@ -48,8 +50,8 @@ pub(crate) fn open(options: Options, disk: Arc<dyn Disk>, now_ms: u64) -> Result
     let as_of = checkpoint.as_of;
     loaded.skipped.retain(|skipped| skipped.before.is_none_or(|lsn| lsn > as_of));
     let mut replay = Replay::new(options, disk, &checkpoint, &loaded, now_ms)?;
-    replay.restore_open(&checkpoint.open, &mut report)?;
     replay.plan(&loaded, checkpoint.as_of, &checkpoint.open)?;
+    replay.restore_open(&checkpoint.open, &mut report)?;
     replay.run(&loaded, checkpoint.as_of, &mut report)?;
     let damaged_before = report.damage.len();
     replay.quarantine(&loaded, &mut report)?;
@@ -154,6 +156,10 @@ impl Replay {
         let mut state = checkpoint.state.clone();
         let mut ids = FlakeIds::new(host(), state.last_id);
         checkpoint.open.iter().for_each(|open| ids.seen(open.id.0));
+        // A file of before the crash that no frame knows must not meet a new one of the same name.
+        for entry in disk.list(&dir).during("listing", &dir)? {
+            ids.seen(parse_open_name(&entry.name).or_else(|| takeover::id_of(&entry.name)).map_or(0, |id| id.0));
+        }
         state.last_id = ids.last();
         let shared = Shared::new(Arc::clone(&disk), dir.clone(), state, ids, now_ms);
         for (name, bytes) in [("dead", &shared.dead_bytes), ("quarantine", &shared.quarantine_bytes)] {
@@ -177,12 +183,13 @@ impl Replay {
         let lens: HashMap<&str, u64> = entries.iter().map(|entry| (entry.name.as_str(), entry.len)).collect();
         for record in open {
             let name = open_name(record.id);
-            // A file that has its final name already was sealed after the checkpoint.
-            let sealed_len = lens.get(disk_name(&record.table, record.id).as_str());
-            match (lens.get(name.as_str()), sealed_len) {
-                (None, Some(_)) => self.engine.tables.restore(record),
-                (Some(len), _) if *len >= record.bytes => self.engine.tables.restore(record),
-                (len, _) => self.restore_short(record, len.is_some(), report)?,
+            // One that was sealed later and is whole, or settled, is not written to any more.
+            let sealed = self.sealed.get(&record.table).into_iter().flat_map(|plans| plans.values());
+            let done = sealed.into_iter().any(|(id, found)| *id == record.id && *found == Found::Whole);
+            match lens.get(name.as_str()) {
+                Some(len) if *len >= record.bytes => self.engine.tables.restore(record),
+                _ if done => self.engine.tables.restore(record),
+                len => self.restore_short(record, len.is_some(), report)?,
             }
         }
         Ok(())

@@ -76,7 +76,7 @@ fn move_aside(engine: &Engine, name: &str) -> Result<(), OpenError> {
 }
 
 /// The id in a file name of the documented form, when it is one that we could have given.
-fn id_of(name: &str) -> Option<SegmentId> {
+pub(super) fn id_of(name: &str) -> Option<SegmentId> {
     let parsed = FileName::parse(name).ok()?;
     let id = SegmentId(u64::from_str_radix(&parsed.epoch, 16).ok()?);
     (id.0 >> 63 == 0 && disk_name(&key_of(&parsed), id) == name).then_some(id)

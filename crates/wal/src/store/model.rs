@@ -1,0 +1,390 @@
+//! The engine on a disk that crashes, against a small model: what was acknowledged is there once or
+//! settled, no request is there in part, cursors move with their rows, sealed segments keep their identity,
+//! the ledger adds up, and reading the files back gives the live state. `ADXMON_SOAK=<factor>` runs longer.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use proptest::prelude::*;
+
+use super::engine::{Engine, Msg};
+use super::state::State;
+use super::{recover, stage};
+use crate::disk::sim::{Fault, SimDisk};
+use crate::types::*;
+use crate::{Refusal, segment};
+
+const NOW: u64 = 1_760_000_000_000;
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// Requests that wait together: of each the tables and their rows.
+    Commit(Vec<Vec<(u8, u8)>>),
+    /// Settles up to so many of the oldest segments.
+    Settle(u8, bool),
+    Tick(u64),
+    SealAll,
+    /// Begins a batch of the oldest segments.
+    Batch(u8),
+    /// The disk operation so far ahead fails or takes the machine down; recovery too, if the second is given.
+    Fault(u8, bool, Option<u8>),
+    PowerCut,
+    Kill,
+    Full(bool),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let sections = prop::collection::vec((0u8..5, 1u8..40), 1..4);
+    prop_oneof![
+        8 => prop::collection::vec(sections, 1..4).prop_map(Op::Commit),
+        3 => (1u8..6, any::<bool>()).prop_map(|(n, dead)| Op::Settle(n, dead)),
+        3 => prop_oneof![Just(300u64), Just(31_000), Just(130_000)].prop_map(Op::Tick),
+        1 => Just(Op::SealAll),
+        1 => (1u8..4).prop_map(Op::Batch),
+        3 => (0u8..40, any::<bool>(), prop::option::of(0u8..60)).prop_map(|(at, crash, again)| Op::Fault(at, crash, again)),
+        1 => Just(Op::PowerCut),
+        1 => Just(Op::Kill),
+        1 => any::<bool>().prop_map(Op::Full),
+    ]
+}
+
+/// What became of a request as its sender sees it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate {
+    Acknowledged,
+    Unknown,
+}
+
+struct Sent {
+    rows: Vec<String>,
+    fate: Fate,
+}
+
+struct World {
+    disk: SimDisk,
+    engine: Option<Engine>,
+    durability: Durability,
+    now: u64,
+    sent: Vec<Sent>,
+    gone: HashSet<String>,
+    /// Settlements without an answer: either all rows are gone or none.
+    perhaps_gone: Vec<Vec<String>>,
+    identity: BTreeMap<SegmentId, (u64, u64, u64)>,
+    recovery_fault: Option<u8>,
+}
+
+fn options(durability: Durability) -> Options {
+    Options {
+        durability,
+        journal_file_bytes: 4 << 10,
+        journal_budget_bytes: 12 << 10,
+        memtable_bytes: 3 << 10,
+        block_bytes: 1 << 10,
+        segment_max_bytes: 2 << 10,
+        max_disk_bytes: 0,
+        ..Options::new("/store")
+    }
+}
+
+fn open(disk: &SimDisk, durability: Durability, now: u64) -> Result<(Engine, OpenReport), crate::OpenError> {
+    recover::open(options(durability), disk.disk(), now)
+}
+
+impl World {
+    fn new(seed: u64, durability: Durability) -> World {
+        let disk = SimDisk::new(seed);
+        let (engine, _) = open(&disk, durability, NOW).unwrap();
+        World {
+            disk,
+            engine: Some(engine),
+            durability,
+            now: NOW,
+            sent: Vec::new(),
+            gone: HashSet::new(),
+            perhaps_gone: Vec::new(),
+            identity: BTreeMap::new(),
+            recovery_fault: None,
+        }
+    }
+
+    fn engine(&mut self) -> &mut Engine {
+        self.engine.as_mut().unwrap()
+    }
+
+    /// One group and the slow work that follows from it.
+    fn step(&mut self, messages: Vec<Msg>) {
+        let disk = self.disk.disk();
+        let mut jobs = self.engine().step(messages);
+        while let Some(job) = jobs.pop() {
+            let message = job.run(&*disk);
+            jobs.extend(self.engine().step(vec![message]));
+        }
+        while self.engine().has_work() && !self.disk.crashed() {
+            self.engine().step(Vec::new());
+        }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Commit(requests) => self.commit(requests),
+            Op::Settle(n, dead) => self.settle(usize::from(*n), *dead),
+            Op::Tick(ms) => {
+                self.now += ms;
+                self.step(vec![Msg::Tick(self.now)]);
+            }
+            Op::SealAll => self.step(vec![Msg::SealAll(Box::new(drop))]),
+            Op::Batch(n) => {
+                let segments: Vec<_> = self.engine().shared.sealed().iter().take(usize::from(*n)).map(|s| s.id).collect();
+                let record = BatchRecord { id: [*n; 16], state: BatchState::Batched, segments, detail: vec![*n] };
+                self.step(vec![Msg::Batch(record, Box::new(drop))]);
+            }
+            Op::Fault(ahead, crash, again) => {
+                let fault = if *crash { Fault::Crash } else { Fault::Error };
+                self.disk.fail_at(self.disk.operations() + u64::from(*ahead), fault);
+                self.recovery_fault = *again;
+            }
+            Op::PowerCut if self.durability == Durability::Disk => self.reopen(true),
+            Op::PowerCut | Op::Kill => self.reopen(false),
+            Op::Full(full) => {
+                let used: u64 = self.disk.files().iter().map(|(_, bytes)| bytes.len() as u64).sum();
+                self.disk.set_capacity(full.then_some(used + 3000));
+            }
+        }
+        if self.disk.crashed() {
+            self.reopen(self.durability == Durability::Disk);
+        }
+    }
+
+    fn commit(&mut self, requests: &[Vec<(u8, u8)>]) {
+        let mut messages = Vec::new();
+        let answers = Arc::new(Mutex::new(Vec::new()));
+        for sections in requests {
+            let number = self.sent.len();
+            let mut rows = Vec::new();
+            let sections = sections.iter().enumerate().map(|(s, (table, n))| {
+                let own: Vec<String> = (0..*n).map(|r| format!("r{number}-{s}-{r}-{}", "pad".repeat(usize::from(r % 7)))).collect();
+                rows.extend(own.iter().cloned());
+                let body = own.iter().map(|row| format!("t,{row}\n")).collect::<String>().into_bytes();
+                Section {
+                    table: TableKey::new("Db", format!("T{table}"), "s1"),
+                    header: Arc::from(&b"a:string,b:string\n"[..]),
+                    sample_type: 1,
+                    rows: u32::from(*n),
+                    body: SectionBody::Rows(body),
+                }
+            });
+            let sections = sections.collect();
+            let marks = vec![(b"cursor".to_vec(), (number as u64 + 1).to_le_bytes().to_vec())];
+            let receipts = vec![Receipt { sender: [9; 16], database: "Db".into(), number: number as u64, digest: 1, floor: 0 }];
+            let request = Request { sections, marks, receipts, ..Request::default() };
+            let staged = stage::stage(request, 1 << 10, self.now).unwrap();
+            let answers = Arc::clone(&answers);
+            messages
+                .push(Msg::Commit(Box::new(staged), Box::new(move |answer: Result<u64, Refusal>| answers.lock().push((number, answer)))));
+            self.sent.push(Sent { rows, fate: Fate::Unknown });
+        }
+        self.step(messages);
+        for (number, answer) in answers.lock().drain(..) {
+            if answer.is_ok() {
+                self.sent[number].fate = Fate::Acknowledged;
+            }
+        }
+    }
+
+    fn settle(&mut self, n: usize, dead: bool) {
+        let sealed: Vec<_> = self.engine().shared.sealed().into_iter().take(n).collect();
+        let outcome = if dead { Outcome::DeadLettered } else { Outcome::Forwarded };
+        let mut items = Vec::new();
+        let mut rows = Vec::new();
+        for info in sealed {
+            // A reader that hits a planned fault tries again later.
+            let Ok((image, _)) = self.engine().shared.read_segment(info.id) else { return };
+            rows.push(rows_of(&image));
+            items.push(Settlement { segment: info.id, outcome, reason: String::new(), maybe_duplicate: false });
+        }
+        let settled = Arc::new(Mutex::new(false));
+        let answer = Arc::clone(&settled);
+        self.step(vec![Msg::Settle(items, Box::new(move |result| *answer.lock() = result.is_ok()))]);
+        if *settled.lock() {
+            self.gone.extend(rows.into_iter().flatten());
+        } else if !rows.is_empty() {
+            self.perhaps_gone.push(rows.into_iter().flatten().collect());
+        }
+    }
+
+    /// The machine or the process ends; perhaps again while the files are read back.
+    fn reopen(&mut self, power: bool) {
+        let restart = |disk: &SimDisk| if power { disk.restart() } else { disk.kill() };
+        self.engine = None;
+        restart(&self.disk);
+        self.disk.set_capacity(None);
+        if let Some(ahead) = self.recovery_fault.take() {
+            self.disk.fail_at(self.disk.operations() + u64::from(ahead), Fault::Crash);
+            drop(open(&self.disk, self.durability, self.now));
+            restart(&self.disk);
+        }
+        let (engine, report) = open(&self.disk, self.durability, self.now).unwrap();
+        assert!(!report.ledger_reset && report.adopted.is_empty() && report.foreign.is_empty(), "{report:?}");
+        self.engine = Some(engine);
+        self.check_identity();
+        self.check(true);
+    }
+
+    /// A segment that was visible has the same number, digest and rows for ever.
+    fn check_identity(&mut self) {
+        for info in self.engine().shared.sealed() {
+            let now = (info.number, info.digest, info.rows);
+            assert_eq!(*self.identity.entry(info.id).or_insert(now), now, "segment {} changed", info.id);
+        }
+    }
+
+    /// Compares a copy that is read back from the files with the live state and with the model.
+    fn check(&mut self, recovered: bool) {
+        let copy = self.disk.snapshot();
+        let (mut again, report) = open(&copy, self.durability, self.now).unwrap();
+        assert!(report.damage.is_empty(), "{report:?}");
+        let live = comparable(&self.engine().shared.state.lock());
+        let read = comparable(&again.shared.state.lock());
+        // Refused frames may lie behind the last one that counts until another one is written.
+        let exact = self.sent.iter().all(|sent| sent.fate == Fate::Acknowledged) && self.perhaps_gone.is_empty();
+        if exact || recovered {
+            assert_eq!(live, read, "reading back differs");
+        }
+        again.step(vec![Msg::SealAll(Box::new(|answer| drop(answer.unwrap())))]);
+        let shared = Arc::clone(&again.shared);
+        let mut found: HashMap<String, usize> = HashMap::new();
+        for info in shared.sealed() {
+            let (image, lost) = shared.read_segment(info.id).unwrap();
+            let rows = rows_of(&image);
+            assert_eq!((rows.len() as u64, lost), (info.rows, 0), "{}", info.file_name);
+            rows.into_iter().for_each(|row| *found.entry(row).or_default() += 1);
+        }
+        let ledger = shared.state.lock().ledger();
+        ledger.check().unwrap();
+        assert_eq!(ledger.total().on_disk, found.values().sum::<usize>() as u64);
+        let mark = shared.state.lock().marks.get(&b"cursor"[..]).cloned();
+        self.compare(&found, mark);
+    }
+
+    fn compare(&mut self, found: &HashMap<String, usize>, mark: Option<Vec<u8>>) {
+        assert!(found.values().all(|n| *n == 1), "a row is there twice");
+        self.perhaps_gone.retain(|rows| {
+            let present = rows.iter().filter(|row| found.contains_key(*row)).count();
+            assert!(present == 0 || present == rows.len(), "a settlement is there in part");
+            if present == 0 {
+                self.gone.extend(rows.iter().cloned());
+            }
+            // A settlement without an answer may still be found by the next recovery.
+            present > 0
+        });
+        let last = mark.map_or(0, |value| u64::from_le_bytes(value.try_into().unwrap()));
+        for (number, sent) in self.sent.iter().enumerate() {
+            let present = sent.rows.iter().filter(|row| found.contains_key(*row) || self.gone.contains(*row)).count();
+            match sent.fate {
+                Fate::Acknowledged => {
+                    assert_eq!(present, sent.rows.len(), "request {number} was acknowledged and is lost");
+                    assert!(last > number as u64, "the cursor is behind request {number}");
+                }
+                Fate::Unknown => assert!(present == 0 || present == sent.rows.len(), "request {number} is there in part"),
+            }
+        }
+        for row in &self.gone {
+            assert!(!found.contains_key(row), "a settled row is back: {row}");
+        }
+        if last > 0 {
+            let sent = &self.sent[last as usize - 1];
+            assert!(sent.rows.iter().all(|row| found.contains_key(row) || self.gone.contains(row)), "the cursor is ahead of its rows");
+        }
+    }
+}
+
+/// The part of the state that files determine.
+fn comparable(state: &State) -> State {
+    State { last_id: 0, doomed: BTreeMap::new(), ..state.clone() }
+}
+
+fn rows_of(image: &[u8]) -> Vec<String> {
+    let text = String::from_utf8(segment::values(image, true)).unwrap();
+    text.lines().map(|line| line.strip_prefix("t,").unwrap().to_owned()).collect()
+}
+
+fn config() -> ProptestConfig {
+    let soak: u32 = std::env::var("ADXMON_SOAK").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1);
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { 48 };
+    ProptestConfig { cases: cases * soak, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+fn run(seed: u64, durability: Durability, ops: &[Op]) {
+    let mut world = World::new(seed, durability);
+    for op in ops {
+        world.apply(op);
+        world.check_identity();
+        if !matches!(op, Op::Fault(..)) {
+            world.check(false);
+        }
+    }
+    world.disk.heal();
+    world.disk.set_capacity(None);
+    world.reopen(durability == Durability::Disk);
+    // After healing all drains.
+    world.step(vec![Msg::SealAll(Box::new(|answer| drop(answer.unwrap())))]);
+    world.settle(usize::MAX, false);
+    world.apply(&Op::Tick(300));
+    assert_eq!(world.engine().shared.state.lock().ledger().total().on_disk, 0);
+    let left = world.disk.files().into_iter().filter(|(path, _)| path.parent() == Some(Path::new("/store")));
+    assert_eq!(left.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<std::path::PathBuf>::new());
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn nothing_acknowledged_is_lost_on_a_disk(seed in any::<u64>(), ops in prop::collection::vec(op(), 1..30)) {
+        run(seed, Durability::Disk, &ops);
+    }
+
+    #[test]
+    fn nothing_acknowledged_is_lost_by_a_kill(seed in any::<u64>(), ops in prop::collection::vec(op(), 1..30)) {
+        run(seed, Durability::Process, &ops);
+    }
+}
+
+/// One fixed history, with the power going at every single disk operation of it.
+#[test]
+fn a_crash_at_every_operation() {
+    let history = [
+        Op::Commit(vec![vec![(0, 5), (1, 30)], vec![(2, 8)]]),
+        Op::Commit(vec![vec![(0, 35), (1, 30)]]),
+        Op::Commit(vec![vec![(0, 39), (3, 39)]]),
+        Op::Tick(31_000),
+        Op::Settle(2, false),
+        Op::Commit(vec![vec![(0, 20)]]),
+        Op::Tick(130_000),
+        Op::Commit(vec![vec![(0, 20), (4, 39)]]),
+        Op::SealAll,
+        Op::Settle(1, true),
+        Op::Commit(vec![vec![(1, 3)]]),
+        Op::Tick(31_000),
+        Op::Tick(130_000),
+        Op::Settle(3, false),
+        Op::Commit(vec![vec![(1, 30), (2, 30), (3, 30)]]),
+        Op::Commit(vec![vec![(1, 30), (2, 30), (3, 30)]]),
+    ];
+    let mut whole = World::new(1, Durability::Disk);
+    let first = whole.disk.operations();
+    history.iter().for_each(|op| whole.apply(op));
+    let last = whole.disk.operations();
+    assert!(last > first + 30, "the history is too short to mean anything");
+    for at in first..last {
+        eprintln!("the power goes at operation {at}");
+        let mut world = World::new(at * 7919 + 3, Durability::Disk);
+        world.disk.fail_at(at, Fault::Crash);
+        for op in &history {
+            world.apply(op);
+        }
+        world.check(false);
+        world.reopen(true);
+    }
+}
