@@ -208,9 +208,11 @@ impl<'b> Request<'b, '_> {
     fn write_row(&mut self, record: &Record<'_>) -> Result<(), WireError> {
         let (row, body) = (&mut self.row, self.body);
         row.clear();
-        log_time(row, record.time);
+        // OTLP: a time of 0 is unknown, and then the time of observation stands for it.
+        let observed = if record.observed == 0 { self.now_ns } else { record.observed };
+        log_time(row, if record.time == 0 { observed } else { record.time });
         row.push(b',');
-        log_time(row, if record.observed == 0 { self.now_ns } else { record.observed });
+        log_time(row, observed);
         row.push(b',');
         text::hex(row, record.trace_id.of(body));
         row.push(b',');

@@ -92,7 +92,7 @@ fn bodies_keep_their_types() {
     for (body, expected) in cases {
         let (_, rows) = decode(&options, &request(json!([{"body": body}])));
         assert_eq!(rows[0].json("Body"), expected);
-        assert_eq!((rows[0].table.as_str(), rows[0].get("Timestamp")), ("OTelLogs", "1970-01-01T00:00:00Z"));
+        assert_eq!((rows[0].table.as_str(), rows[0].get("Timestamp")), ("OTelLogs", "2023-11-14T22:13:29Z"));
         assert_eq!(rows[0].get("ObservedTimestamp"), "2023-11-14T22:13:29Z");
     }
 }
