@@ -130,7 +130,9 @@ impl Counted {
             metrics.requests.get_or_create(&PathCode { path: path.to_owned(), code }).inc();
         }
         match self {
-            Counted::RemoteWrite | Counted::OtlpMetrics => drop(metrics.samples_rejected.inc_by(received.rejected)),
+            Counted::RemoteWrite | Counted::OtlpMetrics => {
+                metrics.samples_rejected.inc_by(received.rejected);
+            }
             Counted::Logs if received.rejected > 0 => {
                 metrics.invalid_logs.inc_by(received.rejected);
                 let dropped = SourceStage { source: "otlp-logs", stage: "routing" };
@@ -172,8 +174,12 @@ impl Sink for MeteredSink {
         Box::pin(async move {
             committed.await?;
             match self.kind {
-                Kind::Metrics => drop(self.metrics.samples_stored.inc_by(count)),
-                Kind::Traces => drop(self.metrics.spans_stored.inc_by(count)),
+                Kind::Metrics => {
+                    self.metrics.samples_stored.inc_by(count);
+                }
+                Kind::Traces => {
+                    self.metrics.spans_stored.inc_by(count);
+                }
                 Kind::Logs => self.logs_stored(count, tables),
             }
             Ok(())

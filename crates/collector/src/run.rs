@@ -28,6 +28,9 @@ use crate::{debug, identity, scrape};
 /// How long the drain tries to send what is left.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How often the status line is logged.
+const STATUS_INTERVAL: Duration = Duration::from_secs(60);
+
 /// A collector that runs.
 pub struct Running {
     /// Where it listens.
@@ -78,6 +81,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let limits = Limits { max_connections: config.max_connections, request_timeout: Duration::from_secs(301), ..Limits::default() };
     let served = tokio::spawn(server::serve_counted(listener, router, limits, tls, intake, Arc::clone(&parts.connections)));
     let ticks = server::run_store_ticks(parts.store.clone(), parts.background.clone());
+    tokio::spawn(log_status(parts.store.clone(), Arc::clone(&parts.metrics), parts.background.clone()));
     tracing::info!(%addr, storage_dir = %config.storage_dir.display(), durability = %config.durability, "collector started");
     let supervisor = Supervisor { parts, sender, served, scrapers, ticks };
     Ok(Running { addr, supervisor: tokio::spawn(supervisor.run(shutdown)) })
@@ -223,6 +227,24 @@ impl Supervisor {
         tokio::task::spawn_blocking(move || store.close()).await.context("closing the store")?;
         tracing::info!("collector ended");
         served.context("the listener failed")?.context("the listener failed")
+    }
+}
+
+/// One line a minute on how the collector does.
+async fn log_status(store: wal::Store, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let mut samples = 0;
+    while stop.run_until_cancelled(tokio::time::sleep(STATUS_INTERVAL)).await.is_some() {
+        let usage = store.usage();
+        let stored = metrics.samples_stored.get();
+        tracing::info!(
+            samples_per_second = (stored - samples) / STATUS_INTERVAL.as_secs(),
+            closed_segments = usage.segments,
+            waiting_bytes = usage.databases.values().sum::<u64>(),
+            disk_bytes = usage.total_bytes,
+            refusing = usage.refusing.map(|r| r.to_string()).unwrap_or_default(),
+            "status"
+        );
+        samples = stored;
     }
 }
 

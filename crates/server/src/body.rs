@@ -11,6 +11,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Most bytes one request body may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,12 +95,36 @@ pub async fn read_body(headers: &HeaderMap, body: Body, limits: &BodyLimits) -> 
     }
 }
 
+/// Bytes of request bodies that may be in memory at a time, over all listeners of the process.
+const IN_FLIGHT_BYTES: usize = 256 << 20;
+/// What a body without a declared length is charged.
+const UNDECLARED_BYTES: usize = 2 << 20;
+
+static IN_FLIGHT: Semaphore = Semaphore::const_new(IN_FLIGHT_BYTES >> 10);
+
+/// Waits until a body of the declared length has room among those in flight. Held until its rows
+/// are stored, so that slow storage slows intake down instead of filling memory.
+pub(crate) async fn room(headers: &HeaderMap, limits: &BodyLimits) -> Result<SemaphorePermit<'static>, BodyError> {
+    let declared = declared(headers, limits.wire)?;
+    let bytes = declared.unwrap_or(UNDECLARED_BYTES).min(IN_FLIGHT_BYTES);
+    let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX) + 1;
+    let closed = |e: tokio::sync::AcquireError| BodyError::Read(e.to_string());
+    IN_FLIGHT.acquire_many(kib.min((IN_FLIGHT_BYTES >> 10) as u32)).await.map_err(closed)
+}
+
+/// The declared length, if it is within `limit`.
+fn declared(headers: &HeaderMap, limit: usize) -> Result<Option<usize>, BodyError> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    match length.map(usize::try_from) {
+        None => Ok(None),
+        Some(Ok(length)) if length <= limit => Ok(Some(length)),
+        Some(_) => Err(BodyError::TooLarge { limit }),
+    }
+}
+
 /// Reads a body as it came, whatever `Content-Encoding` says.
 pub(crate) async fn read_wire(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, BodyError> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-    if declared.is_some_and(|n| n > limit as u64) {
-        return Err(BodyError::TooLarge { limit });
-    }
+    let declared = declared(headers, limit)?;
     let mut body = body;
     let Some(mut first) = next_data(&mut body).await? else { return Ok(Bytes::new()) };
     if first.len() > limit {
@@ -107,7 +132,7 @@ pub(crate) async fn read_wire(headers: &HeaderMap, body: Body, limit: usize) -> 
     }
     let Some(mut next) = next_data(&mut body).await? else { return Ok(first) };
     // Grow with what arrives, not with what the header promises: a promise costs the sender nothing.
-    let promised = declared.map_or(0, |n| n.min(1 << 20) as usize);
+    let promised = declared.map_or(0, |n| n.min(1 << 20));
     let mut whole = BytesMut::with_capacity(promised.max(first.len() + next.len()));
     whole.extend_from_slice(&std::mem::take(&mut first));
     loop {

@@ -43,18 +43,13 @@ fn exposition(registry: &Registry, headers: &HeaderMap) -> Response {
 /// How often a store looks at its ages.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Calls [`wal::Store::tick`] until `shutdown`.
+/// Calls [`wal::Store::tick`] until `shutdown`. A tick only wakes the store's own thread.
 pub fn run_store_ticks(store: wal::Store, shutdown: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
-            let store = store.clone();
-            // A tick may write and sync files; it must not hold up the tasks of this thread.
-            let ticked = tokio::task::spawn_blocking(move || store.tick(now_ms())).await;
-            if let Err(error) = ticked {
-                tracing::error!(%error, "the store's tick failed");
-            }
+            store.tick(now_ms());
         }
     })
 }

@@ -1,6 +1,7 @@
 //! Where decoded rows go. Receivers and scrapers know a [`Sink`]; [`WalSink`] is the one that makes
 //! rows durable in a [`wal::Store`].
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,18 +55,32 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// How long an answer about the store's usage stays good enough.
 const READY_FRESHNESS: Duration = Duration::from_millis(250);
 
+/// How long new tables are left out after a database reached its number of tables.
+const EXCESS_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
 /// A [`Sink`] over a [`wal::Store`].
+///
+/// A database with as many tables as it may have does not lose its other tables: the request that
+/// hits the limit is refused for now, and its repetition is stored without the rows of new tables,
+/// which the ledger counts as filtered by `too-many-tables`.
 pub struct WalSink {
     store: wal::Store,
     database: Option<Arc<str>>,
     ready: Mutex<Option<(Instant, Result<(), String>)>>,
+    full: Mutex<HashMap<Arc<str>, FullDatabase>>,
+}
+
+/// A database without room for another table.
+struct FullDatabase {
+    since: Instant,
+    tables: HashSet<wal::TableKey>,
 }
 
 impl WalSink {
     /// A sink that commits to `store`.
     #[must_use]
     pub fn new(store: wal::Store) -> Self {
-        WalSink { store, database: None, ready: Mutex::new(None) }
+        WalSink { store, database: None, ready: Mutex::new(None), full: Mutex::default() }
     }
 
     /// The same for one source: rows that its rules remove are counted in the ledger of `database`.
@@ -85,9 +100,10 @@ impl WalSink {
 
 impl Sink for WalSink {
     fn commit(&self, rows: RowSet, filtered: u64) -> BoxFuture<'_, Result<(), Refused>> {
+        let mut filtered = self.filtered(filtered);
         let request = wal::Request {
-            sections: rows.into_tables().into_iter().map(section).collect(),
-            filtered: self.filtered(filtered),
+            sections: self.without_excess(rows.into_tables().into_iter().map(section).collect(), &mut filtered),
+            filtered,
             receipts: Vec::new(),
             marks: Vec::new(),
         };
@@ -100,7 +116,10 @@ impl Sink for WalSink {
         Box::pin(async move {
             match committed.await {
                 Ok(Ok(_lsn)) => Ok(()),
-                Ok(Err(refusal)) => Err(refused(&refusal)),
+                Ok(Err(refusal)) => {
+                    self.note_excess(&refusal);
+                    Err(refused(&refusal))
+                }
                 Err(_) => Err(Refused::Failed("the store was closed".to_owned())),
             }
         })
@@ -116,6 +135,33 @@ impl Sink for WalSink {
         let answer = self.store.usage().refusing.map_or(Ok(()), |refusal| Err(refusal.to_string()));
         *cached = Some((Instant::now(), answer.clone()));
         answer
+    }
+}
+
+impl WalSink {
+    /// Takes out the rows of new tables of full databases.
+    fn without_excess(&self, mut sections: Vec<wal::Section>, filtered: &mut Vec<wal::Filtered>) -> Vec<wal::Section> {
+        let mut full = self.full.lock();
+        if full.is_empty() {
+            return sections;
+        }
+        full.retain(|_, database| database.since.elapsed() < EXCESS_FORGOTTEN_AFTER);
+        sections.retain(|section| {
+            let fits = full.get(&section.table.database).is_none_or(|database| database.tables.contains(&section.table));
+            if !fits {
+                let database = Arc::clone(&section.table.database);
+                filtered.push(wal::Filtered { database, reason: "too-many-tables", rows: section.rows.into() });
+            }
+            fits
+        });
+        sections
+    }
+
+    fn note_excess(&self, refusal: &wal::Refusal) {
+        let wal::Refusal::TooManyTables { database } = refusal else { return };
+        tracing::warn!(%database, "{refusal}; rows of further tables are left out and counted");
+        let tables = self.store.ledger().tables.into_keys().filter(|table| table.database == *database).collect();
+        self.full.lock().insert(Arc::clone(database), FullDatabase { since: Instant::now(), tables });
     }
 }
 

@@ -110,7 +110,8 @@ fn what_this_version_does_not_run_is_named() {
         [exporters]\n[[exporters.otlp-metric-export]]\nname='a'\ndestination='http://x'\n";
     let (_, warnings) = Config::from_toml(toml, "node-1").unwrap();
     let all = warnings.iter().map(|w| w.0.as_str()).collect::<Vec<_>>().join("\n");
-    for name in ["enable-pprof", "kubelet-discovery", "otel-metric[0].grpc-port", "host-log[0].file-target", "exporters.otlp-metric-export"] {
+    for name in ["enable-pprof", "kubelet-discovery", "otel-metric[0].grpc-port", "host-log[0].file-target", "exporters.otlp-metric-export"]
+    {
         assert!(all.contains(&format!("{name} has no effect: ")), "{name} in:\n{all}");
     }
 }

@@ -71,8 +71,7 @@ async fn over_quota_is_429_with_retry_after() {
     let collector = Collector::start("max-database-disk-usage = 200", RECEIVERS).await;
     let mut refused = None;
     for i in 0..100 {
-        let response =
-            client().post(format!("{}/receive", collector.url)).body(one_sample("fill", f64::from(i))).send().await.unwrap();
+        let response = client().post(format!("{}/receive", collector.url)).body(one_sample("fill", f64::from(i))).send().await.unwrap();
         if response.status() != 202 {
             refused = Some(response);
             break;
@@ -84,6 +83,20 @@ async fn over_quota_is_429_with_retry_after() {
     assert!(refused.text().await.unwrap().starts_with("Overloaded. Retry later: database Metrics is over its quota"));
     // Reading goes on.
     assert_eq!(collector.get("/metrics").await.0, 200);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_number_of_tables_does_not_stop_the_others() {
+    let collector = Collector::start("max-tables-per-database = 1", RECEIVERS).await;
+    assert_eq!(collector.write("first", 1.0).await, 202);
+    assert_eq!(collector.write("second", 1.0).await, 429);
+    // The repetition is accepted without the new table's row, which is counted.
+    assert_eq!(collector.write("second", 1.0).await, 202);
+    assert_eq!(collector.write("first", 2.0).await, 202);
+    assert_eq!(collector.metric(ACCEPTED).await, Some(2.0));
+    let filtered = "adxmon_ledger_filtered_rows_total{database=\"Metrics\",reason=\"too-many-tables\"}";
+    assert_eq!(collector.metric(filtered).await, Some(1.0));
     collector.stop().await;
 }
 

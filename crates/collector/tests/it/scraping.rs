@@ -31,7 +31,8 @@ async fn target(hits: Arc<AtomicUsize>) -> (String, CancellationToken) {
         let page = page.clone();
         async move { ([("content-type", "text/plain; version=0.0.4"), ("content-encoding", "gzip")], page).into_response() }
     };
-    let open = get(|| async { ([("content-type", "application/openmetrics-text; version=1.0.0")], "# TYPE a counter\na_total 1\n# EOF\n") });
+    let open =
+        get(|| async { ([("content-type", "application/openmetrics-text; version=1.0.0")], "# TYPE a counter\na_total 1\n# EOF\n") });
     let hang = get(std::future::pending::<()>);
     let router = Router::new().route("/metrics", get(metrics)).route("/open", open).route("/hang", hang);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -42,7 +43,8 @@ async fn target(hits: Arc<AtomicUsize>) -> (String, CancellationToken) {
 }
 
 fn settings(urls: &[String]) -> String {
-    let mut text = "[prometheus-scrape]\ndatabase = 'Scraped'\nscrape-interval = 1\nscrape-timeout = 5\ndisable-discovery = true\n".to_owned();
+    let mut text =
+        "[prometheus-scrape]\ndatabase = 'Scraped'\nscrape-interval = 1\nscrape-timeout = 5\ndisable-discovery = true\n".to_owned();
     for url in urls {
         text.push_str(&format!(
             "[[prometheus-scrape.static-scrape-target]]\nhost-regex='.*'\nurl='{url}'\nnamespace='ns'\npod='p'\ncontainer='c'\n"
@@ -61,7 +63,8 @@ async fn pages_are_stored_with_up_and_a_slow_target_delays_nobody() {
     collector.until("adxmon_collector_scrapes_total{result=\"failed\"}", |n| n >= 2.0).await;
     let (_, page) = collector.get("/debug/store").await;
     let accepted = |table: &str| {
-        let line = page.lines().find(|l| l.trim_start().starts_with(&format!("Scraped.{table} "))).unwrap_or_else(|| panic!("{table} in\n{page}"));
+        let line =
+            page.lines().find(|l| l.trim_start().starts_with(&format!("Scraped.{table} "))).unwrap_or_else(|| panic!("{table} in\n{page}"));
         line.split_whitespace().find_map(|word| word.parse::<usize>().ok()).unwrap()
     };
     assert!(accepted("RequestsTotal") >= SAMPLES && accepted("RequestsTotal").is_multiple_of(SAMPLES));

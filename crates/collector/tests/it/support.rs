@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 /// The text of a vector file, or `None` where the vectors are not at hand (never in CI).
-pub fn vector(name: &str) -> Option<String> {
+pub(crate) fn vector(name: &str) -> Option<String> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
     let folder = std::env::var_os("ADXMON_VECTORS").map_or_else(|| PathBuf::from(default), PathBuf::from);
     match std::fs::read_to_string(folder.join(name)) {
@@ -23,14 +23,14 @@ pub fn vector(name: &str) -> Option<String> {
 }
 
 /// A collector that runs in a folder of its own.
-pub struct Collector {
-    pub url: String,
-    pub dir: TempDir,
-    pub shutdown: CancellationToken,
+pub(crate) struct Collector {
+    pub(crate) url: String,
+    pub(crate) dir: TempDir,
+    pub(crate) shutdown: CancellationToken,
     running: Option<Running>,
 }
 
-pub const RECEIVERS: &str = "
+pub(crate) const RECEIVERS: &str = "
 [[prometheus-remote-write]]
 database = 'Metrics'
 path = '/receive'
@@ -45,11 +45,11 @@ database = 'Traces'
 
 impl Collector {
     /// Starts one with `settings` (top-level keys) and `tables`.
-    pub async fn start(settings: &str, tables: &str) -> Collector {
+    pub(crate) async fn start(settings: &str, tables: &str) -> Collector {
         Collector::start_in(tempfile::tempdir().unwrap(), settings, tables).await
     }
 
-    pub async fn start_in(dir: TempDir, settings: &str, tables: &str) -> Collector {
+    pub(crate) async fn start_in(dir: TempDir, settings: &str, tables: &str) -> Collector {
         let text =
             format!("listen-addr = '127.0.0.1:0'\nstorage-dir = '{}'\ndurability = 'process'\n{settings}\n{tables}", dir.path().display());
         let (config, _warnings) = Config::from_toml(&text, "node-1").unwrap();
@@ -59,25 +59,25 @@ impl Collector {
     }
 
     /// Drains, and gives the folder back.
-    pub async fn stop(mut self) -> TempDir {
+    pub(crate) async fn stop(mut self) -> TempDir {
         self.shutdown.cancel();
         self.running.take().unwrap().finished().await.unwrap();
         self.dir
     }
 
-    pub async fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let response = client().get(format!("{}{path}", self.url)).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
     /// The value of a metric of the collector's own, written with its labels.
-    pub async fn metric(&self, name: &str) -> Option<f64> {
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
         let (_, text) = self.get("/metrics").await;
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// Waits until a metric has a value.
-    pub async fn until(&self, name: &str, wanted: impl Fn(f64) -> bool) -> f64 {
+    pub(crate) async fn until(&self, name: &str, wanted: impl Fn(f64) -> bool) -> f64 {
         let wait = async {
             loop {
                 if let Some(value) = self.metric(name).await.filter(|v| wanted(*v)) {
@@ -90,19 +90,19 @@ impl Collector {
     }
 
     /// Sends one sample by remote write.
-    pub async fn write(&self, name: &str, value: f64) -> u16 {
+    pub(crate) async fn write(&self, name: &str, value: f64) -> u16 {
         let response = client().post(format!("{}/receive", self.url)).body(one_sample(name, value)).send().await.unwrap();
         response.status().as_u16()
     }
 }
 
-pub fn one_sample(name: &str, value: f64) -> Vec<u8> {
+pub(crate) fn one_sample(name: &str, value: f64) -> Vec<u8> {
     let labels = vec![("__name__".to_owned(), name.to_owned()), ("host".to_owned(), "h".to_owned())];
     let body = remote_write_body(&[Series { labels, samples: vec![(1_700_000_000_000, value)] }]);
     snap::raw::Encoder::new().compress_vec(&body).unwrap()
 }
 
-pub fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     server::install_crypto();
     reqwest::Client::builder().tls_danger_accept_invalid_certs(true).no_proxy().build().unwrap()
 }

@@ -14,7 +14,7 @@ use telemetry::{DecodeError, Encoding, LogIntake, MetricIntake, Outcome, RowSet,
 
 use super::status::{self, Code};
 use super::{Received, on_this_task, retry_after};
-use crate::body::{BodyError, read_body};
+use crate::body::{BodyError, read_body, room};
 use crate::{BodyLimits, Refused, Sink};
 
 /// What differs between the three signals.
@@ -136,6 +136,7 @@ async fn receive<S: Signal>(State(receiver): State<Arc<Receiver<S>>>, headers: H
 impl<S: Signal> Receiver<S> {
     async fn store(&self, headers: &HeaderMap, body: Body, encoding: Encoding) -> Result<Outcome, Failure> {
         self.sink.ready().map_err(|reason| Failure::Sink(Refused::overloaded(reason)))?;
+        let _room = room(headers, &self.limits).await.map_err(Failure::Body)?;
         let body = read_body(headers, body, &self.limits).await.map_err(Failure::Body)?;
         let mut rows = RowSet::new();
         let decoded = on_this_task(body.len(), || self.signal.decode(&body, encoding, &mut rows));

@@ -15,7 +15,7 @@ use http::{HeaderMap, StatusCode, header};
 use telemetry::{MetricIntake, Outcome, RowSet};
 
 use super::{Received, on_this_task, plain, retry_after};
-use crate::body::{BodyError, read_wire, snappy_block};
+use crate::body::{BodyError, read_wire, room, snappy_block};
 use crate::{BodyLimits, Refused, Sink};
 
 struct Receiver {
@@ -48,6 +48,7 @@ impl Receiver {
     async fn store(&self, headers: &HeaderMap, body: Body) -> Result<Outcome, Failure> {
         refuse_other_messages(headers)?;
         self.sink.ready().map_err(|reason| Failure::Sink(Refused::overloaded(reason)))?;
+        let _room = room(headers, &self.limits).await?;
         let wire = read_wire(headers, body, self.limits.wire).await?;
         let mut rows = RowSet::new();
         let outcome = on_this_task(wire.len(), || self.decode(&wire, &mut rows))?;

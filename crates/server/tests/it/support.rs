@@ -14,14 +14,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// A server that runs until it is dropped.
-pub struct Server {
-    pub addr: SocketAddr,
-    pub shutdown: CancellationToken,
-    pub served: JoinHandle<std::io::Result<()>>,
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) served: JoinHandle<std::io::Result<()>>,
 }
 
 impl Server {
-    pub async fn start(router: Router, limits: Limits) -> Server {
+    pub(crate) async fn start(router: Router, limits: Limits) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -29,7 +29,7 @@ impl Server {
         Server { addr, shutdown, served }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 }
@@ -42,16 +42,16 @@ impl Drop for Server {
 
 /// Remembers rows by table; refuses when told to.
 #[derive(Default)]
-pub struct Recorder {
-    pub rows: Mutex<BTreeMap<String, String>>,
-    pub filtered: Mutex<u64>,
-    pub refuse: Mutex<Option<Refused>>,
-    pub unready: Mutex<Option<String>>,
+pub(crate) struct Recorder {
+    pub(crate) rows: Mutex<BTreeMap<String, String>>,
+    pub(crate) filtered: Mutex<u64>,
+    pub(crate) refuse: Mutex<Option<Refused>>,
+    pub(crate) unready: Mutex<Option<String>>,
 }
 
 impl Recorder {
     /// The CSV rows of `database.table`.
-    pub fn table(&self, name: &str) -> String {
+    pub(crate) fn table(&self, name: &str) -> String {
         self.rows.lock().unwrap().get(name).cloned().unwrap_or_default()
     }
 }
@@ -77,7 +77,7 @@ impl Sink for Recorder {
 }
 
 /// Receivers of all signals before a [`Recorder`].
-pub async fn receivers() -> (Server, Arc<Recorder>) {
+pub(crate) async fn receivers() -> (Server, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
     let sink = || Arc::clone(&recorder) as Arc<dyn Sink>;
     let config = MetricRulesConfig { drop_metrics: vec!["^dropme$".to_owned()], ..MetricRulesConfig::default() };
@@ -94,7 +94,7 @@ pub async fn receivers() -> (Server, Arc<Recorder>) {
 }
 
 /// An HTTP client; TLS is not used.
-pub fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     server::install_crypto();
     reqwest::Client::builder().tls_danger_accept_invalid_certs(true).no_proxy().build().unwrap()
 }
