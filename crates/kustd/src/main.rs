@@ -1,0 +1,72 @@
+//! `kustd`: the embedded Kusto as a program of its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Answers KQL over Kusto's REST protocol from one folder.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Folder of all data; created when missing.
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// Address to listen on. Nobody has to sign in: keep it on the loopback, or behind something that asks.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// What an acknowledged ingestion survives: `disk` a power failure, `process` a kill.
+    #[arg(long, env = "ADXMON_DURABILITY", default_value = "disk")]
+    durability: wal::Durability,
+    /// Databases to create beside NetDefaultDB.
+    #[arg(long, value_delimiter = ',')]
+    databases: Vec<String>,
+    /// Age at which rows are dropped where no retention policy says otherwise, such as 7d.
+    #[arg(long, value_parser = period)]
+    retention: Option<Duration>,
+    /// Size of all extents in bytes above which the oldest are dropped.
+    #[arg(long)]
+    max_bytes: Option<u64>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    server::init_logging();
+    let shutdown = CancellationToken::new();
+    let config = kustd::Config {
+        data_dir: arguments.data_dir,
+        listen: arguments.listen,
+        durability: arguments.durability,
+        databases: arguments.databases,
+        retention: arguments.retention,
+        max_bytes: arguments.max_bytes,
+    };
+    let running = kustd::start(config, shutdown.clone()).await?;
+    tracing::info!(address = %running.addr, "kustd is ready");
+    wait_for_signal().await?;
+    shutdown.cancel();
+    running.finished().await
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Reads a period such as `7d` or `36h`.
+fn period(text: &str) -> Result<Duration, String> {
+    kustd::parse_period(text).ok_or_else(|| format!("'{text}' is no period such as 7d or 36h"))
+}

@@ -1,0 +1,212 @@
+//! Running a query: snapshot, binding, engine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::datatypes::{Field, Schema};
+use datafusion::catalog::TableProvider;
+use kql::catalog::{Catalog as _, StoredFunction, TableSchema};
+use kql::binder::{BindOptions, bind};
+use kql::rows::Rows;
+use kql::tree::Rel;
+
+use crate::engine::{self, MemorySource, QueryLimits, ResultTable, TableSource};
+use crate::error::KustoError;
+use crate::snapshot::{Names, Snapshot};
+use crate::text;
+
+/// Longest that a query may run.
+const LONGEST: Duration = Duration::from_secs(3600);
+/// Name under which the rows of a command are a table for the operators behind it.
+const COMMAND_ROWS: &str = "_";
+
+/// What a request asks for beside its text.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct QueryOptions {
+    /// Values of query parameters, as KQL literals.
+    pub(crate) parameters: BTreeMap<String, String>,
+    /// `servertimeout`
+    pub(crate) timeout: Option<Duration>,
+    /// `notruncation`
+    pub(crate) no_truncation: bool,
+    /// `truncationmaxrecords`, `query_take_max_records`
+    pub(crate) max_rows: Option<u64>,
+    /// `truncationmaxsize`
+    pub(crate) max_bytes: Option<u64>,
+    /// `query_now`, ticks
+    pub(crate) now: Option<i64>,
+    /// `request_readonly`
+    pub(crate) read_only: bool,
+}
+
+impl QueryOptions {
+    /// The limits for a query that starts now.
+    pub(crate) fn limits(&self, clock: i64) -> QueryLimits {
+        let mut limits = QueryLimits::new(self.now.unwrap_or(clock));
+        if self.no_truncation {
+            limits = limits.without_truncation();
+        }
+        if let Some(rows) = self.max_rows {
+            limits.max_rows = Some(rows);
+        }
+        if let Some(bytes) = self.max_bytes {
+            limits.max_bytes = Some(bytes);
+        }
+        if let Some(timeout) = self.timeout {
+            limits.deadline = Some(Instant::now() + timeout.min(LONGEST));
+        }
+        limits
+    }
+}
+
+/// The answer to a query.
+pub(crate) struct Answer {
+    /// Result tables.
+    pub(crate) tables: Vec<ResultTable>,
+    /// `render`, as JSON object text.
+    pub(crate) visualization: Option<String>,
+}
+
+/// Runs `text` in `database` over `snapshot`.
+pub(crate) async fn run(
+    snapshot: Arc<Snapshot>,
+    database: &str,
+    text: &str,
+    options: &QueryOptions,
+    clock: i64,
+) -> Result<Answer, KustoError> {
+    let limits = options.limits(clock);
+    let names = Names { snapshot: snapshot.clone(), database: database.to_owned(), limits: limits.clone() };
+    run_bound(names, snapshot, database, text, options, limits).await
+}
+
+/// Continues the rows of a command with the operators at the end of `text`, which starts at byte `pipe`.
+pub(crate) async fn continue_rows(
+    snapshot: Arc<Snapshot>,
+    database: &str,
+    rows: Rows,
+    text: &str,
+    pipe: usize,
+    clock: i64,
+) -> Result<Answer, KustoError> {
+    // the command becomes blanks behind the table's name, so that places in the text stay what they are
+    let blanks = " ".repeat(pipe.saturating_sub(COMMAND_ROWS.len()));
+    let query = format!("{COMMAND_ROWS}{blanks}{}", &text[pipe..]);
+    let limits = QueryLimits::new(clock);
+    let names = Names { snapshot: snapshot.clone(), database: database.to_owned(), limits: limits.clone() };
+    let columns = rows.columns.clone();
+    let memory = MemorySource::new().with_table(database, COMMAND_ROWS, rows.columns, rows.rows)?;
+    let source = Arc::new(CommandSource { snapshot, memory });
+    let names = CommandNames { names, database: database.to_owned(), columns, source: source.clone() };
+    run_bound(names, source, database, &query, &QueryOptions::default(), limits).await
+}
+
+/// The rows of a command as they are.
+pub(crate) fn rows_answer(rows: Rows) -> Result<Answer, KustoError> {
+    let mut arrays = Vec::with_capacity(rows.columns.len());
+    let mut fields = Vec::with_capacity(rows.columns.len());
+    for (at, column) in rows.columns.iter().enumerate() {
+        let values = rows.rows.iter().filter_map(|row| row.get(at));
+        let array = engine::values::values_to_array(values, column.ty)?;
+        fields.push(Field::new(&column.name, array.data_type().clone(), true));
+        arrays.push(array);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.rows.len()));
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
+        .map_err(|error| KustoError::internal(format!("building the answer: {error}")))?;
+    let table = ResultTable { name: "PrimaryResult".to_owned(), columns: rows.columns, batches: vec![batch] };
+    Ok(Answer { tables: vec![table], visualization: None })
+}
+
+async fn run_bound(
+    names: impl kql::catalog::Catalog + Send + 'static,
+    source: Arc<dyn TableSource>,
+    database: &str,
+    text: &str,
+    options: &QueryOptions,
+    limits: QueryLimits,
+) -> Result<Answer, KustoError> {
+    let bind_options =
+        BindOptions { now: limits.now, database: database.to_owned(), parameters: options.parameters.clone() };
+    let text: Arc<str> = text.into();
+    let bound = {
+        let text = text.clone();
+        // binding may run parts of the query (bag_unpack, pivot)
+        tokio::task::spawn_blocking(move || bind(&text, &names, &bind_options)).await
+    };
+    let query = bound
+        .map_err(|error| KustoError::internal(format!("binding the query: {error}")))?
+        .map_err(|diagnostics| KustoError::diagnostics(&text, &diagnostics))?;
+    let tables = engine::run(&query, source, limits).await?;
+    Ok(Answer { tables, visualization: query.visualization })
+}
+
+/// The rows of a command beside the stored tables.
+struct CommandSource {
+    snapshot: Arc<Snapshot>,
+    memory: MemorySource,
+}
+
+impl TableSource for CommandSource {
+    fn scan(&self, database: &str, table: &str) -> Option<Arc<dyn TableProvider>> {
+        self.memory.scan(database, table).or_else(|| self.snapshot.scan(database, table))
+    }
+}
+
+struct CommandNames {
+    names: Names,
+    database: String,
+    columns: Vec<kql::Column>,
+    source: Arc<CommandSource>,
+}
+
+impl kql::catalog::Catalog for CommandNames {
+    fn table(&self, database: Option<&str>, name: &str) -> Option<TableSchema> {
+        if database.is_none() && name == COMMAND_ROWS {
+            let columns = self.columns.clone();
+            return Some(TableSchema { database: self.database.clone(), name: name.to_owned(), columns });
+        }
+        self.names.table(database, name)
+    }
+
+    fn function(&self, database: Option<&str>, name: &str) -> Option<StoredFunction> {
+        self.names.function(database, name)
+    }
+
+    fn tables(&self, database: Option<&str>, wildcard: &str) -> Vec<TableSchema> {
+        self.names.tables(database, wildcard)
+    }
+
+    fn databases(&self) -> Vec<String> {
+        self.names.databases()
+    }
+
+    fn run(&self, rel: &Rel) -> Result<Rows, String> {
+        let source: Arc<dyn TableSource> = self.source.clone();
+        engine::run_rel_blocking(rel, source, self.names.limits.clone()).map_err(|error| error.to_string())
+    }
+}
+
+/// Reads the options that matter from a request's `Options`; unknown ones are ignored.
+pub(crate) fn read_options(options: &serde_json::Map<String, serde_json::Value>, into: &mut QueryOptions) {
+    use serde_json::Value;
+    let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    let flag = |value: &Value| value.as_bool().unwrap_or_else(|| value.as_str().is_some_and(|s| s.eq_ignore_ascii_case("true")));
+    for (name, value) in options {
+        match name.to_ascii_lowercase().as_str() {
+            "servertimeout" => {
+                let ticks = value.as_str().and_then(text::parse_timespan).filter(|ticks| *ticks > 0);
+                into.timeout = ticks.map(|ticks| Duration::from_nanos(ticks.unsigned_abs().saturating_mul(100)));
+            }
+            "norequesttimeout" if flag(value) => into.timeout = Some(LONGEST),
+            "notruncation" => into.no_truncation = flag(value),
+            "truncationmaxrecords" | "query_take_max_records" => into.max_rows = number(value),
+            "truncationmaxsize" => into.max_bytes = number(value),
+            "query_now" => into.now = value.as_str().and_then(text::parse_datetime),
+            "request_readonly" | "request_readonly_hardline" => into.read_only |= flag(value),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! One running kustd: storage, clock, the log of operations, metrics, and the tasks around them.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use kql::value::UNIX_EPOCH_TICKS;
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{StoredMapping, Table};
+use crate::error::KustoError;
+use crate::ingest::Format;
+use crate::storage::{Storage, StorageOptions};
+
+/// The database that always exists.
+pub const DEFAULT_DATABASE: &str = "NetDefaultDB";
+/// Operations that are remembered.
+const OPERATIONS: usize = 1000;
+/// Time between maintenance rounds.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Where kustd keeps its data and how it is reached.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folder of all data.
+    pub data_dir: PathBuf,
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// What an acknowledgement of an ingestion promises.
+    pub durability: wal::Durability,
+    /// Databases that are created when missing, beside `NetDefaultDB`.
+    pub databases: Vec<String>,
+    /// Age of rows that are dropped where no retention policy says otherwise.
+    pub retention: Option<Duration>,
+    /// Size of all extents above which the oldest are dropped.
+    pub max_bytes: Option<u64>,
+}
+
+/// Tells the time in ticks since year 1.
+pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// A command that ran.
+#[derive(Debug, Clone)]
+pub(crate) struct Operation {
+    pub(crate) id: u128,
+    pub(crate) name: String,
+    pub(crate) database: String,
+    pub(crate) started: i64,
+    pub(crate) ended: i64,
+    /// Why it failed.
+    pub(crate) failure: Option<String>,
+    pub(crate) should_retry: bool,
+}
+
+/// Counts for `/metrics`.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) queries: Counter,
+    pub(crate) query_failures: Counter,
+    pub(crate) commands: Counter,
+    pub(crate) ingested_rows: Counter,
+    pub(crate) ingested_bytes: Counter,
+    pub(crate) repeated_batches: Counter,
+    sealed_tables: Counter,
+    merged_extents: Counter,
+    expired_extents: Counter,
+    maintenance_failures: Counter,
+    hot_bytes: Gauge,
+    journal_bytes: Gauge,
+}
+
+impl Metrics {
+    fn register(&self, registry: &mut Registry) {
+        for (name, help, counter) in [
+            ("kustd_queries", "Queries answered or refused", &self.queries),
+            ("kustd_query_failures", "Queries that failed", &self.query_failures),
+            ("kustd_commands", "Management commands run", &self.commands),
+            ("kustd_ingested_rows", "Rows ingested by streaming", &self.ingested_rows),
+            ("kustd_ingested_bytes", "Bytes of text ingested by streaming, uncompressed", &self.ingested_bytes),
+            ("kustd_repeated_batches", "Ingestions whose batch id was durable already", &self.repeated_batches),
+            ("kustd_sealed_tables", "Times that a table's rows went into an extent", &self.sealed_tables),
+            ("kustd_merged_extents", "Extents that were merged into larger ones", &self.merged_extents),
+            ("kustd_expired_extents", "Extents that retention dropped", &self.expired_extents),
+            ("kustd_maintenance_failures", "Rounds of maintenance that failed", &self.maintenance_failures),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register("kustd_hot_bytes", "Memory of rows that are not in extents yet", self.hot_bytes.clone());
+        registry.register("kustd_journal_bytes", "Size of the journal", self.journal_bytes.clone());
+    }
+}
+
+/// All that requests share.
+pub(crate) struct Kustd {
+    pub(crate) storage: Arc<Storage>,
+    clock: Clock,
+    pub(crate) started: i64,
+    pub(crate) address: String,
+    pub(crate) operations: Mutex<VecDeque<Operation>>,
+    pub(crate) metrics: Metrics,
+    /// Why the last round of maintenance failed.
+    ailing: Mutex<Option<String>>,
+}
+
+impl Kustd {
+    pub(crate) fn now(&self) -> i64 {
+        (self.clock)()
+    }
+
+    /// The table of that name.
+    pub(crate) fn table(&self, database: &str, name: &str) -> Result<Arc<Table>, KustoError> {
+        let image = self.storage.catalog().image();
+        let database = image.database(database).ok_or_else(|| KustoError::not_found("Database", database))?;
+        database.tables.get(name).cloned().ok_or_else(|| KustoError::not_found("Table", name))
+    }
+
+    /// The ingestion mapping of that name for a format.
+    pub(crate) fn mapping(&self, table: &Table, format: Format, name: &str) -> Result<Arc<StoredMapping>, KustoError> {
+        let key = (format.mapping_kind().to_owned(), name.to_owned());
+        table.mappings.get(&key).cloned().ok_or_else(|| {
+            let mut error = KustoError::not_found("MappingPersistent", name);
+            error.code = "BadRequest_MappingReferenceWasNotFound";
+            error
+        })
+    }
+
+    /// Remembers that a command ran.
+    pub(crate) fn record(&self, operation: Operation) {
+        let mut operations = self.operations.lock();
+        if operations.len() == OPERATIONS {
+            operations.pop_front();
+        }
+        operations.push_back(operation);
+    }
+
+    fn tick(&self) {
+        let outcome = self.storage.tick(self.now());
+        let (hot, journal) = self.storage.pressure();
+        self.metrics.hot_bytes.set(i64::try_from(hot).unwrap_or(i64::MAX));
+        self.metrics.journal_bytes.set(i64::try_from(journal).unwrap_or(i64::MAX));
+        match outcome {
+            Ok(report) => {
+                self.metrics.sealed_tables.inc_by(report.sealed as u64);
+                self.metrics.merged_extents.inc_by(report.merged as u64);
+                self.metrics.expired_extents.inc_by(report.expired as u64);
+                *self.ailing.lock() = None;
+            }
+            Err(error) => {
+                tracing::error!(%error, "maintenance failed; it is tried again");
+                self.metrics.maintenance_failures.inc();
+                *self.ailing.lock() = Some(error.to_string());
+            }
+        }
+    }
+}
+
+/// A kustd that has been started.
+pub struct Running {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    server: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Running {
+    /// Waits until it has stopped: requests ended, the journal written.
+    ///
+    /// # Errors
+    /// When the listener failed.
+    pub async fn finished(self) -> anyhow::Result<()> {
+        self.server.await.context("kustd's server task")?
+    }
+}
+
+/// Starts kustd; it stops when `shutdown` is cancelled.
+///
+/// # Errors
+/// When the folder cannot be opened or the address is taken.
+pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
+    let options = StorageOptions {
+        durability: config.durability,
+        retention: config.retention,
+        max_bytes: config.max_bytes,
+        ..StorageOptions::new(&config.data_dir)
+    };
+    start_with(config, options, Arc::new(system_ticks), shutdown).await
+}
+
+/// [`start`] with every limit of storage and the clock given: for tests.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with(
+    config: Config,
+    options: StorageOptions,
+    clock: Arc<dyn Fn() -> i64 + Send + Sync>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Running> {
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("listening on {}: stop what uses the port, or choose another address", config.listen))?;
+    let addr = listener.local_addr()?;
+    let data_dir = config.data_dir.display().to_string();
+    let storage = tokio::task::spawn_blocking(move || Storage::open(options))
+        .await?
+        .with_context(|| format!("opening the data folder {data_dir}"))?;
+    let kustd = Arc::new(Kustd {
+        storage: Arc::new(storage),
+        started: clock(),
+        clock,
+        address: format!("http://{addr}"),
+        operations: Mutex::default(),
+        metrics: Metrics::default(),
+        ailing: Mutex::default(),
+    });
+    create_databases(&kustd, &config.databases)?;
+    let mut registry = Registry::default();
+    kustd.metrics.register(&mut registry);
+    let ready = {
+        let kustd = kustd.clone();
+        Arc::new(move || match &*kustd.ailing.lock() {
+            Some(why) => Err(format!("maintenance fails: {why}")),
+            None => Ok(()),
+        })
+    };
+    let router = crate::rest::router(kustd.clone()).merge(server::operations_router(ready, Arc::new(registry)));
+    // queries have their own time limit, and say so in Kusto's words
+    let limits = server::Limits { request_timeout: Duration::from_secs(3700), ..server::Limits::default() };
+    let maintenance = run_maintenance(kustd.clone(), shutdown.clone());
+    let task = tokio::spawn(async move {
+        server::serve(listener, router, limits, None, shutdown).await.context("serving requests")?;
+        maintenance.await.context("the maintenance task")?;
+        Ok(())
+    });
+    Ok(Running { addr, server: task })
+}
+
+fn create_databases(kustd: &Kustd, names: &[String]) -> anyhow::Result<()> {
+    let catalog = kustd.storage.catalog();
+    for name in names.iter().map(String::as_str).chain([DEFAULT_DATABASE]) {
+        if catalog.image().database(name).is_none() {
+            catalog.change(|edit| edit.create_database(name, kustd.now()))?;
+        }
+    }
+    Ok(())
+}
+
+fn run_maintenance(kustd: Arc<Kustd>, shutdown: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            let kustd = kustd.clone();
+            if tokio::task::spawn_blocking(move || kustd.tick()).await.is_err() {
+                tracing::error!("a round of maintenance panicked");
+            }
+        }
+    })
+}
+
+/// The present moment.
+pub(crate) fn system_ticks() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UNIX_EPOCH_TICKS + i64::try_from(since.as_nanos() / 100).unwrap_or(0)
+}
+
+/// Total and available memory of the machine in bytes, 0 where it is not known.
+pub(crate) fn machine_memory() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    };
+    (field("MemTotal:").unwrap_or(0), field("MemAvailable:").unwrap_or(0))
+}

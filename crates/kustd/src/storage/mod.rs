@@ -1,0 +1,250 @@
+//! Rows: into the journal, visible in memory, sealed into extents.
+//!
+//! A streaming ingest is one journal frame; when the frame is durable, the journal's thread publishes its rows under
+//! the state lock and the request is answered. [`Storage::tick`] does the rest from time to time: merges small batches
+//! in memory, seals tables into extents (one catalogue transaction for the round, then the swap under the lock), carries
+//! the rows of small tables forward so that the journal can be trimmed, merges extents, and applies retention.
+
+pub(crate) mod columns;
+mod extent;
+mod frame;
+mod hot;
+mod maintenance;
+mod recovery;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::error::ArrowError;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use wal::journal::Journal;
+
+use crate::catalog::{BatchKey, Catalog, CatalogError, Image, Table, TableId};
+pub(crate) use extent::Extent;
+pub use extent::ExtentError;
+use hot::{BatchState, HotBatch, State};
+pub(crate) use hot::TableData;
+pub(crate) use maintenance::{TickReport, soft_delete_period};
+
+/// Where and how rows are kept.
+#[derive(Debug, Clone)]
+pub struct StorageOptions {
+    /// Folder of catalogue, journal and extents.
+    pub dir: PathBuf,
+    /// What an acknowledgement promises.
+    pub durability: wal::Durability,
+    /// Age of extents that are dropped where no policy says otherwise.
+    pub retention: Option<Duration>,
+    /// Size of all extents above which the oldest are dropped.
+    pub max_bytes: Option<u64>,
+    /// Rows of a table that are sealed at once.
+    pub seal_rows: u64,
+    /// Memory of a table that is sealed at once.
+    pub seal_bytes: u64,
+    /// Age of hot rows that are sealed.
+    pub seal_age: Duration,
+    /// Memory of all hot rows above which the largest tables are sealed; above four times this, ingestion is refused.
+    pub memory_bytes: u64,
+    /// Size of one journal file.
+    pub journal_file_bytes: u64,
+    /// Size of the journal above which rows are sealed or carried forward; above four times this, ingestion is refused.
+    pub journal_budget_bytes: u64,
+}
+
+impl StorageOptions {
+    /// Good values for one machine.
+    pub fn new(dir: &Path) -> StorageOptions {
+        StorageOptions {
+            dir: dir.to_owned(),
+            durability: wal::Durability::Disk,
+            retention: None,
+            max_bytes: None,
+            seal_rows: 1_000_000,
+            seal_bytes: 64 << 20,
+            seal_age: Duration::from_secs(3600),
+            memory_bytes: 256 << 20,
+            journal_file_bytes: 64 << 20,
+            journal_budget_bytes: 512 << 20,
+        }
+    }
+}
+
+/// Failures of storage.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The catalogue.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// An extent.
+    #[error(transparent)]
+    Extent(#[from] ExtentError),
+    /// Columns could not be encoded or brought together.
+    #[error("encoding rows: {0}")]
+    Arrow(#[from] ArrowError),
+    /// The journal could not be opened.
+    #[error("opening the journal: {0}")]
+    Open(#[from] wal::OpenError),
+    /// The journal did not take a frame.
+    #[error("the journal did not take the rows: {0}")]
+    Refused(#[from] wal::Refusal),
+    /// A frame that is whole cannot be read.
+    #[error("journal frame {lsn} cannot be read: {what}; start the version that wrote it")]
+    Frame {
+        /// Its number.
+        lsn: u64,
+        /// Why.
+        what: String,
+    },
+    /// The folder.
+    #[error("{action} {path}: {source}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// Too much waits to be sealed.
+    #[error("{0}; send again later")]
+    Overloaded(String),
+}
+
+/// What became of an ingestion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ingested {
+    /// The rows are durable and visible.
+    Stored,
+    /// A batch of that id is durable already; nothing was stored.
+    Known,
+}
+
+/// The rows of all tables.
+pub(crate) struct Storage {
+    options: StorageOptions,
+    extents: PathBuf,
+    catalog: Catalog,
+    journal: Journal,
+    state: Arc<Mutex<State>>,
+    /// One maintenance step at a time; also held by commands that move rows.
+    maintenance: Mutex<()>,
+}
+
+impl Storage {
+    /// The catalogue.
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// A consistent view: the catalogue's image and the rows of every table.
+    pub(crate) fn view(&self) -> (Arc<Image>, std::collections::HashMap<TableId, Arc<TableData>>) {
+        let state = self.state.lock();
+        (self.catalog.image(), state.tables.clone())
+    }
+
+    /// Rows of one table.
+    pub(crate) fn table_data(&self, table: TableId) -> Arc<TableData> {
+        self.state.lock().tables.get(&table).cloned().unwrap_or_default()
+    }
+
+    /// Memory of hot rows and size of the journal.
+    pub(crate) fn pressure(&self) -> (u64, u64) {
+        (self.state.lock().hot_bytes, self.journal.bytes())
+    }
+
+    /// Makes rows of `table` durable and visible, once per batch id.
+    pub(crate) async fn ingest(
+        &self,
+        table: &Table,
+        rows: RecordBatch,
+        batch_id: &[u8],
+        now: i64,
+    ) -> Result<Ingested, StorageError> {
+        self.check_pressure()?;
+        let key = (!batch_id.is_empty()).then(|| batch_key(table.id, batch_id));
+        if let Some(key) = &key
+            && let Some(outcome) = self.reserve(key)
+        {
+            return match outcome.await {
+                Ok(true) => Ok(Ingested::Known),
+                _ => Err(StorageError::Overloaded("an earlier request with this batch id has just failed".to_owned())),
+            };
+        }
+        let header = frame::RowsHeader { table: table.id, schema_version: table.version, ingested: now, batch_id };
+        let encoded = frame::encode_rows(&header, &rows)
+            .and_then(|body| Ok((body, columns::with_ingestion_time(&rows, now)?)));
+        let (body, rows) = encoded.inspect_err(|_| release(&self.state, key.as_ref(), false, now))?;
+        let (answer, outcome) = oneshot::channel();
+        let (state, table) = (self.state.clone(), table.id);
+        self.journal.append(
+            frame::ROWS,
+            body,
+            Box::new(move |result| {
+                if let Ok(lsn) = result {
+                    state.lock().publish(table, HotBatch::new(rows, lsn, lsn));
+                }
+                release(&state, key.as_ref(), result.is_ok(), now);
+                // the request may have gone; its rows are stored all the same
+                let _ = answer.send(result);
+            }),
+        );
+        match outcome.await {
+            Ok(result) => result.map(|_| Ingested::Stored).map_err(StorageError::Refused),
+            Err(_) => Err(StorageError::Refused(wal::Refusal::Closed)),
+        }
+    }
+
+    fn check_pressure(&self) -> Result<(), StorageError> {
+        let (memory, journal) = self.pressure();
+        if memory > self.options.memory_bytes * 4 {
+            return Err(StorageError::Overloaded(format!("{memory} bytes of rows in memory wait to be sealed")));
+        }
+        if journal > self.options.journal_budget_bytes * 4 {
+            return Err(StorageError::Overloaded(format!("{journal} bytes of journal wait to be sealed")));
+        }
+        Ok(())
+    }
+
+    /// Takes a batch id, or returns the outcome to wait for when it is taken.
+    fn reserve(&self, key: &BatchKey) -> Option<oneshot::Receiver<bool>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.state.lock();
+        match state.batches.get_mut(key) {
+            None => {
+                state.batches.insert(key.clone(), BatchState::InFlight(Vec::new()));
+                return None;
+            }
+            Some(BatchState::InFlight(waiting)) => waiting.push(sender),
+            Some(BatchState::Done { .. }) => drop(sender.send(true)),
+        }
+        Some(receiver)
+    }
+
+    /// Writes what waits in the journal and ends its thread.
+    pub(crate) fn close(self) {
+        self.journal.close();
+    }
+}
+
+/// Ends the reservation of a batch id, and tells those who wait.
+fn release(state: &Mutex<State>, key: Option<&BatchKey>, stored: bool, now: i64) {
+    let Some(key) = key else { return };
+    let mut state = state.lock();
+    let before = if stored {
+        state.batches.insert(key.clone(), BatchState::Done { seen: now, kept: false })
+    } else {
+        state.batches.remove(key)
+    };
+    if let Some(BatchState::InFlight(waiting)) = before {
+        waiting.into_iter().for_each(|waiting| drop(waiting.send(stored)));
+    }
+}
+
+fn batch_key(table: TableId, batch_id: &[u8]) -> BatchKey {
+    let mut key = table.0.to_be_bytes().to_vec();
+    key.extend_from_slice(batch_id);
+    BatchKey(key)
+}
