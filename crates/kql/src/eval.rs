@@ -17,7 +17,7 @@ const MAX_REGEXES: usize = 256;
 pub struct EvalContext {
     /// Ticks that `now()` gives, one value per query.
     pub now: i64,
-    regexes: HashMap<Arc<str>, Option<Regex>>,
+    regexes: HashMap<Arc<str>, Option<Arc<Regex>>>,
     random: u64,
 }
 
@@ -28,15 +28,15 @@ impl EvalContext {
         EvalContext { now, regexes: HashMap::new(), random: (seed as u64) ^ ((seed >> 64) as u64) }
     }
 
-    /// The compiled regex of a pattern; None when it is not one.
-    pub(crate) fn regex(&mut self, pattern: &str) -> Option<Regex> {
+    /// The compiled regex of a pattern; None when it is not one. Shared, because a cloned `Regex` has to warm up anew.
+    pub(crate) fn regex(&mut self, pattern: &str) -> Option<Arc<Regex>> {
         if let Some(known) = self.regexes.get(pattern) {
             return known.clone();
         }
         if self.regexes.len() >= MAX_REGEXES {
             self.regexes.clear();
         }
-        let compiled = Regex::new(pattern).ok();
+        let compiled = Regex::new(pattern).ok().map(Arc::new);
         self.regexes.insert(Arc::from(pattern), compiled.clone());
         compiled
     }

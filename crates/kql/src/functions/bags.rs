@@ -32,7 +32,7 @@ fn bag(bag: Bag) -> Value {
 
 /// Alternating keys (any scalar, as text) and values.
 fn resolve_pack(args: &[Arg<'_>]) -> Result<Resolved, String> {
-    if args.is_empty() || args.len() % 2 != 0 {
+    if args.is_empty() || !args.len().is_multiple_of(2) {
         return Err(format!("expected pairs of a key and a value, got {} arguments", args.len()));
     }
     let types = args.iter().enumerate().map(|(index, arg)| if index % 2 == 0 { Type::String } else { arg.ty });

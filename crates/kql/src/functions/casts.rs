@@ -46,7 +46,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// The static type's name is needed for nulls; the binder passes it as a second, hidden argument.
+/// Only for dynamic values: of others the binder knows the type.
 fn resolve_gettype(args: &[Arg<'_>]) -> Result<Resolved, String> {
     fixed(args, &[Param::Any], Type::String)
 }

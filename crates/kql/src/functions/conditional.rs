@@ -35,10 +35,10 @@ fn resolve_iff(args: &[Arg<'_>]) -> Result<Resolved, String> {
 }
 
 fn resolve_case(args: &[Arg<'_>]) -> Result<Resolved, String> {
-    if args.len() < 3 || args.len() % 2 == 0 {
+    if args.len() < 3 || args.len().is_multiple_of(2) {
         return Err("expected pairs of a condition and a value, then a last value".into());
     }
-    let is_condition = |index: usize| index % 2 == 0 && index + 1 < args.len();
+    let is_condition = |index: usize| index.is_multiple_of(2) && index + 1 < args.len();
     let ty = common(args.iter().enumerate().filter(|(index, _)| !is_condition(*index)).map(|(_, arg)| arg.ty))?;
     let types = args.iter().enumerate().map(
         |(index, arg)| {

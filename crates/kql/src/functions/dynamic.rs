@@ -16,7 +16,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         },
     ),
     Function::new("treepath", |a| fixed(a, &[DYNAMIC], Type::Dynamic), |_, a| treepath(&a[0])),
-    Function::new("extract_json", resolve_extract_json, |ctx, a| extract_json(ctx, a)).alias(&["extractjson"]),
+    Function::new("extract_json", resolve_extract_json, extract_json).alias(&["extractjson"]),
 ];
 
 fn resolve_access(args: &[Arg<'_>]) -> Result<Resolved, String> {

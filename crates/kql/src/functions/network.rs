@@ -23,7 +23,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("ipv4_compare", |a| resolve_pair(a, Type::Long), |_, a| compare_v4(a)),
     Function::new("ipv4_is_match", |a| resolve_pair(a, Type::Bool), |_, a| is_zero(&compare_v4(a))),
     Function::new("ipv4_is_in_range", |a| fixed(a, &[STR, STR], Type::Bool), |_, a| is_zero(&compare_v4(a))),
-    Function::new("ipv4_is_in_any_range", resolve_any, |_, a| in_any(a, |pair| compare_v4(pair))),
+    Function::new("ipv4_is_in_any_range", resolve_any, |_, a| in_any(a, compare_v4)),
     Function::new(
         "ipv4_is_private",
         |a| fixed(a, &[STR], Type::Bool),
@@ -44,7 +44,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     Function::new("ipv6_compare", |a| resolve_pair(a, Type::Long), |_, a| compare_v6(a)),
     Function::new("ipv6_is_match", |a| resolve_pair(a, Type::Bool), |_, a| is_zero(&compare_v6(a))),
     Function::new("ipv6_is_in_range", |a| fixed(a, &[STR, STR], Type::Bool), |_, a| is_zero(&compare_v6(a))),
-    Function::new("ipv6_is_in_any_range", resolve_any, |_, a| in_any(a, |pair| compare_v6(pair))),
+    Function::new("ipv6_is_in_any_range", resolve_any, |_, a| in_any(a, compare_v6)),
     Function::new("has_ipv4", |a| fixed(a, &[STR, STR], Type::Bool), |_, a| Value::Bool(has_address(a))),
     Function::new("has_any_ipv4", resolve_any, |_, a| Value::Bool(has_address(a))),
     Function::new("has_ipv4_prefix", |a| fixed(a, &[STR, STR], Type::Bool), |_, a| Value::Bool(has_prefix(a))),

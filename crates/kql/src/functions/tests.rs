@@ -239,7 +239,7 @@ fn arrays() {
     assert_eq!(call("array_rotate_left", &[five.clone(), l(-2)]), j("[4,5,1,2,3]"));
     assert_eq!(call("array_shift_right", &[five.clone(), l(-2), l(-1)]), j("[3,4,5,-1,-1]"));
     assert_eq!(call("array_split", &[five.clone(), l(2)]), j("[[1,2],[3,4,5]]"));
-    assert_eq!(call("array_sum", &[five.clone()]), r(15.0));
+    assert_eq!(call("array_sum", std::slice::from_ref(&five)), r(15.0));
     assert_eq!(call("array_length", &[j("{}")]), Value::Null);
     assert_eq!(call("array_sort_desc", &[j(r#"[null,"b","y"]"#), Value::Bool(false)]), j(r#"[null,"y","b"]"#));
     assert_eq!(call("array_iff", &[j("[1,0,50]"), s("yes"), s("no")]), j(r#"["yes","no","yes"]"#));
@@ -362,27 +362,24 @@ fn scalar() -> impl Strategy<Value = Value> {
     ]
 }
 
+/// Whether a function accepts the arguments and computes something of another type than it announced.
+fn breaks_its_word(name: &str, args: &[Value]) -> bool {
+    try_call(name, args).is_ok_and(|(ty, value)| value.ty().is_some_and(|got| got != ty))
+}
+
 proptest! {
     /// Whatever a function accepts it computes without panicking, in the type that it announced.
     #[test]
     fn no_function_panics(args in prop::collection::vec(scalar(), 0..4), pick in any::<prop::sample::Index>()) {
         let all: Vec<_> = names().collect();
         let name = all[pick.index(all.len())];
-        if let Ok((ty, value)) = try_call(name, &args) {
-            if let Some(got) = value.ty() {
-                prop_assert_eq!(got, ty, "{}{:?}", name, args);
-            }
-        }
+        prop_assert!(!breaks_its_word(name, &args), "{}", name);
     }
 
     #[test]
     fn operators_do_not_panic(a in scalar(), b in scalar()) {
         for name in ["+", "-", "*", "/", "%", "==", "<", "bin", "has", "[]", "in"] {
-            if let Ok((ty, value)) = try_call(name, &[a.clone(), b.clone()]) {
-                if let Some(got) = value.ty() {
-                    prop_assert_eq!(got, ty, "{}", name);
-                }
-            }
+            prop_assert!(!breaks_its_word(name, &[a.clone(), b.clone()]), "{}", name);
         }
     }
 }

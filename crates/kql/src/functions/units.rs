@@ -86,7 +86,7 @@ fn angle(name: &str) -> Option<Unit> {
 }
 
 fn energy(name: &str) -> Option<Unit> {
-    const BTU: f64 = 1055.055_852_62;
+    const BTU: f64 = 1_055.055_852_62;
     let table = [
         ("BritishThermalUnit", BTU),
         ("KilobritishThermalUnit", BTU * 1e3),
@@ -97,7 +97,7 @@ fn energy(name: &str) -> Option<Unit> {
         ("Megacalorie", 4.184e6),
         ("Erg", 1e-7),
         ("FootPound", 1.355_817_948_331_400_4),
-        ("HorsepowerHour", 2_684_519.537_696_172_8),
+        ("HorsepowerHour", 2_684_519.537_696_173),
     ];
     metric(name, &table, "Joule", 1.0)
         .or_else(|| metric(name, &[], "WattHour", 3600.0))
