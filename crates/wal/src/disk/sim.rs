@@ -400,13 +400,12 @@ impl File for Handle {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut inner = self.disk.0.lock();
+        inner.alive(self.epoch)?;
         let fails = match inner.step(self.epoch) {
             Ok(fails) => fails,
             Err(error) => {
                 // The machine goes down in the middle of the write: some of it may be on the disk.
-                if inner.epoch == self.epoch
-                    && let Some(file) = inner.files.get_mut(&self.id)
-                {
+                if let Some(file) = inner.files.get_mut(&self.id) {
                     file.pending.push(Change::Write(offset as usize, bytes.to_vec()));
                 }
                 return Err(error);

@@ -82,11 +82,10 @@ impl Journal {
         let lock = lock(&*disk, dir)?;
         let mut loaded = scan::load(&*disk, dir)?;
         loaded.sync(&*disk, dir)?;
-        let mut report = replay_frames(&*disk, &loaded, replay)?;
-        report.next_lsn = loaded.next_lsn();
-        let quarantine_dir = dir.join("quarantine");
-        for skipped in &loaded.skipped {
-            let damage = quarantine(&*disk, &quarantine_dir, &loaded, skipped)?;
+        let mut report = JournalReport { next_lsn: loaded.next_lsn(), ..JournalReport::default() };
+        let unreadable = replay_frames(&*disk, &loaded, replay, &mut report)?;
+        for skipped in loaded.skipped.iter().chain(&unreadable) {
+            let damage = quarantine(&*disk, &dir.join("quarantine"), &loaded, skipped)?;
             if skipped.torn {
                 report.torn_bytes += damage.bytes;
             } else {
@@ -159,31 +158,29 @@ pub(crate) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn std::any::Any 
     }
 }
 
-fn replay_frames(disk: &dyn Disk, loaded: &Loaded, replay: &mut dyn FnMut(Frame<'_>)) -> Result<JournalReport, OpenError> {
-    let mut report = JournalReport::default();
-    for (index, file) in loaded.files.iter().enumerate() {
-        let mut bytes = None;
-        for frame in loaded.frames.iter().filter(|frame| frame.file == index) {
-            let bytes = match &mut bytes {
-                Some(bytes) => bytes,
-                none => none.insert(disk::read_all(disk, &file.path).during("reading", &file.path)?),
-            };
-            let raw = &bytes[frame.range.clone()];
-            match frame::read_head(raw).and_then(|head| head.body(raw)) {
-                Ok(body) => {
-                    report.frames += 1;
-                    replay(Frame { lsn: frame.place.lsn, kind: frame.kind, body: &body });
-                }
-                Err(_) => report.damage.push(Damage {
-                    path: file.path.clone(),
-                    offset: frame.range.start as u64,
-                    bytes: frame.range.len() as u64,
-                    rows: 0,
-                }),
+/// Hands over readable frames and returns the others.
+fn replay_frames(
+    disk: &dyn Disk,
+    loaded: &Loaded,
+    replay: &mut dyn FnMut(Frame<'_>),
+    report: &mut JournalReport,
+) -> Result<Vec<Skipped>, OpenError> {
+    let mut unreadable = Vec::new();
+    let mut files = scan::Files::new(disk, loaded);
+    for frame in &loaded.frames {
+        let raw = files.frame(frame)?;
+        match frame::read_head(raw).and_then(|head| head.body(raw)) {
+            Ok(body) => {
+                report.frames += 1;
+                replay(Frame { lsn: frame.place.lsn, kind: frame.kind, body: &body });
+            }
+            Err(_) => {
+                let range = frame.range.clone();
+                unreadable.push(Skipped { file: frame.file, range, torn: false, before: None });
             }
         }
     }
-    Ok(report)
+    Ok(unreadable)
 }
 
 /// Copies skipped bytes aside. The name says where they were, so a second recovery writes the same file.

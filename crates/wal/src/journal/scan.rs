@@ -84,6 +84,27 @@ impl Loaded {
     }
 }
 
+/// Reads journal files one at a time.
+pub(crate) struct Files<'a> {
+    disk: &'a dyn Disk,
+    loaded: &'a Loaded,
+    current: Option<(usize, Vec<u8>)>,
+}
+
+impl<'a> Files<'a> {
+    pub(crate) fn new(disk: &'a dyn Disk, loaded: &'a Loaded) -> Self {
+        Files { disk, loaded, current: None }
+    }
+
+    pub(crate) fn frame(&mut self, frame: &FrameAt) -> Result<&[u8], OpenError> {
+        if self.current.as_ref().is_none_or(|(file, _)| *file != frame.file) {
+            let path = &self.loaded.files[frame.file].path;
+            self.current = Some((frame.file, disk::read_all(self.disk, path).during("reading", path)?));
+        }
+        Ok(self.current.as_ref().and_then(|(_, bytes)| bytes.get(frame.range.clone())).unwrap_or_default())
+    }
+}
+
 /// Scans all files of `dir`.
 pub(crate) fn load(disk: &dyn Disk, dir: &Path) -> Result<Loaded, OpenError> {
     let mut loaded = Loaded { next_file: 1, ..Loaded::default() };
@@ -191,7 +212,7 @@ fn judge(loaded: &mut Loaded, mut scans: Vec<FileScan>) {
                 open_gaps.push((file, gap));
             }
             let lsn = frame.place.lsn;
-            close_gaps(loaded, &mut open_gaps, expected, lsn, durable);
+            close_gaps(loaded, &mut open_gaps, expected.unwrap_or(frame.place.base_lsn), lsn, durable);
             if frame.damaged && lsn > durable {
                 // Not acknowledged, or the very last group: whole or not at all.
                 loaded.skipped.push(Skipped { file, range: frame.range, torn: true, before: Some(lsn) });
@@ -210,9 +231,8 @@ fn judge(loaded: &mut Loaded, mut scans: Vec<FileScan>) {
 }
 
 /// Classifies the gaps before the frame `lsn`: damage when an LSN that was durable is missing.
-fn close_gaps(loaded: &mut Loaded, gaps: &mut Vec<(usize, Range<usize>)>, expected: Option<u64>, lsn: u64, durable: u64) {
-    // Before the first frame nothing is expected; a gap there is a lost frame of unknown number.
-    let missing = expected.unwrap_or(lsn.saturating_sub(1))..lsn;
+fn close_gaps(loaded: &mut Loaded, gaps: &mut Vec<(usize, Range<usize>)>, expected: u64, lsn: u64, durable: u64) {
+    let missing = expected..lsn;
     for (file, range) in gaps.drain(..) {
         if !missing.is_empty() {
             loaded.skipped.push(Skipped { file, range, torn: missing.start > durable, before: Some(lsn) });

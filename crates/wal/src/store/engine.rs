@@ -152,11 +152,11 @@ impl Engine {
         let answers = std::mem::take(&mut group.seal_all);
         let ticked = group.ticked;
         let sealed = self.commit(group);
-        for done in answers {
-            done(self.seal_all_answer());
-        }
         if sealed {
             self.shared.wake();
+        }
+        for done in answers {
+            done(self.seal_all_answer());
         }
         self.remove_settled();
         self.relieve();

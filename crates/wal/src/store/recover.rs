@@ -21,7 +21,7 @@ use crate::codec::Cursor;
 use crate::disk::{self, Disk, Entry, Open};
 use crate::error::During;
 use crate::journal::frame::read_head;
-use crate::journal::scan::{self, FrameAt, Loaded};
+use crate::journal::scan::{self, Files, FrameAt, Loaded};
 use crate::journal::writer::Writer;
 use crate::journal::{self};
 use crate::segment::{self, FlakeIds, HEADER};
@@ -58,8 +58,8 @@ pub(crate) fn open(options: Options, disk: Arc<dyn Disk>, now_ms: u64) -> Result
     let lost_frames = report.damage.len() > damaged_before;
     let mut engine = replay.engine;
     let last_id = checkpoint.state.last_id;
-    let ours_above = (lost_frames && !report.ledger_reset).then_some(last_id);
-    let taken = takeover::tidy(&mut engine, &mut report, ours_above)?;
+    let unknown = takeover::Unknown { last_id, lost_frames, host: host(), reset: report.ledger_reset };
+    let taken = takeover::tidy(&mut engine, &mut report, &unknown)?;
     // What was torn or damaged must not be judged again with newer frames behind it.
     let unclean = fresh || taken || report.ledger_reset || !loaded.skipped.is_empty() || !report.damage.is_empty();
     if unclean && !engine.checkpoint_now() {
@@ -111,27 +111,6 @@ impl Beginning {
     }
 }
 
-/// Reads journal files one at a time.
-struct Files<'a> {
-    disk: &'a dyn Disk,
-    loaded: &'a Loaded,
-    current: Option<(usize, Vec<u8>)>,
-}
-
-impl<'a> Files<'a> {
-    fn new(disk: &'a dyn Disk, loaded: &'a Loaded) -> Self {
-        Files { disk, loaded, current: None }
-    }
-
-    fn frame(&mut self, frame: &FrameAt) -> Result<&[u8], OpenError> {
-        if self.current.as_ref().is_none_or(|(file, _)| *file != frame.file) {
-            let path = &self.loaded.files[frame.file].path;
-            self.current = Some((frame.file, disk::read_all(self.disk, path).during("reading", path)?));
-        }
-        Ok(self.current.as_ref().and_then(|(_, bytes)| bytes.get(frame.range.clone())).unwrap_or_default())
-    }
-}
-
 /// How a sealed segment of a frame is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
@@ -148,6 +127,8 @@ struct Replay {
     records: HashMap<SegmentId, SealedRecord>,
     /// The lost segment that a table's rows make again now.
     planned: HashMap<TableKey, SegmentId>,
+    /// Frames are missing, so sealed files may hold rows that no frame brought.
+    lossy: bool,
 }
 
 impl Replay {
@@ -173,7 +154,7 @@ impl Replay {
         let mut engine = Engine::new(options, disk, writer, tables, shared, now_ms);
         engine.last_checkpoint.lsn = checkpoint.as_of;
         engine.last_checkpoint.at_ms = now_ms;
-        Ok(Replay { engine, sealed: HashMap::new(), records: HashMap::new(), planned: HashMap::new() })
+        Ok(Replay { engine, sealed: HashMap::new(), records: HashMap::new(), planned: HashMap::new(), lossy: !loaded.skipped.is_empty() })
     }
 
     /// Open segments go on at their checkpointed length: what was appended later comes from the journal.
@@ -449,6 +430,9 @@ impl Replay {
         self.engine.tables.sealed(&record.table, record.id, self.engine.now_ms);
         state.seal(&sealed);
         drop(state);
+        if self.lossy {
+            self.reconcile(&record.table);
+        }
         self.engine.unsynced.insert(record.id);
         self.engine.name(record.last_lsn, record);
         Ok(())
@@ -464,27 +448,32 @@ impl Replay {
         report.rebuilt += 1;
         let again = self.engine.tables.sealing(&record.table, record.last_lsn, record.number);
         let again = again.filter(|again| again.id == record.id);
-        let missing = self.unaccounted(&record.table);
-        self.engine.shared.state.lock().lose(&record.table, missing);
-        let Some(again) = again else { return Ok(None) };
+        let Some(again) = again else {
+            self.reconcile(&record.table);
+            return Ok(None);
+        };
         let file = self.engine.disk.open(&path, Open::Write).during("opening", &path)?;
         file.set_len(again.bytes).during("cutting", &path)?;
         let mut sealed = SealedRecord { bytes: again.bytes, rows: again.rows, ..record.clone() };
         if again.rows != record.rows {
+            self.lossy = true;
             // Other content must not pass for what a receiver may know already.
             sealed.digest = again.digest;
         }
         Ok(Some(sealed))
     }
 
-    /// Rows the ledger has on disk for this table although no place holds them: lost with damaged bytes.
-    fn unaccounted(&self, table: &TableKey) -> u64 {
-        let state = self.engine.shared.state.lock();
+    /// Makes the ledger of a table say what its places hold. Rows that no place holds were lost with damaged
+    /// bytes; rows that no frame brought came with a frame whose head is damaged.
+    fn reconcile(&mut self, table: &TableKey) {
+        let mut state = self.engine.shared.state.lock();
         let on_disk = state.counts.get(table).map_or(0, |counts| counts.on_disk);
         let waiting: u64 = state.sealed.values().filter(|s| s.table == *table).map(|s| s.rows).sum();
         let unsealed = self.engine.tables.map.get(table);
         let unsealed = unsealed.map_or(0, |t| t.buffered_rows + t.open.as_ref().map_or(0, |open| open.rows));
-        on_disk.saturating_sub(waiting + unsealed)
+        let held = waiting + unsealed;
+        state.lose(table, on_disk.saturating_sub(held));
+        state.find(table, held.saturating_sub(on_disk));
     }
 
     /// Copies what was skipped aside. Only then may a checkpoint let the journal files go.

@@ -168,7 +168,7 @@ impl State {
                 database.bytes = database.bytes.saturating_sub(record.bytes);
             }
             let counts = self.table(&record.table);
-            counts.on_disk -= record.rows;
+            counts.on_disk = counts.on_disk.saturating_sub(record.rows);
             match item.outcome {
                 Outcome::Forwarded => counts.forwarded += record.rows,
                 Outcome::Landed => counts.landed += record.rows,
@@ -212,6 +212,15 @@ impl State {
         let rows = rows.min(counts.on_disk);
         counts.on_disk -= rows;
         counts.quarantined += rows;
+    }
+
+    /// Rows are there that no readable frame brought.
+    pub(crate) fn find(&mut self, table: &TableKey, rows: u64) {
+        if rows > 0 {
+            let counts = self.table(table);
+            counts.accepted += rows;
+            counts.on_disk += rows;
+        }
     }
 
     /// Lowest unsettled number of ours in `database`.

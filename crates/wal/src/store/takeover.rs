@@ -17,9 +17,29 @@ use crate::journal::frame::Body;
 use crate::segment::{self, FileName, HEADER, Verified};
 use crate::types::{Damage, OpenReport, SegmentId, TableKey};
 
-/// Puts the directory in order. `ours_above`: journal frames were lost, so unknown files with an id above
-/// it may hold rows that were read back from other frames; they go to quarantine. Whether anything changed.
-pub(super) fn tidy(engine: &mut Engine, report: &mut OpenReport, ours_above: Option<u64>) -> Result<bool, OpenError> {
+/// What is known about files that no frame knows.
+pub(super) struct Unknown {
+    /// Highest id in the checkpoint.
+    pub(super) last_id: u64,
+    /// Journal frames were lost.
+    pub(super) lost_frames: bool,
+    /// Host bits of our own ids.
+    pub(super) host: u16,
+    /// There is no checkpoint: everything that can be read is taken over.
+    pub(super) reset: bool,
+}
+
+impl Unknown {
+    /// Whether a file is one of ours whose Sealed frame is lost. Its rows were read back from Data frames, so
+    /// taking it over would store them twice.
+    fn is_ours(&self, name: &str) -> bool {
+        let made_later = |id: SegmentId| id.0 > self.last_id && (self.lost_frames || id.0 >> 13 & 0x3FF == u64::from(self.host));
+        !self.reset && id_of(name).is_some_and(made_later)
+    }
+}
+
+/// Puts the directory in order. Whether anything changed.
+pub(super) fn tidy(engine: &mut Engine, report: &mut OpenReport, unknown: &Unknown) -> Result<bool, OpenError> {
     engine.rename_durable();
     engine.remove_settled();
     let known: HashSet<String> = {
@@ -39,7 +59,7 @@ pub(super) fn tidy(engine: &mut Engine, report: &mut OpenReport, ours_above: Opt
             changed |= remove_temporary(engine, &name, report.ledger_reset)?;
         } else if !name.ends_with(".wal") {
             report.foreign.push(name);
-        } else if ours_above.is_some_and(|last| id_of(&name).is_some_and(|id| id.0 > last)) {
+        } else if unknown.is_ours(&name) {
             move_aside(engine, &name)?;
             changed = true;
         } else {

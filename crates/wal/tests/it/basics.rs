@@ -18,7 +18,9 @@ fn rows_go_through_a_segment_and_out() {
     let woken = Arc::new(AtomicUsize::new(0));
     store.on_sealed(Arc::new({
         let woken = woken.clone();
-        move || drop(woken.fetch_add(1, Ordering::SeqCst))
+        move || {
+            woken.fetch_add(1, Ordering::SeqCst);
+        }
     }));
     store.commit_wait(request(vec![section("Cpu", &["1".into(), "2".into()]), section("Mem", &["3".into()])])).unwrap();
     assert!(store.sealed().is_empty());

@@ -2,5 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod basics;
+mod damage;
+mod journal;
+mod quota;
 mod support;
+mod takeover;
 mod vectors;

@@ -1,0 +1,62 @@
+//! A storage directory of the reference is taken over in place.
+
+use wal::segment::{BlockMeta, HEADER, Scratch, encode_block};
+use wal::{Options, Outcome, RealDisk, Store};
+
+use crate::support::*;
+
+fn image(values: &[&str]) -> Vec<u8> {
+    let mut image = HEADER.to_vec();
+    // The reference's metric writer leaves type and count 0.
+    for value in values {
+        encode_block(&mut image, BlockMeta::default(), value.as_bytes(), &mut Scratch::default());
+    }
+    image
+}
+
+#[test]
+fn segments_of_the_reference_are_adopted() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
+    let whole = image(&["h:string\nt,1\nt,\"2\n2\"\n", "h:string\nt,3\n"]);
+    put("Db_Cpu_abc123_2946d24b3c650001.wal", &whole);
+    let mut torn = image(&["h:string\nt,4\n", "h:string\nt,5\n"]);
+    torn.truncate(torn.len() - 2);
+    put("Db_Mem_abc123_2946d24b3c650002.wal", &torn);
+    put("Db_Headless_2946d24b3c650003.wal", &image(&["t,6\nt,7\n"]));
+    put("Db_Empty_abc123_2946d24b3c650004.wal", &HEADER);
+    put("unparsable.wal", &HEADER);
+    put("Db_Foreign_abc123_2946d24b3c650005.wal", b"not a segment");
+    put("notes.txt", b"keep me");
+    put("old.tmp", b"leftover");
+
+    let (store, report) = Store::open(Options::new(dir.path()), RealDisk::new(), NOW).unwrap();
+    assert_eq!(report.adopted.len(), 4, "{report:?}");
+    assert_eq!(report.foreign, ["Db_Foreign_abc123_2946d24b3c650005.wal", "notes.txt", "unparsable.wal"]);
+    assert_eq!(report.damage.len(), 1);
+    let ledger = store.ledger();
+    ledger.check().unwrap();
+    let on_disk = |table: &str| ledger.tables.iter().find(|(key, _)| &*key.table == table).unwrap().1.on_disk;
+    assert_eq!((on_disk("Cpu"), on_disk("Mem"), on_disk("Headless"), on_disk("Empty")), (3, 1, 2, 0));
+    let cpu = store.sealed().into_iter().find(|info| &*info.table.table == "Cpu").unwrap();
+    assert_eq!(cpu.file_name, "Db_Cpu_abc123_2946d24b3c650001.wal");
+    assert_eq!(cpu.created_ms, 1_743_098_092_152); // 2025-03-27T17:54:52.152Z
+    assert_eq!(store.read_segment(cpu.id).unwrap(), whole);
+    let aside: Vec<_> = std::fs::read_dir(dir.path().join("quarantine")).unwrap().collect();
+    assert_eq!(aside.len(), 1);
+    assert!(!dir.path().join("old.tmp").exists());
+    assert!(dir.path().join("notes.txt").exists());
+    assert!(!dir.path().join("Db_Mem_abc123_2946d24b3c650002.wal").exists());
+    assert!(!dir.path().join("Db_Empty_abc123_2946d24b3c650004.wal").exists());
+    store.close();
+
+    // Once only, and they leave like any other segment.
+    let (store, report) = Store::open(Options::new(dir.path()), RealDisk::new(), NOW).unwrap();
+    assert!(report.adopted.is_empty() && report.damage.is_empty(), "{report:?}");
+    assert_eq!(store.ledger(), ledger);
+    let items = store.sealed().iter().map(|info| settlement(info, Outcome::Forwarded)).collect();
+    store.settle_wait(items).unwrap();
+    assert_eq!(store.ledger().total().forwarded, 6);
+    store.close();
+    assert!(!dir.path().join("Db_Cpu_abc123_2946d24b3c650001.wal").exists());
+}
