@@ -162,7 +162,7 @@ impl Config {
         options.segment_max_bytes = self.max_segment_bytes;
         options.segment_max_age_ms = self.max_segment_age.as_millis() as u64;
         options.max_disk_bytes = self.max_disk_bytes;
-        options.journal_file_bytes = (128 << 20).min(self.max_disk_bytes / 8).max(1 << 20);
+        options.journal_file_bytes = (128 << 20).min(self.max_disk_bytes / 64).max(1 << 20);
         // Uploads wait much shorter than the journal is long; half of the disk is for segments.
         options.journal_budget_bytes = (1 << 30).min(self.max_disk_bytes / 4).max(4 << 20);
         options.memtable_bytes = 64 << 20;

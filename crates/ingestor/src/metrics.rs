@@ -77,6 +77,8 @@ pub(crate) struct StoreMetrics {
     ledger: Family<Labels<2>, Gauge>,
     filtered: Family<Labels<2>, Gauge>,
     ledger_balanced: Gauge,
+    active_connections: Gauge,
+    dropped_connections: Counter,
 }
 
 impl StoreMetrics {
@@ -87,7 +89,16 @@ impl StoreMetrics {
         r.register("wal_segments_max_age_seconds", "Age of the oldest waiting segment", self.age.clone());
         r.register("ledger_rows", "Rows by database and where they are", self.ledger.clone());
         r.register("filtered_rows", "Rows removed before they were stored, by reason", self.filtered.clone());
+        r.register("active_connections", "Open connections", self.active_connections.clone());
+        r.register("dropped_connections", "Connections closed because there were too many", self.dropped_connections.clone());
         r.register("ledger_balanced", "1 while accepted rows equal the sum of their places", self.ledger_balanced.clone());
+    }
+
+    /// Connections of all listeners.
+    pub(crate) fn connections(&self, listeners: &[Arc<server::Connections>]) {
+        self.active_connections.set(listeners.iter().map(|c| c.active() as i64).sum());
+        let dropped: u64 = listeners.iter().map(|c| c.dropped()).sum();
+        self.dropped_connections.inc_by(dropped.saturating_sub(self.dropped_connections.get()));
     }
 
     pub(crate) fn refresh(&self, usage: &Usage, ledger: &Ledger, now_ms: u64) {

@@ -16,7 +16,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::get;
 use prometheus_client::registry::Registry;
-use server::{Limits, Sink, receive};
+use server::{Connections, Limits, Sink, receive};
 use telemetry::rules::MetricRules;
 use telemetry::{LogIntake, LogOptions, MetricIntake, TraceIntake, TraceOptions};
 use tokio::net::TcpListener;
@@ -36,6 +36,8 @@ use crate::upload::{Destination, KustoDatabase, Worker};
 /// Bytes of segments in an upload: about as much CSV as a service takes in a few requests.
 const BATCH_BYTES: u64 = 8 << 20;
 const METRICS_PERIOD: Duration = Duration::from_secs(5);
+/// How long the storage directory may still be in use at the start.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// A transfer may be large and its network slow.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -85,12 +87,17 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let routers = Routers::new(&config, &store, &ready, receiver, Arc::new(registry));
 
     let limits = limits(&config);
-    let mut listeners = vec![tokio::spawn(server::serve(plain, routers.plain, limits.clone(), None, shutdown.clone()))];
+    let connections: Vec<Arc<Connections>> = vec![Arc::default(), Arc::default()];
+    let counts = connections[0].clone();
+    let serving = server::serve_counted(plain, routers.plain, limits.clone(), None, shutdown.clone(), counts);
+    let mut listeners = vec![tokio::spawn(serving)];
     if let Some(tls) = tls {
-        listeners.push(tokio::spawn(server::serve(tls, routers.tls, limits, certificate, shutdown.clone())));
+        let counts = connections[1].clone();
+        let serving = server::serve_counted(tls, routers.tls, limits, certificate, shutdown.clone(), counts);
+        listeners.push(tokio::spawn(serving));
     }
     tracing::info!(plain = %addresses.0, tls = ?addresses.1, databases = ?config.databases(), "the ingestor is running");
-    let parts = Parts { store, workers, listeners, stop_uploads, store_metrics, grace: config.grace };
+    let parts = Parts { store, workers, listeners, stop_uploads, store_metrics, connections, grace: config.grace };
     let task = tokio::spawn(parts.run(shutdown));
     Ok(Running { plain: addresses.0, tls: addresses.1, task })
 }
@@ -120,7 +127,7 @@ fn certificate(config: &Config) -> anyhow::Result<Arc<rustls::ServerConfig>> {
 async fn open_store(config: &Config) -> anyhow::Result<Store> {
     let options = config.store_options();
     let dir = options.dir.clone();
-    let open = move || Store::open(options, RealDisk::new(), now_ms());
+    let open = move || open_when_free(&options);
     let (store, report) =
         tokio::task::spawn_blocking(open).await?.with_context(|| format!("opening the storage directory {}", dir.display()))?;
     tracing::info!(
@@ -141,6 +148,17 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
         tracing::error!("ledger reset: no checkpoint of the journal was readable");
     }
     Ok(store)
+}
+
+/// Opens the store; a process that is just ending gets some seconds to let go of the directory.
+fn open_when_free(options: &wal::Options) -> Result<(Store, wal::OpenReport), wal::OpenError> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Store::open(options.clone(), RealDisk::new(), now_ms()) {
+            Err(wal::OpenError::Locked { .. }) if Instant::now() < until => std::thread::sleep(Duration::from_millis(50)),
+            opened => return opened,
+        }
+    }
 }
 
 fn start_workers(config: &Config, store: &Store, registry: &mut Registry, stop: &CancellationToken) -> anyhow::Result<Vec<Worker>> {
@@ -257,6 +275,7 @@ struct Parts {
     listeners: Vec<JoinHandle<std::io::Result<()>>>,
     stop_uploads: CancellationToken,
     store_metrics: StoreMetrics,
+    connections: Vec<Arc<Connections>>,
     grace: Duration,
 }
 
@@ -267,6 +286,7 @@ impl Parts {
         let mut interval = tokio::time::interval(METRICS_PERIOD);
         while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
             self.store_metrics.refresh(&self.store.usage(), &self.store.ledger(), now_ms());
+            self.store_metrics.connections(&self.connections);
         }
         for listener in self.listeners {
             listener.await.context("a listener failed")??;

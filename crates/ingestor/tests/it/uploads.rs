@@ -21,7 +21,7 @@ async fn start(dir: &Path, metrics: &[(&str, &FakeKusto)], change: impl FnOnce(&
     config.listen_tls = None;
     config.transfer_on_plain = true;
     config.max_segment_age = Duration::from_millis(100);
-    config.max_disk_bytes = 256 << 20;
+    config.max_disk_bytes = 1 << 30;
     config.metrics =
         metrics.iter().map(|(database, kusto)| Endpoint { database: (*database).to_owned(), url: kusto.url.clone() }).collect();
     change(&mut config);
@@ -155,7 +155,10 @@ async fn a_bad_segment_dies_alone() {
     kusto.wait(|seen| seen.rows.get("Metrics.Cpu").is_some_and(|rows| rows.len() == 2)).await;
     assert_eq!(kusto.rows("Metrics.Cpu"), ["t1,1", "t3,3"]);
     process.finish().await;
-    assert_eq!(std::fs::read_dir(dir.path().join("dead")).unwrap().count(), 1);
+    let (store, _) = wal::Store::open(wal::Options::new(dir.path()), wal::RealDisk::new(), 0).unwrap();
+    let total = store.ledger().total();
+    assert_eq!((total.landed, total.dead_lettered, total.maybe_duplicate), (2, 1, 0));
+    store.ledger().check().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
