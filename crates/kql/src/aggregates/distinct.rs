@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::basic::conditional;
 use super::{Accumulator, AggregateFunction};
 use crate::functions::signature::{Arg, BOOL, LONG, Param, Resolved, fixed, optional};
 use crate::types::Type;
-use crate::value::{Key, Value};
+use crate::value::{Dynamic, Key, Value};
 
 /// Distinct values that are counted exactly before the sketch takes over.
 const EXACT: usize = 16_384;
@@ -31,7 +33,7 @@ fn one(args: &[Arg<'_>]) -> Result<Resolved, String> {
     fixed(args, &[Param::Any], Type::Long)
 }
 
-fn hash(key: &Key) -> u64 {
+pub(super) fn hash(key: &Key) -> u64 {
     let mut hasher = Xxh3::new();
     key.hash(&mut hasher);
     hasher.finish()
@@ -39,13 +41,13 @@ fn hash(key: &Key) -> u64 {
 
 /// Hashes of the values while there are few, registers of a HyperLogLog afterwards.
 #[derive(Default)]
-struct Distinct {
+pub(crate) struct Distinct {
     hashes: HashSet<u64>,
     registers: Vec<u8>,
 }
 
 impl Distinct {
-    fn insert(&mut self, hash: u64) {
+    pub(super) fn insert(&mut self, hash: u64) {
         if !self.registers.is_empty() {
             return register(&mut self.registers, hash);
         }
@@ -58,7 +60,50 @@ impl Distinct {
         }
     }
 
-    fn count(&self) -> i64 {
+    /// Takes in what another has counted.
+    pub(crate) fn merge(&mut self, other: &Distinct) {
+        other.hashes.iter().for_each(|hash| self.insert(*hash));
+        if other.registers.is_empty() {
+            return;
+        }
+        if self.registers.is_empty() {
+            self.registers = vec![0; other.registers.len()];
+            for hash in std::mem::take(&mut self.hashes) {
+                register(&mut self.registers, hash);
+            }
+        }
+        for (mine, theirs) in self.registers.iter_mut().zip(&other.registers) {
+            *mine = (*mine).max(*theirs);
+        }
+    }
+
+    /// The state as a value: the hashes as an array, or the registers as text.
+    pub(crate) fn to_dynamic(&self) -> Dynamic {
+        if self.registers.is_empty() {
+            let mut hashes: Vec<i64> = self.hashes.iter().map(|hash| *hash as i64).collect();
+            hashes.sort_unstable();
+            return Dynamic::array(hashes.into_iter().map(Dynamic::Long).collect());
+        }
+        Dynamic::string(STANDARD.encode(&self.registers))
+    }
+
+    /// The state out of a value that [`Distinct::to_dynamic`] made.
+    pub(crate) fn from_dynamic(value: &Dynamic) -> Option<Distinct> {
+        match value {
+            Dynamic::Array(items) if items.len() <= EXACT => {
+                let hash = |item: &Dynamic| if let Dynamic::Long(hash) = item { Some(*hash as u64) } else { None };
+                Some(Distinct { hashes: items.iter().map(hash).collect::<Option<_>>()?, registers: Vec::new() })
+            }
+            Dynamic::String(text) => {
+                let registers = STANDARD.decode(&**text).ok()?;
+                let valid = registers.len() == 1 << PRECISION && registers.iter().all(|rank| *rank <= 64);
+                valid.then(|| Distinct { hashes: HashSet::new(), registers })
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn count(&self) -> i64 {
         if self.registers.is_empty() { self.hashes.len() as i64 } else { estimate(&self.registers) }
     }
 }

@@ -3,9 +3,13 @@
 mod argmax;
 mod basic;
 mod collect;
-mod distinct;
+pub(crate) mod digest;
+pub(crate) mod distinct;
 mod quantile;
+mod sketch;
 mod spread;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -51,8 +55,15 @@ impl AggregateFunction {
     }
 }
 
-static TABLES: &[&[AggregateFunction]] =
-    &[argmax::AGGREGATES, basic::AGGREGATES, collect::AGGREGATES, distinct::AGGREGATES, quantile::AGGREGATES, spread::AGGREGATES];
+static TABLES: &[&[AggregateFunction]] = &[
+    argmax::AGGREGATES,
+    basic::AGGREGATES,
+    collect::AGGREGATES,
+    distinct::AGGREGATES,
+    quantile::AGGREGATES,
+    sketch::AGGREGATES,
+    spread::AGGREGATES,
+];
 
 /// The aggregate of that name or alias.
 pub fn lookup(name: &str) -> Option<&'static AggregateFunction> {

@@ -19,6 +19,7 @@ mod parsing;
 mod regexes;
 mod series;
 pub(crate) mod signature;
+mod sketches;
 mod statistics;
 mod strings;
 mod terms;
@@ -90,6 +91,7 @@ static TABLES: &[&[Function]] = &[
     parsing::FUNCTIONS,
     regexes::FUNCTIONS,
     series::FUNCTIONS,
+    sketches::FUNCTIONS,
     strings::FUNCTIONS,
     terms::FUNCTIONS,
     time_format::FUNCTIONS,
