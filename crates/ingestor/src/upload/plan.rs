@@ -99,7 +99,17 @@ struct Waiting {
 #[derive(Debug)]
 struct Running {
     batch: Batch,
-    flying: bool,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// On its way.
+    Flying,
+    /// To go again.
+    Again,
+    /// Over; its end is being made durable, and it must not go again.
+    Closing,
 }
 
 /// The plan of one database.
@@ -221,7 +231,7 @@ impl Table {
 
     /// The age of what could start now.
     fn due(&self, now: u64) -> Option<u64> {
-        if self.away_until > now || self.batch.as_ref().is_some_and(|b| b.flying) {
+        if self.away_until > now || self.batch.as_ref().is_some_and(|b| b.phase != Phase::Again) {
             return None;
         }
         let batch = self.batch.as_ref().map(|b| &b.batch).or(self.resumed.first());
@@ -233,7 +243,7 @@ impl Table {
 
     fn next_batch(&mut self, key: &TableKey, limits: Limits, new_id: &mut impl FnMut() -> [u8; 16]) -> Option<Batch> {
         if let Some(running) = &mut self.batch {
-            running.flying = true;
+            running.phase = Phase::Flying;
             running.batch.repeated = true;
             return Some(running.batch.clone());
         }
@@ -244,7 +254,7 @@ impl Table {
         if batch.segments.is_empty() {
             return None;
         }
-        self.batch = Some(Running { batch: batch.clone(), flying: true });
+        self.batch = Some(Running { batch: batch.clone(), phase: Phase::Flying });
         Some(batch)
     }
 
@@ -267,8 +277,15 @@ impl Table {
     }
 
     fn ended(&mut self, ended: &Ended, now: u64) -> Verdict {
+        let verdict = self.verdict(ended, now);
+        if let Some(running) = &mut self.batch {
+            running.phase = if verdict == Verdict::Keep { Phase::Again } else { Phase::Closing };
+        }
+        verdict
+    }
+
+    fn verdict(&mut self, ended: &Ended, now: u64) -> Verdict {
         let Some(running) = &mut self.batch else { return Verdict::Keep };
-        running.flying = false;
         match ended {
             Ended::Landed => {
                 self.failures = 0;
@@ -349,6 +366,8 @@ mod tests {
         assert_eq!(started.iter().map(members).collect::<Vec<_>>(), [vec![1, 2, 3], vec![5, 6]]);
         assert!(plan.start(0, &mut new_id).is_empty());
         assert_eq!(plan.ended(&key("A"), Ended::Landed, 0), Verdict::Landed);
+        // Until its end is durable it must neither go again nor be followed.
+        assert!(plan.start(0, &mut new_id).is_empty());
         plan.closed(&key("A"), |_| true, false);
         assert_eq!(plan.start(0, &mut new_id).iter().map(members).collect::<Vec<_>>(), [vec![4]]);
     }
@@ -395,6 +414,7 @@ mod tests {
         plan.start(0, &mut new_id);
         let bad = || Ended::Permanent { reason: "r".into(), partly: false };
         assert_eq!(plan.ended(&key("A"), bad(), 0), Verdict::Split);
+        assert!(plan.start(0, &mut new_id).is_empty());
         plan.closed(&key("A"), |_| false, true);
         assert_eq!(members(&plan.start(0, &mut new_id)[0]), [1]);
         assert_eq!(plan.ended(&key("A"), bad(), 0), Verdict::Dead(vec![(SegmentId(1), "r".into())]));
