@@ -64,8 +64,7 @@ fn run_all() {
         if only.as_ref().is_some_and(|only| !query.contains(only.as_str()) && case["id"] != Json::String(only.clone())) {
             continue;
         }
-        let verdict = catch_unwind(AssertUnwindSafe(|| judge(&case, query)))
-            .unwrap_or_else(|_| Verdict::Wrong("panic".to_owned()));
+        let verdict = catch_unwind(AssertUnwindSafe(|| judge(&case, query))).unwrap_or_else(|_| Verdict::Wrong("panic".to_owned()));
         let (index, kind, why) = match verdict {
             Verdict::Pass => (0, "pass", String::new()),
             Verdict::Wrong(why) => (1, "wrong", why),
@@ -107,8 +106,8 @@ fn judge(case: &Json, query: &str) -> Verdict {
 
 fn run(query: &str) -> Result<Answer, String> {
     let options = BindOptions { now: NOW, database: "NetDefaultDB".into(), ..BindOptions::default() };
-    let bound = kql::bind(query, &EmptyCatalog, &options)
-        .map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    let bound =
+        kql::bind(query, &EmptyCatalog, &options).map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
     let rel = bound.results.first().ok_or("no result")?;
     let mut context = RunContext::new(&NoTables, EvalContext::new(NOW));
     let found = rows::run(rel, &mut context).map_err(|e| e.to_string())?;
@@ -229,9 +228,7 @@ fn equal(a: &Json, b: &Json, tolerance: f64) -> bool {
         }
         (Json::Bool(x), Json::Number(y)) | (Json::Number(y), Json::Bool(x)) => y.as_f64() == Some(f64::from(u8::from(*x))),
         (Json::Array(x), Json::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| equal(x, y, tolerance)),
-        (Json::Object(x), Json::Object(y)) => {
-            x.len() == y.len() && x.iter().all(|(k, v)| y.get(k).is_some_and(|w| equal(v, w, tolerance)))
-        }
+        (Json::Object(x), Json::Object(y)) => x.len() == y.len() && x.iter().all(|(k, v)| y.get(k).is_some_and(|w| equal(v, w, tolerance))),
         _ => a == b,
     }
 }

@@ -36,12 +36,7 @@ impl Binder<'_> {
         self.resolved_aggregate(function, args, span)
     }
 
-    pub(super) fn resolved_aggregate(
-        &mut self,
-        function: &'static AggregateFunction,
-        args: Vec<Expr>,
-        span: &Span,
-    ) -> Bind<Aggregate> {
+    pub(super) fn resolved_aggregate(&mut self, function: &'static AggregateFunction, args: Vec<Expr>, span: &Span) -> Bind<Aggregate> {
         let described: Vec<Arg<'_>> = args
             .iter()
             .map(|a| Arg { ty: a.ty, constant: if let ExprKind::Const(value) = &a.kind { Some(value) } else { None } })
@@ -138,9 +133,10 @@ impl Binder<'_> {
             return Ok(vec![(names::of(expr).unwrap_or_else(|| "Column1".to_owned()), value)]);
         };
         let columns = cx.row.map(|row| row.columns).unwrap_or_default();
-        let wanted = columns.iter().enumerate().filter(|(_, column)| {
-            names::matches(pattern, &column.name) && column.name != ranked && !keys.contains(&column.name)
-        });
+        let wanted = columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| names::matches(pattern, &column.name) && column.name != ranked && !keys.contains(&column.name));
         Ok(wanted.map(|(at, column)| (column.name.clone(), Expr::column(at, column.ty))).collect())
     }
 

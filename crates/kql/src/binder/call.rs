@@ -78,6 +78,12 @@ impl Binder<'_> {
                 }
             }
             "column_ifexists" | "columnifexists" => self.column_ifexists(arguments, expr, cx)?,
+            "column_names_of" => {
+                let argument = self.only_argument("column_names_of", arguments, expr)?;
+                let table = self.table(argument, cx)?;
+                let names = table.columns().iter().map(|c| Value::string(&c.name).to_dynamic()).collect();
+                Expr::constant(Value::Dynamic(crate::value::Dynamic::Array(Arc::new(names))), Type::Dynamic)
+            }
             "pack_all" => self.pack_all(name, arguments, expr, cx)?,
             "bag_pack_columns" => self.bag_pack_columns(arguments, expr, cx)?,
             "prev" | "next" | "row_number" | "row_cumsum" | "row_rank_dense" | "row_rank_min" | "row_window_session" => {

@@ -3,7 +3,7 @@
 use super::expr::{find, prefix};
 use super::names;
 use super::project::row_context;
-use super::scope::{Cx, Env, Table};
+use super::scope::{Cx, Env, Size, Table};
 use super::{Bind, Binder};
 use crate::ast::{self, ExprKind as Ast, OperatorOption, Span};
 use crate::diagnostic::Diagnostic;
@@ -15,7 +15,7 @@ struct Expansion {
     plan: MvExpand,
     /// Output columns.
     columns: Vec<Column>,
-    size: usize,
+    size: Size,
 }
 
 /// Options of both operators.
@@ -42,14 +42,13 @@ impl Binder<'_> {
         let outer = input.columns().to_vec();
         let Expansion { plan, columns, size } = self.expansion(input, spec, env, "mv-apply", span)?;
         let replaced: Vec<usize> = plan.columns.iter().map(|(_, at, _)| *at).collect();
-        let argument = Table::new(columns, RelOp::Argument, 1);
+        let argument = argument(columns);
         let subquery = self.operators(argument, subquery, env)?;
         // what the sub-query lets through is not put in front a second time
-        let keep: Vec<usize> = (0..outer.len())
-            .filter(|at| !replaced.contains(at) && find(subquery.columns(), &outer[*at].name).is_none())
-            .collect();
+        let keep: Vec<usize> =
+            (0..outer.len()).filter(|at| !replaced.contains(at) && find(subquery.columns(), &outer[*at].name).is_none()).collect();
         let columns = keep.iter().map(|at| outer[*at].clone()).chain(subquery.columns().iter().cloned()).collect();
-        let size = size + subquery.size;
+        let size = size.beside(subquery.size) + 1;
         let op = RelOp::MvApply { expand: Box::new(plan), subquery: Box::new(subquery.rel), keep };
         Ok(Table::new(columns, op, size))
     }
@@ -89,19 +88,9 @@ impl Binder<'_> {
             columns.push(Column::new(name, Type::Long));
             columns.len() - 1
         });
-        let keep = (0..input.columns().len())
-            .filter(|at| !expanded.iter().any(|(_, taken, _)| taken == at))
-            .map(|at| (at, at))
-            .collect();
+        let keep = (0..input.columns().len()).filter(|at| !expanded.iter().any(|(_, taken, _)| taken == at)).map(|at| (at, at)).collect();
         let size = input.size + 1;
-        let plan = MvExpand {
-            input: input.rel,
-            columns: expanded,
-            keep,
-            item_index,
-            bag_as_array: options.bag_as_array,
-            limit,
-        };
+        let plan = MvExpand { input: input.rel, columns: expanded, keep, item_index, bag_as_array: options.bag_as_array, limit };
         Ok(Expansion { plan, columns, size })
     }
 
@@ -140,5 +129,5 @@ fn options(given: &[OperatorOption], operator: &str) -> Bind<Options> {
 
 /// The rows bound to a sub-query.
 pub(super) fn argument(columns: Vec<Column>) -> Table {
-    Table { rel: Rel { columns, op: RelOp::Argument }, name: None, size: 1 }
+    Table { rel: Rel { columns, op: RelOp::Argument }, name: None, size: Size::LEAF }
 }

@@ -12,7 +12,7 @@ use crate::types::{Column, Type};
 use crate::value::Value;
 
 /// Highest expression that may be inlined into another.
-const MAX_INLINED_HEIGHT: usize = 250;
+const MAX_INLINED_HEIGHT: usize = 150;
 
 impl Binder<'_> {
     /// A scalar expression; a table in its place is an error.
@@ -26,7 +26,6 @@ impl Binder<'_> {
         }
     }
 
-
     /// An expression of either kind.
     pub(super) fn any(&mut self, expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Bound> {
         let value = match &expr.kind {
@@ -38,11 +37,7 @@ impl Binder<'_> {
             Ast::Call(name, arguments) => return self.call(name, arguments, expr, cx),
             Ast::Unary(sign, operand) => self.unary(sign, operand, expr, cx)?,
             Ast::Binary(operator, left, right) if matches!(left.kind, Ast::Wildcard(_)) => {
-                // `* has "x"`: in any column
-                let right = self.scalar(right, cx)?;
-                let right = self.text(right, &expr.span)?;
-                let span = &expr.span;
-                self.anywhere(cx, span, |binder, text| binder.operator_call(operator, vec![text, right.clone()], span))?
+                self.any_column(operator, right, cx, &expr.span)?
             }
             Ast::Binary(operator, left, right) => {
                 let left = self.scalar(left, cx)?;
@@ -81,7 +76,7 @@ impl Binder<'_> {
             Some(Binding::Scalar(value, scope)) => self.inline(value, scope, name, expr, cx).map(Bound::Scalar),
             Some(Binding::Table(table)) => {
                 let mut table = (*table).clone();
-                table.size += 1;
+                table.size.count += 1;
                 self.check_size(&table, &expr.span)?;
                 Ok(Bound::Table(Box::new(table)))
             }
@@ -91,6 +86,10 @@ impl Binder<'_> {
                     table.name = Some(name.to_owned());
                 }
                 Ok(bound)
+            }
+            Some(Binding::Missing) => {
+                let message = format!("query parameter '{name}' has no value");
+                Err(Diagnostic::semantic("SEM0001", expr.span.clone(), message))
             }
             None => self.catalog_name(None, name, expr, cx),
         }
@@ -162,14 +161,7 @@ impl Binder<'_> {
         if sign == "pos" { Ok(operand) } else { self.operator_call("neg", vec![operand], &expr.span) }
     }
 
-    fn list(
-        &mut self,
-        operator: &'static str,
-        left: &ast::Expr,
-        items: &[ast::Expr],
-        expr: &ast::Expr,
-        cx: &Cx<'_>,
-    ) -> Bind<Expr> {
+    fn list(&mut self, operator: &'static str, left: &ast::Expr, items: &[ast::Expr], expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Expr> {
         let needle = self.scalar(left, cx)?;
         let mut args = vec![needle];
         for item in items {
@@ -231,19 +223,13 @@ impl Binder<'_> {
     }
 
     /// A call with its overload picked, arguments converted, and computed already when everything is constant.
-    pub(super) fn resolved_call(
-        &mut self,
-        function: &'static functions::Function,
-        args: Vec<Expr>,
-        span: &Span,
-    ) -> Bind<Expr> {
+    pub(super) fn resolved_call(&mut self, function: &'static functions::Function, args: Vec<Expr>, span: &Span) -> Bind<Expr> {
         let described: Vec<Arg<'_>> = args
             .iter()
             .map(|a| Arg { ty: a.ty, constant: if let ExprKind::Const(value) = &a.kind { Some(value) } else { None } })
             .collect();
-        let resolved = (function.resolve)(&described).map_err(|why| {
-            Diagnostic::semantic("SEM0021", span.clone(), format!("{}: {why}", described_function(function.name)))
-        })?;
+        let resolved = (function.resolve)(&described)
+            .map_err(|why| Diagnostic::semantic("SEM0021", span.clone(), format!("{}: {why}", described_function(function.name))))?;
         let mut converted = Vec::with_capacity(args.len());
         for (index, arg) in args.into_iter().enumerate() {
             let wanted = resolved.args.get(index).copied().unwrap_or(arg.ty);
@@ -296,14 +282,8 @@ impl Binder<'_> {
             return None;
         }
         let columns = vec![Column::new("value", expr.ty)];
-        let one_row = crate::tree::Rel {
-            columns: Vec::new(),
-            op: crate::tree::RelOp::Values(Arc::new(vec![Vec::new()])),
-        };
-        let rel = crate::tree::Rel {
-            columns,
-            op: crate::tree::RelOp::Project(Box::new(one_row), vec![expr.clone()]),
-        };
+        let one_row = crate::tree::Rel { columns: Vec::new(), op: crate::tree::RelOp::Values(Arc::new(vec![Vec::new()])) };
+        let rel = crate::tree::Rel { columns, op: crate::tree::RelOp::Project(Box::new(one_row), vec![expr.clone()]) };
         let rows = match self.catalog.run(&rel) {
             Ok(rows) => rows,
             Err(why) => return Some(Err(Diagnostic::semantic("SEM0001", 0..0, why))),
@@ -390,9 +370,7 @@ pub(super) fn has_window(expr: &Expr) -> bool {
 
 /// Nodes and height.
 fn measure(expr: &Expr) -> (usize, usize) {
-    let below = |args: &[Expr]| {
-        args.iter().map(measure).fold((1, 0), |(nodes, height), (n, h)| (nodes + n, height.max(h)))
-    };
+    let below = |args: &[Expr]| args.iter().map(measure).fold((1, 0), |(nodes, height), (n, h)| (nodes + n, height.max(h)));
     let (nodes, height) = match &expr.kind {
         ExprKind::Call { args, .. } | ExprKind::Window { args, .. } => below(args),
         ExprKind::InSubquery { needle, .. } => below(std::slice::from_ref(needle)),

@@ -40,7 +40,7 @@ impl Binder<'_> {
         }
         let columns = joined_columns(left.columns(), right.columns(), kind, &dropped);
         let kept: Vec<usize> = (0..columns.len()).filter(|at| !dropped.contains(at)).collect();
-        let size = left.size + right.size + 1;
+        let size = left.size.beside(right.size) + 1;
         let op = RelOp::Join { left: Box::new(left.rel), right: Box::new(right.rel), kind, on: keys };
         let joined = Table::new(columns, op, size);
         Ok(if dropped.is_empty() { joined } else { pick(joined, kept) })
@@ -138,9 +138,7 @@ fn side(expr: &Expr, width: usize) -> Option<Side> {
 fn shifted(expr: Expr, width: usize) -> Expr {
     let kind = match expr.kind {
         ExprKind::Column(at) => ExprKind::Column(at.saturating_sub(width)),
-        ExprKind::Call { function, args } => {
-            ExprKind::Call { function, args: args.into_iter().map(|arg| shifted(arg, width)).collect() }
-        }
+        ExprKind::Call { function, args } => ExprKind::Call { function, args: args.into_iter().map(|arg| shifted(arg, width)).collect() },
         other => other,
     };
     Expr { ty: expr.ty, kind }

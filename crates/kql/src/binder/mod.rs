@@ -1,7 +1,7 @@
 //! The binder: resolves names and types of a parsed query and makes the typed tree of it.
 //!
 //! It stops at the first error. `let`, functions and `invoke` are inlined; what that can cost is bounded by
-//! [`MAX_SIZE`] and [`MAX_CALLS`]. What is not known is refused by name rather than guessed.
+//! [`MAX_OPERATORS`] and [`MAX_CALLS`]. What is not known is refused by name rather than guessed.
 
 mod aggregate;
 mod call;
@@ -24,6 +24,7 @@ mod sort;
 mod summarize;
 mod table;
 mod union;
+mod unshare;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -38,8 +39,10 @@ use crate::types::Type;
 use crate::value::Value;
 use scope::{Binding, Bound, Callable, Cx, Env, Table};
 
-/// Most operators that a tabular expression may have after inlining.
-const MAX_SIZE: usize = 600;
+/// Most operators on top of each other in a plan.
+const MAX_PLAN_HEIGHT: usize = 400;
+/// Most operators that a plan may have after inlining.
+const MAX_OPERATORS: usize = 20_000;
 /// Deepest nesting of function calls.
 const MAX_CALLS: usize = 32;
 /// Most scalar nodes that inlining may make in one query.
@@ -67,15 +70,7 @@ pub fn bind(text: &str, catalog: &dyn Catalog, options: &BindOptions) -> Result<
     if !parsed.diagnostics.is_empty() {
         return Err(parsed.diagnostics);
     }
-    let mut binder = Binder {
-        catalog,
-        options,
-        eval: EvalContext::new(options.now),
-        calls: 0,
-        nodes: 0,
-        scopes: 0,
-        visualization: None,
-    };
+    let mut binder = Binder { catalog, options, eval: EvalContext::new(options.now), calls: 0, nodes: 0, scopes: 0, visualization: None };
     binder.query(&parsed.statements, text.len()).map_err(|diagnostic| vec![diagnostic])
 }
 
@@ -105,6 +100,8 @@ impl Binder<'_> {
                 other => env = self.statement(other, &Cx::constant(&env, ""))?,
             }
         }
+        drop(env);
+        let results: Vec<Rel> = results.into_iter().map(unshare::unshared).collect();
         if results.is_empty() {
             return Err(Diagnostic::semantic("SEM0019", end..end, "the query has no tabular expression"));
         }
@@ -129,9 +126,7 @@ impl Binder<'_> {
             }
             Statement::Set(_) => Ok(cx.env.clone()),
             Statement::Parameters(parameters) => self.query_parameters(parameters, cx.env),
-            Statement::Other(name) => {
-                Err(Diagnostic::unsupported(name.span.clone(), format!("the statement '{}'", name.text)))
-            }
+            Statement::Other(name) => Err(Diagnostic::unsupported(name.span.clone(), format!("the statement '{}'", name.text))),
             Statement::Query(expr) => {
                 Err(Diagnostic::semantic("SEM0001", expr.span.clone(), "only the last statement of a function may be a query"))
             }
@@ -140,12 +135,8 @@ impl Binder<'_> {
 
     fn let_value(&mut self, value: &ast::Expr, cx: &Cx<'_>) -> Bind<Binding> {
         if let ast::ExprKind::Function(function) = &value.kind {
-            let callable = Callable {
-                parameters: function.parameters.clone(),
-                body: function.body.clone(),
-                env: cx.env.clone(),
-                view: function.view,
-            };
+            let callable =
+                Callable { parameters: function.parameters.clone(), body: function.body.clone(), env: cx.env.clone(), view: function.view };
             return Ok(Binding::Function(Rc::new(callable)));
         }
         // a name alone may be a function to be renamed
@@ -168,24 +159,24 @@ impl Binder<'_> {
     fn query_parameters(&mut self, parameters: &[Parameter], env: &Env) -> Bind<Env> {
         let mut env = env.clone();
         for parameter in parameters {
-            let value = self.query_parameter(parameter, &env)?;
-            env = env.with(&parameter.name.text, Binding::Scalar(value, None));
+            let value = match self.query_parameter(parameter, &env)? {
+                Some(value) => Binding::Scalar(value, None),
+                None => Binding::Missing,
+            };
+            env = env.with(&parameter.name.text, value);
         }
         Ok(env)
     }
 
-    fn query_parameter(&mut self, parameter: &Parameter, env: &Env) -> Bind<Expr> {
+    fn query_parameter(&mut self, parameter: &Parameter, env: &Env) -> Bind<Option<Expr>> {
         let name = &parameter.name;
         let ParameterType::Scalar(ty) = parameter.ty else {
             return Err(Diagnostic::unsupported(name.span.clone(), "a tabular query parameter"));
         };
         let Some(text) = self.options.parameters.get(&name.text) else {
-            let Some(default) = &parameter.default else {
-                let message = format!("query parameter '{}' has no value", name.text);
-                return Err(Diagnostic::semantic("SEM0001", name.span.clone(), message));
-            };
+            let Some(default) = &parameter.default else { return Ok(None) };
             let value = self.scalar(default, &Cx::constant(env, "declare"))?;
-            return self.convert(value, ty, &default.span);
+            return self.convert(value, ty, &default.span).map(Some);
         };
         let wrong = || {
             let message = format!("the value of query parameter '{}' is not a {ty} literal", name.text);
@@ -198,7 +189,7 @@ impl Binder<'_> {
             None => parser::parse_typed(ty, text).ok_or_else(wrong)?,
         };
         let found = value.ty().unwrap_or(ty);
-        self.convert(Expr::constant(value, found), ty, &name.span).map_err(|_| wrong())
+        self.convert(Expr::constant(value, found), ty, &name.span).map(Some).map_err(|_| wrong())
     }
 
     /// The statements of a function's body: the last is its value.
@@ -229,8 +220,9 @@ impl Binder<'_> {
     }
 
     fn check_size(&self, table: &Table, span: &Span) -> Bind<()> {
-        if table.size > MAX_SIZE {
-            let message = format!("the query has more than {MAX_SIZE} operators after inlining");
+        if table.size.height > MAX_PLAN_HEIGHT || table.size.count > MAX_OPERATORS {
+            let message =
+                format!("the query has more than {MAX_PLAN_HEIGHT} operators in a row, or {MAX_OPERATORS} in all, after inlining");
             return Err(Diagnostic::semantic("SEM0001", span.clone(), message));
         }
         Ok(())

@@ -21,14 +21,12 @@ impl Binder<'_> {
             return Err(Diagnostic::semantic("SEM0100", key.span.clone(), message));
         };
         let subquery = match body {
-            PartitionBody::Operators(operators) => {
-                self.operators(argument(input.columns().to_vec()), operators, env)?
-            }
+            PartitionBody::Operators(operators) => self.operators(argument(input.columns().to_vec()), operators, env)?,
             PartitionBody::Legacy(expr) => {
                 return Err(Diagnostic::unsupported(expr.span.clone(), "partition with a sub-query in braces"));
             }
         };
-        let size = input.size + subquery.size;
+        let size = input.size.beside(subquery.size) + 1;
         let columns = subquery.columns().to_vec();
         let op = RelOp::Partition { input: Box::new(input.rel), key: at, subquery: Box::new(subquery.rel) };
         Ok(Table::new(columns, op, size))

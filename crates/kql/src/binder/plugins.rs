@@ -25,11 +25,7 @@ impl Binder<'_> {
             "bag_unpack" => self.bag_unpack(input, arguments, schema, env, span),
             "pivot" => self.pivot(input, arguments, schema, env, span),
             "narrow" => {
-                let columns = vec![
-                    Column::new("Row", Type::Long),
-                    Column::new("Column", Type::String),
-                    Column::new("Value", Type::String),
-                ];
+                let columns = vec![Column::new("Row", Type::Long), Column::new("Column", Type::String), Column::new("Value", Type::String)];
                 Ok(plugin(input, "narrow", Vec::new(), columns))
             }
             other => Err(Diagnostic::unsupported(name.span.clone(), format!("the plugin '{other}'"))),
@@ -126,14 +122,7 @@ impl Binder<'_> {
     }
 
     /// A plugin whose columns are declared or found by running it.
-    fn open_plugin(
-        &mut self,
-        input: Table,
-        name: &str,
-        args: Vec<Expr>,
-        columns: Option<Vec<Column>>,
-        span: &Span,
-    ) -> Bind<Table> {
+    fn open_plugin(&mut self, input: Table, name: &str, args: Vec<Expr>, columns: Option<Vec<Column>>, span: &Span) -> Bind<Table> {
         let known = columns.is_some();
         let mut table = plugin(input, name, args, columns.unwrap_or_default());
         if known {

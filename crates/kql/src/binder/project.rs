@@ -110,9 +110,9 @@ impl Binder<'_> {
                     }
                 }
                 _ => match self.multiple(item, cx)? {
-                    Some(values) => outputs.extend(
-                        values.into_iter().map(|(name, value)| Output { name: Some(name), explicit: None, value }),
-                    ),
+                    Some(values) => {
+                        outputs.extend(values.into_iter().map(|(name, value)| Output { name: Some(name), explicit: None, value }))
+                    }
                     None => {
                         let value = self.scalar(item, cx)?;
                         outputs.push(Output { name: names::of(item), explicit: None, value });
@@ -132,9 +132,8 @@ impl Binder<'_> {
             let what = "an assignment to several names of an expression with one value";
             return Err(Diagnostic::unsupported(value.span.clone(), what));
         };
-        let renamed = values.into_iter().enumerate().map(|(index, (auto, value))| {
-            (names.get(index).map_or(auto, |name| name.text.clone()), value)
-        });
+        let renamed =
+            values.into_iter().enumerate().map(|(index, (auto, value))| (names.get(index).map_or(auto, |name| name.text.clone()), value));
         Ok(renamed.collect())
     }
 
@@ -214,9 +213,7 @@ impl Binder<'_> {
         let mut matched = Vec::new();
         for pattern in patterns {
             let found: Vec<usize> = match &pattern.kind {
-                Ast::Wildcard(text) => {
-                    (0..columns.len()).filter(|at| names::matches(text, &columns[*at].name)).collect()
-                }
+                Ast::Wildcard(text) => (0..columns.len()).filter(|at| names::matches(text, &columns[*at].name)).collect(),
                 Ast::Name(name) => match find(columns, name) {
                     Some((at, _)) => vec![at],
                     None => return Err(missing(name, pattern, operator)),

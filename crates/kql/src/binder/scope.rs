@@ -70,6 +70,8 @@ pub(super) enum Binding {
     Table(Rc<Table>),
     /// A function.
     Function(Rc<Callable>),
+    /// A query parameter that got no value: an error once it is used.
+    Missing,
 }
 
 /// A function with the names it sees.
@@ -88,17 +90,45 @@ pub(super) struct Table {
     pub(super) rel: Rel,
     /// The name to show for it (`withsource=`, `$table`), when it has one.
     pub(super) name: Option<String>,
-    /// Operators in it, which bounds the work of inlining.
-    pub(super) size: usize,
+    /// How large the plan is.
+    pub(super) size: Size,
 }
 
 impl Table {
-    pub(super) fn new(columns: Vec<Column>, op: RelOp, size: usize) -> Table {
+    pub(super) fn new(columns: Vec<Column>, op: RelOp, size: Size) -> Table {
         Table { rel: Rel { columns, op }, name: None, size }
     }
 
     pub(super) fn columns(&self) -> &[Column] {
         &self.rel.columns
+    }
+}
+
+/// How large a plan is: recursion goes as deep as it is high, inlining copies as much as it has operators.
+#[derive(Clone, Copy)]
+pub(super) struct Size {
+    /// Longest path from the result to a source.
+    pub(super) height: usize,
+    /// Operators in all.
+    pub(super) count: usize,
+}
+
+impl Size {
+    /// One operator without input.
+    pub(super) const LEAF: Size = Size { height: 1, count: 1 };
+
+    /// Two plans side by side, as the inputs of a join.
+    pub(super) fn beside(self, other: Size) -> Size {
+        Size { height: self.height.max(other.height), count: self.count + other.count }
+    }
+}
+
+impl std::ops::Add<usize> for Size {
+    type Output = Size;
+
+    /// That many operators on top.
+    fn add(self, operators: usize) -> Size {
+        Size { height: self.height + operators, count: self.count + operators }
     }
 }
 

@@ -81,22 +81,26 @@ impl Binder<'_> {
                 let text = self.text(column, span)?;
                 self.term(text, &term, case_sensitive, span)
             }
-            Ast::Binary(operator, left, right) if matches!(left.kind, Ast::Wildcard(_)) => {
-                let right = self.scalar(right, cx)?;
-                let right = self.text(right, span)?;
-                self.anywhere(cx, span, |binder, column| binder.operator_call(operator, vec![column, right.clone()], span))
-            }
+            Ast::Binary(operator, left, right) if matches!(left.kind, Ast::Wildcard(_)) => self.any_column(operator, right, cx, span),
             _ => self.predicate(expr, cx),
         }
     }
 
+    /// `* has "x"`: whether the operator holds for any column; a negated one has to hold for all.
+    pub(super) fn any_column(&mut self, operator: &str, right: &ast::Expr, cx: &Cx<'_>, span: &Span) -> Bind<Expr> {
+        let right = self.scalar(right, cx)?;
+        let right = self.text(right, span)?;
+        let plain = match operator {
+            "!=" => "==",
+            "!~" => "=~",
+            other => other.strip_prefix('!').unwrap_or(other),
+        };
+        let found = self.anywhere(cx, span, |binder, column| binder.operator_call(plain, vec![column, right.clone()], span))?;
+        if plain == operator { Ok(found) } else { self.operator_call("not", vec![found], span) }
+    }
+
     /// Whether a test holds for the text of any column.
-    pub(super) fn anywhere(
-        &mut self,
-        cx: &Cx<'_>,
-        span: &Span,
-        mut test: impl FnMut(&mut Self, Expr) -> Bind<Expr>,
-    ) -> Bind<Expr> {
+    fn anywhere(&mut self, cx: &Cx<'_>, span: &Span, mut test: impl FnMut(&mut Self, Expr) -> Bind<Expr>) -> Bind<Expr> {
         let columns = cx.row.map(|row| row.columns).unwrap_or_default();
         let mut any: Option<Expr> = None;
         // numbers with a fraction are not searched for terms
@@ -112,7 +116,7 @@ impl Binder<'_> {
         Ok(any.unwrap_or_else(|| Expr::constant(Value::Bool(false), Type::Bool)))
     }
 
-    pub(super) fn text(&mut self, value: Expr, span: &Span) -> Bind<Expr> {
+    fn text(&mut self, value: Expr, span: &Span) -> Bind<Expr> {
         if value.ty == Type::String { Ok(value) } else { self.operator_call("tostring", vec![value], span) }
     }
 

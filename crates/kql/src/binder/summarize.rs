@@ -21,14 +21,7 @@ struct Output {
 }
 
 impl Binder<'_> {
-    pub(super) fn summarize(
-        &mut self,
-        input: Table,
-        aggregates: &[ast::Expr],
-        keys: &[ast::Expr],
-        env: &Env,
-        span: &Span,
-    ) -> Bind<Table> {
+    pub(super) fn summarize(&mut self, input: Table, aggregates: &[ast::Expr], keys: &[ast::Expr], env: &Env, span: &Span) -> Bind<Table> {
         let scope = self.new_scope();
         let cx = row_context(&input, env, scope, "summarize");
         let (mut outputs, mut key_exprs) = (Vec::new(), Vec::new());
@@ -50,9 +43,7 @@ impl Binder<'_> {
     /// A grouping key: name, whether the query gave it, value.
     pub(super) fn key(&mut self, key: &ast::Expr, cx: &Cx<'_>) -> Bind<(Option<String>, bool, Expr)> {
         match &key.kind {
-            Ast::Assign(names, value) if names.len() == 1 => {
-                Ok((names.first().map(|n| n.text.clone()), true, self.scalar(value, cx)?))
-            }
+            Ast::Assign(names, value) if names.len() == 1 => Ok((names.first().map(|n| n.text.clone()), true, self.scalar(value, cx)?)),
             _ => {
                 let value = self.scalar(key, cx)?;
                 // the name of a constant is not the name of a column

@@ -6,7 +6,7 @@ use super::call::{arity, shared};
 use super::expr::{prefix, unresolved};
 use super::names::{self, Unique};
 use super::project::identity;
-use super::scope::{Binding, Bound, Cx, Env, Table};
+use super::scope::{Binding, Bound, Cx, Env, Size, Table};
 use super::{Bind, Binder};
 use crate::ast::{self, Argument, ExprKind as Ast, Name, Operator, OperatorKind as Op};
 use crate::catalog::TableSchema;
@@ -76,17 +76,13 @@ impl Binder<'_> {
             Op::Partition { key, subquery, .. } => self.partition(input, key, subquery, env),
             Op::Parse { filter, options, source, pattern } => self.parse(input, *filter, options, source, pattern, env),
             Op::ParseKv { source, keys, options } => self.parse_kv(input, source, keys, options, env),
-            Op::Search { options, tables, predicate } => {
-                self.search(Some(input), options, tables, predicate, env, span)
-            }
+            Op::Search { options, tables, predicate } => self.search(Some(input), options, tables, predicate, env, span),
             Op::TopNested(levels) => self.top_nested(input, levels, env),
             Op::TopHitters { .. } => Err(Diagnostic::unsupported(span.clone(), "the operator 'top-hitters'")),
             Op::Scan(scan) => self.scan(input, scan, env, span),
             Op::Sample(count) => self.sample(input, count, None, env),
             Op::SampleDistinct(count, of) => self.sample(input, count, Some(of), env),
-            Op::Evaluate { name, arguments, schema, .. } => {
-                self.evaluate(input, name, arguments, schema.as_ref(), env, span)
-            }
+            Op::Evaluate { name, arguments, schema, .. } => self.evaluate(input, name, arguments, schema.as_ref(), env, span),
             Op::GetSchema => Ok(get_schema(input)),
             Op::Invoke(name, arguments) => self.invoke(input, name, arguments, env, span),
             Op::Render { chart, options } => self.render(input, chart, options),
@@ -140,7 +136,7 @@ impl Binder<'_> {
             }
         }
         let columns = declared(columns);
-        Ok(Table::new(columns, RelOp::Values(Arc::new(rows)), 1))
+        Ok(Table::new(columns, RelOp::Values(Arc::new(rows)), Size::LEAF))
     }
 
     /// A value of `datatable` in the type of its column, converted as the cast functions do.
@@ -211,16 +207,14 @@ impl Binder<'_> {
         let from = self.convert(from, ty, &bounds[0].span)?;
         let to = self.convert(to, ty, &bounds[1].span)?;
         let step = self.convert(step, width, &bounds[2].span)?;
-        Ok(Table::new(vec![Column::new(&name.text, ty)], RelOp::Range { from, to, step }, 1))
+        Ok(Table::new(vec![Column::new(&name.text, ty)], RelOp::Range { from, to, step }, Size::LEAF))
     }
 
     /// `invoke f(…)`: the rows are the first argument.
     fn invoke(&mut self, input: Table, name: &Name, arguments: &[Argument], env: &Env, span: &ast::Span) -> Bind<Table> {
         let cx = Cx::constant(env, "invoke");
         let bound = match env.get(&name.text).cloned() {
-            Some(Binding::Function(function)) => {
-                self.invoke_callable(&function, &name.text, Some(input), arguments, span, &cx)?
-            }
+            Some(Binding::Function(function)) => self.invoke_callable(&function, &name.text, Some(input), arguments, span, &cx)?,
             _ => match self.stored_function(None, &name.text, Some(input), arguments, span, &cx)? {
                 Some(bound) => bound,
                 None => {
@@ -273,11 +267,7 @@ impl Binder<'_> {
         let argument = match (name.text.as_str(), arguments.as_slice()) {
             ("database", [only]) => only,
             // there is one cluster: its name is not looked at
-            (".database", [Argument { value: ast::Expr { kind: Ast::Call(base, _), .. }, .. }, only])
-                if base.text == "cluster" =>
-            {
-                only
-            }
+            (".database", [Argument { value: ast::Expr { kind: Ast::Call(base, _), .. }, .. }, only]) if base.text == "cluster" => only,
             _ => return Ok(None),
         };
         let Value::String(database) = self.constant(&argument.value, cx)?.0 else {
@@ -296,7 +286,7 @@ impl Binder<'_> {
 /// A table of the catalog.
 pub(super) fn stored(schema: TableSchema) -> Table {
     let op = RelOp::Table { database: schema.database, table: schema.name.clone() };
-    let mut table = Table::new(schema.columns, op, 1);
+    let mut table = Table::new(schema.columns, op, Size::LEAF);
     table.name = Some(schema.name);
     table
 }
@@ -304,7 +294,7 @@ pub(super) fn stored(schema: TableSchema) -> Table {
 /// One row of those expressions.
 fn one_row(columns: Vec<Column>, exprs: Vec<Expr>) -> Table {
     let empty = Rel { columns: Vec::new(), op: RelOp::Values(Arc::new(vec![Vec::new()])) };
-    Table::new(columns, RelOp::Project(Box::new(empty), exprs), 1)
+    Table::new(columns, RelOp::Project(Box::new(empty), exprs), Size::LEAF)
 }
 
 fn get_schema(input: Table) -> Table {

@@ -1,7 +1,7 @@
 //! `union`: columns are matched by name; a name with several types becomes `x_long`, `x_string`.
 
 use super::names::{self, Unique};
-use super::scope::{Cx, Env, Table};
+use super::scope::{Cx, Env, Size, Table};
 use super::table::stored;
 use super::{Bind, Binder};
 use crate::ast::{self, ExprKind as Ast, OperatorOption, Span};
@@ -94,7 +94,7 @@ pub(super) fn unite(parts: Vec<Table>, inner: bool, source: Option<&str>, prefix
     if let Some(source) = source {
         out.insert(0, Column::new(source, Type::String));
     }
-    let size = parts.iter().map(|part| part.size).sum::<usize>() + 1;
+    let size = parts.iter().map(|part| part.size).fold(Size::LEAF, Size::beside) + 1;
     let rels = parts
         .into_iter()
         .enumerate()
@@ -114,11 +114,7 @@ fn without_conflicts(columns: &[Column]) -> Vec<Column> {
         taken.take(&column.name);
     }
     let rename = |column: &Column| {
-        let name = if conflicts(column) {
-            taken.name(&format!("{}_{}", column.name, column.ty))
-        } else {
-            column.name.clone()
-        };
+        let name = if conflicts(column) { taken.name(&format!("{}_{}", column.name, column.ty)) } else { column.name.clone() };
         Column::new(name, column.ty)
     };
     columns.iter().map(rename).collect()

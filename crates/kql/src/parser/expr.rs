@@ -83,7 +83,7 @@ impl Parser<'_> {
 
     fn query_inner(&mut self) -> Parse<Expr> {
         let start = self.peek().span.start;
-        let source = match self.source_operator()? {
+        let source = match self.nested(Self::source_operator)? {
             Some(operator) => self.leaf(ExprKind::Source(Box::new(operator)), start),
             None => self.expression()?,
         };
@@ -427,8 +427,8 @@ impl Parser<'_> {
         self.expect("(")?;
         let mut arguments = Vec::new();
         while !self.is(")") {
-            let named = (matches!(self.peek().kind, TokenKind::Identifier) && self.is_at(1, "="))
-                || (self.at_quoted_name() && self.is_at(3, "="));
+            let named =
+                (matches!(self.peek().kind, TokenKind::Identifier) && self.is_at(1, "=")) || (self.at_quoted_name() && self.is_at(3, "="));
             let name = if named {
                 let name = self.name("name")?;
                 self.expect("=")?;
@@ -451,9 +451,7 @@ impl Parser<'_> {
         if self.is("*") {
             return true;
         }
-        matches!(self.peek().kind, TokenKind::Identifier)
-            && self.is_at(1, "*")
-            && self.peek_at(1).span.start == self.peek().span.end
+        matches!(self.peek().kind, TokenKind::Identifier) && self.is_at(1, "*") && self.peek_at(1).span.start == self.peek().span.end
     }
 
     /// Reads adjoining names and stars.

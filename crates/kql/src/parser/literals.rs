@@ -18,6 +18,10 @@ pub(super) fn typed(ty: Type, raw: &str) -> Result<Value, String> {
         return Ok(Value::Null);
     }
     let inner = unquote(raw);
+    if ty == Type::DateTime && inner.len() <= 4 && inner.bytes().all(|b| b.is_ascii_digit()) {
+        // a number is not a date: Kusto reads `datetime(2025)` as null
+        return Ok(Value::Null);
+    }
     let wrong = || format!("'{}' is not a {ty} literal", raw.chars().take(60).collect::<String>());
     match ty {
         Type::Bool => boolean(inner).map(Value::Bool).ok_or_else(wrong),
@@ -32,7 +36,6 @@ pub(super) fn typed(ty: Type, raw: &str) -> Result<Value, String> {
         Type::Dynamic => dynamic(raw),
     }
 }
-
 
 /// The content of a plain quoted text; other text as it is.
 fn unquote(raw: &str) -> &str {
@@ -207,8 +210,7 @@ mod tests {
 
     #[test]
     fn dynamic_literals_are_json_with_kql_values() {
-        let Ok(Value::Dynamic(Dynamic::Bag(bag))) = typed(Type::Dynamic, r#"{"a":[1,-2.5,null],'b':datetime(1970-01-01)}"#)
-        else {
+        let Ok(Value::Dynamic(Dynamic::Bag(bag))) = typed(Type::Dynamic, r#"{"a":[1,-2.5,null],'b':datetime(1970-01-01)}"#) else {
             panic!()
         };
         let items = vec![Dynamic::Long(1), Dynamic::Real(-2.5), Dynamic::Null];

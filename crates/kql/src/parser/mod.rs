@@ -16,11 +16,12 @@ use crate::types::Type;
 use crate::value::Value;
 
 /// Highest tree of expressions.
-pub(crate) const MAX_HEIGHT: usize = 200;
-/// Deepest recursion of the parser, which takes about two levels for each pair of parentheses.
-const MAX_DEPTH: usize = 400;
+pub(crate) const MAX_HEIGHT: usize = 120;
+/// Deepest recursion of the parser, which takes two levels for each pair of parentheses. Binding and running recurse as
+/// deep, and have to get by with the 2 MiB that threads have by default.
+const MAX_DEPTH: usize = 100;
 /// Most operators in one pipe.
-const MAX_PIPE: usize = 500;
+const MAX_PIPE: usize = 300;
 
 /// What [`parse`] found.
 #[derive(Debug, Clone)]

@@ -2,8 +2,7 @@
 
 use super::{Parse, Parser};
 use crate::ast::{
-    Expr, ExprKind, MakeSeries, MvExpand, Operator, OperatorKind, Ordered, ParsePiece, PartitionBody, Scan, ScanStep,
-    TopNestedLevel,
+    Expr, ExprKind, MakeSeries, MvExpand, Operator, OperatorKind, Ordered, ParsePiece, PartitionBody, Scan, ScanStep, TopNestedLevel,
 };
 use crate::diagnostic::Diagnostic;
 use crate::lexer::TokenKind;
@@ -228,6 +227,10 @@ impl Parser<'_> {
 
     /// A table, call or query in parentheses, as an operand of `join` and `union`.
     pub(super) fn table_operand(&mut self) -> Parse<Expr> {
+        self.nested(Self::table_operand_inner)
+    }
+
+    fn table_operand_inner(&mut self) -> Parse<Expr> {
         let start = self.peek().span.start;
         match self.source_operator()? {
             Some(operator) => Ok(self.leaf(ExprKind::Source(Box::new(operator)), start)),
@@ -297,8 +300,7 @@ impl Parser<'_> {
         self.expect_keyword("on")?;
         // `in range(…)` behind the axis is not the operator `in`, so the axis is no binary expression
         let axis = self.unary()?;
-        let mut series =
-            MakeSeries { options, aggregates, axis, from: None, to: None, step: None, in_range: false, keys: Vec::new() };
+        let mut series = MakeSeries { options, aggregates, axis, from: None, to: None, step: None, in_range: false, keys: Vec::new() };
         self.series_bounds(&mut series)?;
         if self.eat_keyword("by") {
             series.keys = self.list(Self::assignable)?;
@@ -427,13 +429,7 @@ impl Parser<'_> {
     }
 
     fn scan(&mut self) -> Parse<OperatorKind> {
-        let mut scan = Scan {
-            options: self.options()?,
-            order: Vec::new(),
-            partition: Vec::new(),
-            declared: Vec::new(),
-            steps: Vec::new(),
-        };
+        let mut scan = Scan { options: self.options()?, order: Vec::new(), partition: Vec::new(), declared: Vec::new(), steps: Vec::new() };
         if self.eat_keyword("partition") {
             self.expect_keyword("by")?;
             scan.partition = self.list(Self::expression)?;
@@ -497,9 +493,7 @@ impl Parser<'_> {
         let callee = self.postfix()?;
         match callee.kind {
             ExprKind::Call(name, arguments) if !name.text.starts_with('.') => Ok(OperatorKind::Invoke(name, arguments)),
-            ExprKind::Name(text) => {
-                Ok(OperatorKind::Invoke(crate::ast::Name { text, span: callee.span }, Vec::new()))
-            }
+            ExprKind::Name(text) => Ok(OperatorKind::Invoke(crate::ast::Name { text, span: callee.span }, Vec::new())),
             _ => Err(Diagnostic::syntax(callee.span, "invoke needs a function call")),
         }
     }

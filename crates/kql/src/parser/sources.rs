@@ -20,7 +20,7 @@ impl Parser<'_> {
             "range" if matches!(self.peek_at(1).kind, TokenKind::Identifier) || self.is_at(1, "[") => self.range()?,
             "datatable" if self.is_at(1, "(") => self.datatable()?,
             "union" if self.starts_operand(1, false) => self.union()?,
-            "search" if self.starts_operand(1, false) || self.is_at(1, "*") => self.search()?,
+            "search" if self.starts_operand(1, false) || (self.is_keyword_at(1, "in") && self.is_at(2, "(")) => self.search()?,
             "evaluate" if matches!(self.peek_at(1).kind, TokenKind::Identifier) => {
                 self.at += 1;
                 self.evaluate()?
@@ -36,7 +36,9 @@ impl Parser<'_> {
     /// Whether the token ahead can begin an operand rather than continue an expression with a column of that name.
     fn starts_operand(&self, ahead: usize, signed: bool) -> bool {
         match &self.peek_at(ahead).kind {
-            TokenKind::Identifier => !["or", "and", "in", "has", "between", "contains", "asc", "desc"].contains(&self.slice(self.peek_at(ahead))),
+            TokenKind::Identifier => {
+                !["or", "and", "in", "has", "between", "contains", "asc", "desc"].contains(&self.slice(self.peek_at(ahead)))
+            }
             TokenKind::String(_) | TokenKind::Long(_) | TokenKind::Real(_) | TokenKind::TimeSpan(_) | TokenKind::Typed(..) => true,
             TokenKind::Punctuation(mark) => matches!(*mark, "(" | "[" | "*") || (signed && matches!(*mark, "-" | "+")),
             _ => false,
