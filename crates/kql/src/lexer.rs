@@ -115,9 +115,7 @@ impl<'a> Lexer<'a> {
         let first = rest.chars().next()?;
         let kind = if let Some(kind) = self.string_token() {
             kind
-        } else if first.is_ascii_digit() {
-            self.number_or_name()
-        } else if first == '.' && rest[1..].starts_with(|c: char| c.is_ascii_digit()) {
+        } else if rest.strip_prefix('.').unwrap_or(rest).starts_with(|c: char| c.is_ascii_digit()) {
             self.number_or_name()
         } else if is_name_start(first) {
             self.name_or_typed()

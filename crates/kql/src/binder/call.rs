@@ -63,7 +63,7 @@ impl Binder<'_> {
     fn special_call(&mut self, name: &Name, arguments: &[Argument], expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Option<Bound>> {
         let value = match name.text.as_str() {
             "materialize" => return self.materialize(arguments, expr, cx).map(Some),
-            "toscalar" => self.to_scalar(arguments, expr, cx)?,
+            "toscalar" => self.scalar_of_table(arguments, expr, cx)?,
             "table" | "external_table" | "materialized_view" | "cluster" | "database" | ".database" => {
                 return self.table_call(name, arguments, expr, cx).map(Some);
             }
@@ -122,7 +122,7 @@ impl Binder<'_> {
         })
     }
 
-    fn to_scalar(&mut self, arguments: &[Argument], expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Expr> {
+    fn scalar_of_table(&mut self, arguments: &[Argument], expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Expr> {
         let argument = self.only_argument("toscalar", arguments, expr)?;
         let table = match self.any(argument, cx)? {
             Bound::Scalar(value) => return Ok(value),

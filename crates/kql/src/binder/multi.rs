@@ -4,14 +4,16 @@
 use super::names;
 use super::scope::Cx;
 use super::{Bind, Binder};
-use crate::ast::{self, ExprKind as Ast};
+use crate::ast::{self, Argument, ExprKind as Ast, Name};
 use crate::functions;
 use crate::tree::Expr;
 use crate::types::Type;
 use crate::value::Value;
 
-/// Function, its twin, results with types.
-const FUNCTIONS: [(&str, &str, &[(&str, Type)]); 2] = [
+/// A function, its twin, and its results with their types.
+type Several = (&'static str, &'static str, &'static [(&'static str, Type)]);
+
+const FUNCTIONS: [Several; 2] = [
     (
         "series_stats",
         "series_stats_dynamic",
@@ -43,6 +45,9 @@ impl Binder<'_> {
     /// The named results of a call that has several; None for other expressions.
     pub(super) fn multiple(&mut self, expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Option<Vec<(String, Expr)>>> {
         let Ast::Call(name, arguments) = &expr.kind else { return Ok(None) };
+        if matches!(name.text.as_str(), "array_sort_asc" | "array_sort_desc") && arguments.len() > 1 {
+            return self.arrays_sorted_together(name, arguments, expr, cx);
+        }
         let Some((_, twin, results)) = FUNCTIONS.iter().find(|(function, ..)| *function == name.text) else {
             return Ok(None);
         };
@@ -58,6 +63,30 @@ impl Binder<'_> {
             let value = self.operator_call("[]", path, &expr.span)?;
             let value = if *ty == Type::Dynamic { value } else { self.convert(value, *ty, &expr.span)? };
             outputs.push((format!("{}_{argument}_{key}", name.text), value));
+        }
+        Ok(Some(outputs))
+    }
+
+    /// `array_sort_asc(a, b, …)`: the order of the first array, applied to all of them.
+    fn arrays_sorted_together(
+        &mut self,
+        name: &Name,
+        arguments: &[Argument],
+        expr: &ast::Expr,
+        cx: &Cx<'_>,
+    ) -> Bind<Option<Vec<(String, Expr)>>> {
+        let args = self.plain_arguments(name, arguments, cx)?;
+        let arrays = args.iter().filter(|arg| arg.ty == Type::Dynamic).count();
+        if arrays < 2 || cx.env.get(&name.text).is_some() {
+            return Ok(None);
+        }
+        let mut outputs = Vec::with_capacity(arrays);
+        for (index, argument) in arguments.iter().take(arrays).enumerate() {
+            let mut nth = vec![Expr::constant(Value::Long(index as i64), Type::Long)];
+            nth.extend(args.iter().cloned());
+            let value = self.operator_call(&format!("{} nth", name.text), nth, &expr.span)?;
+            let label = names::of(&argument.value).unwrap_or_else(|| "array".to_owned());
+            outputs.push((format!("{label}_sorted"), value));
         }
         Ok(Some(outputs))
     }

@@ -116,7 +116,7 @@ impl Binder<'_> {
 
     fn datatable(&mut self, columns: &[ast::ColumnDeclaration], values: &[ast::Expr], env: &Env, span: &ast::Span) -> Bind<Table> {
         let cx = Cx::constant(env, "datatable");
-        if columns.is_empty() || values.len() % columns.len() != 0 {
+        if columns.is_empty() || !values.len().is_multiple_of(columns.len()) {
             let message = format!("datatable has {} values for {} columns", values.len(), columns.len());
             return Err(Diagnostic::semantic("SEM0001", span.clone(), message));
         }

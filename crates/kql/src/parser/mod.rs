@@ -187,7 +187,7 @@ impl Parser<'_> {
     fn other_statement(&mut self) -> Parse<Statement> {
         let name = self.name("statement")?;
         let mut depth = 0usize;
-        while !self.at_end() && !(depth == 0 && self.is(";")) {
+        while !self.at_end() && (depth > 0 || !self.is(";")) {
             match &self.peek().kind {
                 TokenKind::Punctuation("(" | "{" | "[") => depth += 1,
                 TokenKind::Punctuation(")" | "}" | "]") => depth = depth.saturating_sub(1),
@@ -219,10 +219,10 @@ impl Parser<'_> {
     /// Whether a function literal starts here: `() {`, `(a: long …`, `view (…`.
     fn at_function(&self) -> bool {
         let from = usize::from(self.is_keyword("view"));
-        self.is_at(from, "(")
-            && ((self.is_at(from + 1, ")") && self.is_at(from + 2, "{"))
-                || (matches!(self.peek_at(from + 1).kind, TokenKind::Identifier) && self.is_at(from + 2, ":"))
-                || (self.is_at(from + 1, "[") && self.is_at(from + 3, "]") && self.is_at(from + 4, ":")))
+        let no_parameters = self.is_at(from + 1, ")") && self.is_at(from + 2, "{");
+        let plain = matches!(self.peek_at(from + 1).kind, TokenKind::Identifier) && self.is_at(from + 2, ":");
+        let quoted = self.is_at(from + 1, "[") && self.is_at(from + 3, "]") && self.is_at(from + 4, ":");
+        self.is_at(from, "(") && (no_parameters || plain || quoted)
     }
 
     fn function(&mut self) -> Parse<Expr> {
