@@ -269,7 +269,9 @@ impl Binder<'_> {
         let value = self.constant_value(&bound).ok_or_else(|| {
             let message = format!("{}a constant is expected here", prefix(cx.operator));
             Diagnostic::semantic("SEM0039", expr.span.clone(), message)
-        })??;
+        })?;
+        // a sub-query that cannot be run does not know its place
+        let value = value.map_err(|diagnostic| Diagnostic { span: expr.span.clone(), ..diagnostic })?;
         Ok((value, bound.ty))
     }
 
