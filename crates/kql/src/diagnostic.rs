@@ -40,12 +40,7 @@ impl Diagnostic {
 
     /// A construct that this engine does not support: `what` completes "… is not supported".
     pub fn unsupported(span: Range<usize>, what: impl fmt::Display) -> Self {
-        Diagnostic {
-            code: "SEM0002",
-            span,
-            message: format!("{what} is not supported"),
-            kind: DiagnosticKind::Unsupported,
-        }
+        Diagnostic { code: "SEM0002", span, message: format!("{what} is not supported"), kind: DiagnosticKind::Unsupported }
     }
 
     /// Line and column (both from 1, the column in characters) of the start of the span in `text`.
