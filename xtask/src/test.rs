@@ -11,7 +11,7 @@ pub(crate) fn run(no_setup: bool) -> Result<()> {
         setup::run()?;
     }
     command::run("cargo", &["fmt", "--all", "--check"])?;
-    command::run("cargo", &["deny", "--offline", "check", "bans", "licenses", "sources"])?;
+    command::run("cargo", &["deny", "check", "bans", "licenses", "sources"])?;
     command::run("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     let venv = setup::venv();
     let venv = venv.to_str().context("the cache folder's name is not UTF-8")?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::catalog::TableProvider;
-use kql::catalog::{Catalog as _, StoredFunction, TableSchema};
+use kql::catalog::{StoredFunction, TableSchema};
 use kql::binder::{BindOptions, bind};
 use kql::rows::Rows;
 use kql::tree::Rel;

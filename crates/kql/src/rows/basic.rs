@@ -135,7 +135,7 @@ pub(super) fn get_schema(columns: &[Column]) -> Vec<Row> {
 }
 
 /// The .NET name of a type, as `getschema` and `.show table schema` print it.
-pub fn clr_name(ty: Type) -> &'static str {
+pub(super) fn clr_name(ty: Type) -> &'static str {
     match ty {
         Type::Bool => "System.SByte",
         Type::Int => "System.Int32",

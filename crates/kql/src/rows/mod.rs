@@ -110,7 +110,9 @@ pub fn run_query(query: &Query, ctx: &mut RunContext<'_>) -> Result<Vec<Rows>, R
 pub fn run(rel: &Rel, ctx: &mut RunContext<'_>) -> Result<Rows, RunError> {
     match &rel.op {
         RelOp::Table { database, table } => ctx.tables.scan(database, table).map_err(RunError::Table),
-        RelOp::Argument => Ok(ctx.arguments.last().map(|rows| (**rows).clone()).unwrap_or_else(|| Rows::new(rel.columns.clone(), Vec::new()))),
+        RelOp::Argument => {
+            Ok(ctx.arguments.last().map(|rows| (**rows).clone()).unwrap_or_else(|| Rows::new(rel.columns.clone(), Vec::new())))
+        }
         RelOp::Materialize(shared) => {
             // The tree outlives the run, so the address names the shared plan.
             let key = Arc::as_ptr(shared) as usize;

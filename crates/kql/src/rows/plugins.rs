@@ -14,7 +14,13 @@ use crate::tree::{Expr, ExprKind};
 use crate::types::{Column, Type};
 use crate::value::{Dynamic, Value};
 
-pub(super) fn evaluate(input: Rows, plugin: &str, args: &[Expr], declared: Vec<Column>, ctx: &mut RunContext<'_>) -> Result<Rows, RunError> {
+pub(super) fn evaluate(
+    input: Rows,
+    plugin: &str,
+    args: &[Expr],
+    declared: Vec<Column>,
+    ctx: &mut RunContext<'_>,
+) -> Result<Rows, RunError> {
     match plugin {
         "bag_unpack" => bag_unpack(input, args, &declared, ctx),
         "pivot" => pivot(input, &declared, ctx),

@@ -1,6 +1,5 @@
 //! Makes expressions ready for [`crate::eval::eval`]: sub-queries run once and become constants.
 
-
 use super::{RunContext, RunError, nothing, run};
 use crate::tree::{Expr, ExprKind};
 use crate::value::Value;
@@ -27,11 +26,7 @@ pub(super) fn prepare(expr: &Expr, ctx: &mut RunContext<'_>) -> Result<Expr, Run
                 (false, true) => "in~",
                 (true, true) => "!in~",
             };
-            if args.len() == 1 {
-                ExprKind::Const(Value::Bool(*negated))
-            } else {
-                ExprKind::Call { function, args }
-            }
+            if args.len() == 1 { ExprKind::Const(Value::Bool(*negated)) } else { ExprKind::Call { function, args } }
         }
         ExprKind::Call { function, args } => ExprKind::Call { function, args: prepare_all(args, ctx)? },
         ExprKind::Window { function, args } => ExprKind::Window { function, args: prepare_all(args, ctx)? },
@@ -68,4 +63,3 @@ pub fn contains_window(expr: &Expr) -> bool {
         _ => false,
     }
 }
-

@@ -155,7 +155,9 @@ fn whole_axis(step: &Value, from: Option<Value>, to: Option<Value>, positions: &
 fn real_axis(step: &Value, from: Option<Value>, to: Option<Value>, positions: &[Value]) -> Result<Option<Axis>, RunError> {
     let step = real(step).filter(|step| *step > 0.0).ok_or_else(step_error)?;
     let seen = || positions.iter().filter_map(real);
-    let Some(from) = from.as_ref().map_or_else(|| seen().reduce(f64::min).map(|min| (min / step).floor() * step), real) else { return Ok(None) };
+    let Some(from) = from.as_ref().map_or_else(|| seen().reduce(f64::min).map(|min| (min / step).floor() * step), real) else {
+        return Ok(None);
+    };
     let bins = match &to {
         Some(to) => real(to).map(|to| ((to - from) / step - 1e-9).ceil().max(0.0)),
         None => seen().reduce(f64::max).map(|max| ((max - from) / step).floor() + 1.0),

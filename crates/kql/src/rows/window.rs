@@ -42,10 +42,9 @@ fn replace(expr: &Expr, rows: &mut [Row], next_column: &mut usize, ctx: &mut Run
             *next_column += 1;
             ExprKind::Column(*next_column - 1)
         }
-        ExprKind::Call { function, args } => ExprKind::Call {
-            function,
-            args: args.iter().map(|arg| replace(arg, rows, next_column, ctx)).collect::<Result<_, _>>()?,
-        },
+        ExprKind::Call { function, args } => {
+            ExprKind::Call { function, args: args.iter().map(|arg| replace(arg, rows, next_column, ctx)).collect::<Result<_, _>>()? }
+        }
         other => other.clone(),
     };
     Ok(Expr { ty: expr.ty, kind })
@@ -171,7 +170,9 @@ fn row_window_session(args: &[Expr], rows: &[Row], ctx: &mut RunContext<'_>) -> 
             let (max_first, max_between) = (limit(from_first, ctx), limit(between, ctx));
             let restart = restarts(args.get(3), row, ctx);
             let first = match session {
-                Some((first, last)) if !restart && now.saturating_sub(first) <= max_first && now.saturating_sub(last) <= max_between => first,
+                Some((first, last)) if !restart && now.saturating_sub(first) <= max_first && now.saturating_sub(last) <= max_between => {
+                    first
+                }
                 _ => now,
             };
             session = Some((first, now));
@@ -192,4 +193,3 @@ fn integer(value: &Value) -> Option<i64> {
         _ => None,
     }
 }
-

@@ -11,6 +11,8 @@ mod results;
 mod runtime;
 mod scalar;
 mod source;
+#[cfg(test)]
+mod tests;
 pub mod values;
 
 use std::sync::Arc;

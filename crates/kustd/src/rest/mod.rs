@@ -67,7 +67,11 @@ async fn answer(kustd: &Arc<Kustd>, uri: &Uri, headers: &HeaderMap, body: Body) 
         run_command(kustd, &request).await
     } else {
         kustd.metrics.queries.inc();
-        run_query(kustd, &request).await.inspect_err(|_| drop(kustd.metrics.query_failures.inc()))
+        let outcome = run_query(kustd, &request).await;
+        if outcome.is_err() {
+            kustd.metrics.query_failures.inc();
+        }
+        outcome
     };
     outcome.map(|answer| (answer, request))
 }

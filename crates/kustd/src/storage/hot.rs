@@ -79,6 +79,8 @@ pub(crate) enum BatchState {
     Done {
         /// When.
         seen: i64,
+        /// The frame that has the id.
+        lsn: u64,
         /// In the catalogue as well, so that its frame may go.
         kept: bool,
     },
@@ -130,9 +132,14 @@ impl State {
         }
     }
 
-    /// The oldest frame that is still needed; none when all rows are in extents.
-    pub(crate) fn oldest_needed(&self) -> Option<u64> {
-        self.tables.values().flat_map(|data| &data.hot).map(|batch| batch.journal_lsn).min()
+    /// The oldest frame that is still needed, for its rows or for a batch id that the catalogue does not know yet.
+    pub(crate) fn oldest_needed(&self) -> u64 {
+        let rows = self.tables.values().flat_map(|data| &data.hot).map(|batch| batch.journal_lsn);
+        let ids = self.batches.values().filter_map(|batch| match batch {
+            BatchState::Done { lsn, kept: false, .. } => Some(*lsn),
+            _ => None,
+        });
+        rows.chain(ids).min().unwrap_or(self.last_lsn + 1)
     }
 }
 

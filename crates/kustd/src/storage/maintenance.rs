@@ -76,15 +76,6 @@ impl Storage {
         Ok(report)
     }
 
-    /// Seals every hot row, as before a backup or when a test wants extents.
-    pub(crate) fn seal_all(&self, now: i64) -> Result<usize, StorageError> {
-        let _one = self.maintenance.lock();
-        let tables: Vec<TableId> = self.hot_tables().into_iter().map(|(id, _)| id).collect();
-        let sealed = self.seal(&tables, now)?;
-        self.trim();
-        Ok(sealed)
-    }
-
     /// Puts rows straight into an extent, with tags; with `replace`, in the place of all other rows of the table.
     pub(crate) fn append_extent(
         &self,
@@ -154,7 +145,7 @@ impl Storage {
             }
         }
         if let Some(before) = round.forget_batches_before {
-            state.batches.retain(|_, batch| !matches!(batch, BatchState::Done { seen, kept: true } if *seen < before));
+            state.batches.retain(|_, batch| !matches!(batch, BatchState::Done { seen, kept: true, .. } if *seen < before));
         }
         Ok(())
     }
@@ -194,12 +185,20 @@ impl Storage {
         due
     }
 
-    /// Tables with hot rows: those worth an extent, and the small ones.
+    /// Tables with hot rows: those worth an extent, and the small ones. What is carried must be little beside the
+    /// journal's budget, or it would be carried again and again.
     fn split_by_size(&self) -> (Vec<TableId>, Vec<TableId>) {
-        let (large, small): (Vec<_>, Vec<_>) =
-            self.hot_tables().into_iter().partition(|(_, data)| data.hot_bytes() >= SMALL_BYTES);
-        let ids = |tables: Vec<(TableId, Arc<TableData>)>| tables.into_iter().map(|(id, _)| id).collect();
-        (ids(large), ids(small))
+        let mut tables = self.hot_tables();
+        tables.sort_by_key(|(_, data)| data.hot_bytes());
+        let (mut large, mut small) = (Vec::new(), Vec::new());
+        let mut carried = 0;
+        for (id, data) in tables {
+            let bytes = data.hot_bytes();
+            carried += bytes;
+            let fits = bytes < SMALL_BYTES && carried <= self.options.journal_budget_bytes / 4;
+            if fits { small.push(id) } else { large.push(id) }
+        }
+        (large, small)
     }
 
     /// Turns the hot rows of tables into extents.
@@ -263,7 +262,7 @@ impl Storage {
         let oldest = now - BATCH_MEMORY;
         let state = self.state.lock();
         let fresh = |(key, batch): (&BatchKey, &BatchState)| match batch {
-            BatchState::Done { seen, kept: false } => Some((key.clone(), *seen)),
+            BatchState::Done { seen, kept: false, .. } => Some((key.clone(), *seen)),
             _ => None,
         };
         let batches = state.batches.iter().filter_map(fresh).collect();
@@ -275,19 +274,9 @@ impl Storage {
         self.publish(round, Swap::default())
     }
 
-    /// Lets go of journal files that hold nothing needed. Batch ids in them are in the catalogue already, except those
-    /// of frames published since: these frames are above what is trimmed only if their rows are still hot, so the
-    /// position is taken before the ids are kept.
+    /// Lets go of journal files that hold nothing needed.
     fn trim(&self) {
-        let state = self.state.lock();
-        let unkept = state.batches.values().any(|batch| matches!(batch, BatchState::Done { kept: false, .. }));
-        let below = match state.oldest_needed() {
-            Some(oldest) => oldest,
-            // ids that are not in the catalogue yet are only in frames whose rows may already be gone
-            None if unkept => return,
-            None => state.last_lsn + 1,
-        };
-        drop(state);
+        let below = self.state.lock().oldest_needed();
         self.journal.trim(below);
     }
 

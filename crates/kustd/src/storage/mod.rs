@@ -27,7 +27,7 @@ pub(crate) use extent::Extent;
 pub use extent::ExtentError;
 use hot::{BatchState, HotBatch, State};
 pub(crate) use hot::TableData;
-pub(crate) use maintenance::{TickReport, soft_delete_period};
+pub(crate) use maintenance::soft_delete_period;
 
 /// Where and how rows are kept.
 #[derive(Debug, Clone)]
@@ -176,17 +176,22 @@ impl Storage {
         let header = frame::RowsHeader { table: table.id, schema_version: table.version, ingested: now, batch_id };
         let encoded = frame::encode_rows(&header, &rows)
             .and_then(|body| Ok((body, columns::with_ingestion_time(&rows, now)?)));
-        let (body, rows) = encoded.inspect_err(|_| release(&self.state, key.as_ref(), false, now))?;
+        let (body, rows) = encoded.inspect_err(|_| release(&mut self.state.lock(), key.as_ref(), None, now))?;
         let (answer, outcome) = oneshot::channel();
         let (state, table) = (self.state.clone(), table.id);
         self.journal.append(
             frame::ROWS,
             body,
             Box::new(move |result| {
-                if let Ok(lsn) = result {
-                    state.lock().publish(table, HotBatch::new(rows, lsn, lsn));
+                let lsn = result.as_ref().ok().copied();
+                let batch = lsn.map(|lsn| HotBatch::new(rows, lsn, lsn));
+                // rows and batch id under one lock: maintenance sees both or neither
+                let mut state = state.lock();
+                if let Some(batch) = batch {
+                    state.publish(table, batch);
                 }
-                release(&state, key.as_ref(), result.is_ok(), now);
+                release(&mut state, key.as_ref(), lsn, now);
+                drop(state);
                 // the request may have gone; its rows are stored all the same
                 let _ = answer.send(result);
             }),
@@ -218,28 +223,27 @@ impl Storage {
                 return None;
             }
             Some(BatchState::InFlight(waiting)) => waiting.push(sender),
-            Some(BatchState::Done { .. }) => drop(sender.send(true)),
+            Some(BatchState::Done { .. }) => {
+                // the receiver is right here
+                let _ = sender.send(true);
+            }
         }
         Some(receiver)
     }
-
-    /// Writes what waits in the journal and ends its thread.
-    pub(crate) fn close(self) {
-        self.journal.close();
-    }
 }
 
-/// Ends the reservation of a batch id, and tells those who wait.
-fn release(state: &Mutex<State>, key: Option<&BatchKey>, stored: bool, now: i64) {
+/// Ends the reservation of a batch id with the frame that has it, and tells those who wait.
+fn release(state: &mut State, key: Option<&BatchKey>, stored: Option<u64>, now: i64) {
     let Some(key) = key else { return };
-    let mut state = state.lock();
-    let before = if stored {
-        state.batches.insert(key.clone(), BatchState::Done { seen: now, kept: false })
-    } else {
-        state.batches.remove(key)
+    let before = match stored {
+        Some(lsn) => state.batches.insert(key.clone(), BatchState::Done { seen: now, lsn, kept: false }),
+        None => state.batches.remove(key),
     };
     if let Some(BatchState::InFlight(waiting)) = before {
-        waiting.into_iter().for_each(|waiting| drop(waiting.send(stored)));
+        for waiting in waiting {
+            // the request that waited may be gone
+            let _ = waiting.send(stored.is_some());
+        }
     }
 }
 

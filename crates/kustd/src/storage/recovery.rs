@@ -37,7 +37,7 @@ impl Storage {
         };
         extent::remove_orphans(&extents, is_known).map_err(io("clearing the folder", &extents))?;
         for (key, seen) in catalog.batches()? {
-            state.batches.insert(key, BatchState::Done { seen, kept: true });
+            state.batches.insert(key, BatchState::Done { seen, lsn: 0, kept: true });
         }
         let journal = replay(&options, &catalog, &mut state)?;
         Ok(Storage {
@@ -102,7 +102,7 @@ fn apply_rows(frame: &Frame<'_>, sealed: &HashMap<TableId, u64>, state: &mut Sta
     let (header, ipc) = frame::decode_rows(frame.body).map_err(|error| error.to_string())?;
     if !header.batch_id.is_empty() {
         let key = batch_key(header.table, header.batch_id);
-        state.batches.entry(key).or_insert(BatchState::Done { seen: header.ingested, kept: false });
+        state.batches.entry(key).or_insert(BatchState::Done { seen: header.ingested, lsn: frame.lsn, kept: false });
     }
     // the table is gone, or these rows are in an extent
     if sealed.get(&header.table).is_none_or(|position| frame.lsn <= *position) {

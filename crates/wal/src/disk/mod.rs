@@ -33,6 +33,7 @@ pub struct Entry {
 }
 
 /// An open file. All positions are explicit; there is no cursor.
+#[allow(clippy::len_without_is_empty)] // a file is not a collection
 pub trait File: Send + Sync {
     /// Fills `buf` from `offset`; fewer bytes only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;

@@ -252,7 +252,7 @@ impl World {
         if exact || recovered {
             assert_eq!(live, read, "reading back differs");
         }
-        again.step(vec![Msg::SealAll(Box::new(|answer| drop(answer.unwrap())))]);
+        again.step(vec![Msg::SealAll(Box::new(|answer| assert!(answer.is_ok())))]);
         let shared = Arc::clone(&again.shared);
         let mut found: HashMap<String, usize> = HashMap::new();
         for info in shared.sealed() {
@@ -329,7 +329,7 @@ fn run(seed: u64, durability: Durability, ops: &[Op]) {
     world.disk.set_capacity(None);
     world.reopen(durability == Durability::Disk);
     // After healing all drains.
-    world.step(vec![Msg::SealAll(Box::new(|answer| drop(answer.unwrap())))]);
+    world.step(vec![Msg::SealAll(Box::new(|answer| assert!(answer.is_ok())))]);
     world.settle(usize::MAX, false);
     world.apply(&Op::Tick(300));
     assert_eq!(world.engine().shared.state.lock().ledger().total().on_disk, 0);

@@ -7,7 +7,10 @@ use wal::disk::sim::{Fault, SimDisk};
 use wal::journal::{Journal, JournalOptions, JournalReport};
 use wal::{Disk, Durability, OpenError, Refusal};
 
-fn open(disk: Arc<dyn Disk>) -> Result<(Journal, Vec<(u64, u8, Vec<u8>)>, JournalReport), OpenError> {
+/// LSN, kind and body of frames.
+type Frames = Vec<(u64, u8, Vec<u8>)>;
+
+fn open(disk: Arc<dyn Disk>) -> Result<(Journal, Frames, JournalReport), OpenError> {
     let mut frames = Vec::new();
     let options = JournalOptions { dir: "/journal".into(), file_bytes: 32 << 10, durability: Durability::Disk };
     let (journal, report) = Journal::open(options, disk, &mut |frame| frames.push((frame.lsn, frame.kind, frame.body.to_vec())))?;

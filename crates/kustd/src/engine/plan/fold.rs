@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
-use datafusion::arrow::row::{OwnedRow, RowConverter, SortField};
+use datafusion::arrow::row::{RowConverter, SortField};
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan, LogicalPlanBuilder};
 use futures::TryStreamExt;
@@ -188,7 +188,7 @@ fn source(arg: &Expr, keys: usize, inputs: &mut Vec<Expr>) -> Source {
 /// Numbers groups by their keys.
 enum Groups {
     /// Keys whose storage identifies them, in Arrow's row format.
-    Stored { converter: RowConverter, numbers: HashMap<OwnedRow, usize> },
+    Stored { converter: RowConverter, numbers: HashMap<Box<[u8]>, usize> },
     /// Other keys, by value.
     Values(HashMap<Vec<Key>, usize>),
 }
@@ -216,9 +216,12 @@ impl Groups {
             Groups::Stored { converter, numbers } => {
                 let encoded = converter.convert_columns(keys)?;
                 for (row, key) in encoded.iter().enumerate() {
-                    let number = *numbers.entry(key.owned()).or_insert_with(|| {
+                    // Most rows belong to a known group; only a new one pays for a copy of its key.
+                    let number = numbers.get(key.as_ref()).copied().unwrap_or_else(|| {
+                        let number = known + first_rows.len();
                         first_rows.push(row);
-                        known + first_rows.len() - 1
+                        numbers.insert(key.as_ref().into(), number);
+                        number
                     });
                     groups.push(number);
                 }

@@ -12,6 +12,7 @@ mod fold;
 mod join;
 mod predicate;
 mod prepare;
+mod rewrite;
 mod stage;
 mod walk;
 
@@ -144,6 +145,9 @@ impl Planner {
 
     async fn filter(&self, input: &Rel, predicate: &Expr) -> Result<LogicalPlan, EngineError> {
         let predicate = self.prepare(predicate).await?;
+        if let Some(pushed) = rewrite::filter_below_project(input, &predicate) {
+            return self.plan(&pushed).await;
+        }
         let plan = self.plan(input).await?;
         Ok(match predicate::lower(&predicate, self.limits.now) {
             Some(condition) => LogicalPlanBuilder::new(plan).filter(condition)?.build()?,
@@ -197,9 +201,8 @@ impl Planner {
         if plans.len() == 1 {
             return Ok(plans.remove(0));
         }
-        let schema = Arc::clone(plans[0].schema());
         let inputs = plans.into_iter().map(Arc::new).collect();
-        Ok(LogicalPlan::Union(datafusion::logical_expr::Union { inputs, schema }))
+        Ok(LogicalPlan::Union(datafusion::logical_expr::Union::try_new(inputs)?))
     }
 
     /// An expression without sub-queries over an input with plan columns.
@@ -252,11 +255,11 @@ fn sorts_natively(ty: Type) -> bool {
 /// Kusto orders NaN with the nulls.
 fn nan_as_null(expr: &Expr, now: i64) -> PlanExpr {
     let number = scalar::lower(expr, &|index| col(column_name(index)), now);
-    let null = lit(ScalarValue::Float64(None));
-    // NaN compares equal to itself here, and greater than everything else.
+    // DataFusion orders NaN: the negative ones below and the positive ones above all numbers.
+    let is_number = number.clone().gt_eq(lit(f64::NEG_INFINITY)).and(number.clone().lt_eq(lit(f64::INFINITY)));
     PlanExpr::Case(datafusion::logical_expr::Case {
         expr: None,
-        when_then_expr: vec![(Box::new(number.clone().gt(lit(f64::INFINITY))), Box::new(null))],
-        else_expr: Some(Box::new(number)),
+        when_then_expr: vec![(Box::new(is_number), Box::new(number))],
+        else_expr: Some(Box::new(lit(ScalarValue::Float64(None)))),
     })
 }

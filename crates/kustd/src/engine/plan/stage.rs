@@ -14,7 +14,7 @@ use datafusion::prelude::SessionConfig;
 use futures::TryStreamExt;
 use kql::eval::EvalContext;
 use kql::rows::{NoTables, Rows, RunContext};
-use kql::tree::Rel;
+use kql::tree::{Rel, RelOp};
 use kql::Value;
 
 use super::{Planner, STORED, walk};
@@ -71,6 +71,9 @@ impl Planner {
 
     /// An operator that DataFusion does not have: collects the inputs, applies it, and scans the result.
     pub(super) async fn apply_rows(&self, rel: &Rel) -> Result<LogicalPlan, EngineError> {
+        if is_row_wise(&rel.op) {
+            return self.apply_by_batch(rel).await;
+        }
         let mut inputs = Vec::new();
         let mut reserved = Vec::new();
         for input in kql::rows::inputs(rel) {
@@ -80,12 +83,39 @@ impl Planner {
         }
         let mut operator = walk::without_inputs(rel);
         self.prepare_operator(&mut operator).await?;
-        let mut context = RunContext::new(&NoTables, EvalContext::new(self.limits.now));
-        context.max_rows = context.max_rows.min(self.limits.memory / MIN_ROW_BYTES);
-        let rows = kql::rows::apply(&operator, inputs, &mut context)?;
+        let rows = kql::rows::apply(&operator, inputs, &mut self.row_context())?;
         drop(reserved);
         let staged = self.stage_rows(&rows)?;
         self.scan_memory(staged.0)
+    }
+
+    /// An operator that looks at one row at a time: only its result is held, not its input.
+    async fn apply_by_batch(&self, rel: &Rel) -> Result<LogicalPlan, EngineError> {
+        let mut operator = walk::without_inputs(rel);
+        self.prepare_operator(&mut operator).await?;
+        let held = self.reservation("result of an operator in memory");
+        let mut batches = Vec::new();
+        for input in kql::rows::inputs(rel) {
+            let mut stream = self.stream(input).await?;
+            while let Some(batch) = stream.try_next().await? {
+                let mut rows = Vec::new();
+                append_rows(&batch, &input.columns, &mut rows)?;
+                // Made for each batch: the context is not kept across a wait.
+                let applied = kql::rows::apply(&operator, vec![Rows::new(input.columns.clone(), rows)], &mut self.row_context())?;
+                for batch in rows_to_batches(&applied)? {
+                    held.try_grow(batch.get_array_memory_size())?;
+                    batches.push(batch);
+                }
+            }
+        }
+        let staged = self.stage_batches(plan_schema(&rel.columns), batches, held)?;
+        self.scan_memory(staged.0)
+    }
+
+    fn row_context(&self) -> RunContext<'static> {
+        let mut context = RunContext::new(&NoTables, EvalContext::new(self.limits.now));
+        context.max_rows = context.max_rows.min(self.limits.memory / MIN_ROW_BYTES);
+        context
     }
 
     /// Keeps rows as a table in memory for the rest of the query.
@@ -156,6 +186,11 @@ async fn collect(mut stream: SendableRecordBatchStream, held: &MemoryReservation
         batches.push(batch);
     }
     Ok(batches)
+}
+
+/// Operators whose result for a row depends on that row alone.
+fn is_row_wise(op: &RelOp) -> bool {
+    matches!(op, RelOp::Parse(_) | RelOp::ParseKv(_) | RelOp::MvExpand(_) | RelOp::MvApply { .. })
 }
 
 /// What decides how a plan is run.

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringArray, StringBuilder};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, StringBuilder};
+use datafusion::arrow::buffer::BooleanBuffer;
 use kql::tree::{Expr, ExprKind};
 use kql::{Dynamic, Type, Value};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -21,6 +22,17 @@ pub(super) fn select<'a>(call: &Call<'a>) -> Option<Selected<'a>> {
         "[]" => {
             let (base, keys) = path(call.args)?;
             Selected::new(Access { keys, text: false }, vec![base])
+        }
+        // A dynamic compared with a string is compared by its text.
+        "==" | "!=" => {
+            let (left, right) = call.pair()?;
+            let (accessed, value) = if left.ty == Type::Dynamic { (left, right) } else { (right, left) };
+            let (ExprKind::Call { function: "[]", args }, Value::String(value)) = (&accessed.kind, constant(value)?) else {
+                return None;
+            };
+            let (base, keys) = path(args)?;
+            let access = Access { keys, text: true };
+            Selected::new(TextEquals { access, value: value.to_string(), negated: call.function == "!=" }, vec![base])
         }
         "tostring" => {
             let arg = call.single()?;
@@ -77,6 +89,25 @@ impl Kernel for Access {
         }
         let found: StringArray = found.finish();
         Ok(Arc::new(found))
+    }
+}
+
+#[derive(Debug)]
+struct TextEquals {
+    access: Access,
+    value: String,
+    negated: bool,
+}
+
+impl Kernel for TextEquals {
+    fn run(&self, args: &[ArrayRef], _: &Evaluation) -> Result<ArrayRef, EngineError> {
+        let documents = args[0].as_string::<i32>();
+        let holds = |document: Option<&str>| {
+            let found = document.and_then(|document| lookup(document, &self.access.keys));
+            (found.map_or(Cow::Borrowed(""), text_of) == self.value) != self.negated
+        };
+        let holds: BooleanBuffer = documents.iter().map(holds).collect();
+        Ok(Arc::new(BooleanArray::new(holds, None)))
     }
 }
 

@@ -197,19 +197,16 @@ proptest! {
         let text = call("tostring", vec![path.clone()], Type::String);
         let types = &[Type::Dynamic, Type::String];
         check(&text, types, &rows, dictionary)?;
-        check(&call("==", vec![text.clone(), rows[0][1].clone().pipe(|v| Expr::constant(v, Type::String))], Type::Bool), types, &rows, dictionary)?;
+        let first = Expr::constant(rows[0][1].clone(), Type::String);
+        check(&call("==", vec![text.clone(), first], Type::Bool), types, &rows, dictionary)?;
         check(&call("==", vec![text, Expr::column(1, Type::String)], Type::Bool), types, &rows, dictionary)?;
+        for operator in ["==", "!="] {
+            let value = Expr::constant(rows[0][1].clone(), Type::String);
+            check(&call(operator, vec![path.clone(), value], Type::Bool), types, &rows, dictionary)?;
+        }
         check(&call("isnull", vec![path], Type::Bool), types, &rows, dictionary)?;
     }
 }
-
-trait Pipe: Sized {
-    fn pipe<T>(self, then: impl FnOnce(Self) -> T) -> T {
-        then(self)
-    }
-}
-
-impl Pipe for Value {}
 
 #[test]
 fn a_dictionary_larger_than_a_batch_is_computed_for_the_used_values_first() {

@@ -1,0 +1,61 @@
+//! `adx-mon`: one command for people.
+//!
+//! `adx-mon up` runs collector, ingestor and an embedded Kusto on this machine; `adx-mon query` asks a Kusto endpoint.
+
+mod host;
+mod query;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Metrics, logs and traces into Kusto, and KQL answers out.
+#[derive(Parser)]
+#[command(name = "adx-mon", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  adx-mon up                                   run everything here, with this host's own metrics and logs
+  adx-mon query 'NodeLoad1 | top 5 by Timestamp'
+  adx-mon query --format csv 'OTelLogs | take 100' > logs.csv
+  adx-mon query                                an interactive prompt";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run collector, ingestor and an embedded Kusto on this machine, in one process
+    Up(up::Options),
+    /// Ask a Kusto endpoint in KQL: this machine's by default
+    Query(query::Options),
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    server::install_crypto();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start the asynchronous runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = match command {
+        Command::Up(options) => runtime.block_on(up::run(options)),
+        Command::Query(options) => query::run(&options, &runtime),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if query::is_reported(&error) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

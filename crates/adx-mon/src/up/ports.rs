@@ -1,0 +1,65 @@
+//! The ports of `up`, all on loopback.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use anyhow::{Context, Result, bail};
+
+/// Addresses of the parts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) kustd: SocketAddr,
+    pub(crate) console: SocketAddr,
+    pub(crate) collector: SocketAddr,
+    pub(crate) otlp_http: SocketAddr,
+    pub(crate) ingestor_tls: SocketAddr,
+    pub(crate) ingestor_plain: SocketAddr,
+}
+
+impl Ports {
+    /// The usual ports, or consecutive ones from `base`.
+    pub(crate) fn new(base: Option<u16>) -> Ports {
+        let usual = [8080, 8081, 8088, 4318, 9090, 9091];
+        let at = |index: usize| {
+            let port = base.map_or(usual[index], |base| base.saturating_add(index as u16));
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+        };
+        Ports { kustd: at(0), console: at(1), collector: at(2), otlp_http: at(3), ingestor_tls: at(4), ingestor_plain: at(5) }
+    }
+
+    /// Fails when a port is taken, naming all that are.
+    pub(crate) fn check(&self) -> Result<()> {
+        let parts = [
+            (self.kustd, "kustd"),
+            (self.console, "host metrics"),
+            (self.collector, "the collector"),
+            (self.otlp_http, "OTLP over HTTP"),
+            (self.ingestor_tls, "the ingestor"),
+            (self.ingestor_plain, "the ingestor's plain listener"),
+        ];
+        let mut taken = Vec::new();
+        for (address, name) in parts {
+            match TcpListener::bind(address) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => taken.push(format!("{} for {name}", address.port())),
+                Err(error) => return Err(error).with_context(|| format!("opening {address} for {name}")),
+            }
+        }
+        if !taken.is_empty() {
+            bail!("these ports are taken: {}; stop what uses them, or choose others with --port-base N", taken.join(", "));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_named_with_the_way_out() {
+        let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = holder.local_addr().unwrap().port();
+        let error = Ports::new(Some(port)).check().unwrap_err().to_string();
+        assert!(error.contains(&format!("{port} for kustd")) && error.contains("--port-base"), "{error}");
+    }
+}

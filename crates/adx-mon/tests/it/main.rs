@@ -1,0 +1,9 @@
+//! The whole of ADX-Mon as its users run it: the real program, real servers and clients, answers through KQL.
+
+mod durability;
+mod grafana;
+mod host;
+mod open_telemetry;
+mod prometheus;
+mod sdk;
+mod support;

@@ -1,0 +1,9 @@
+//! kustd over its REST protocol, in process, on a folder and a clock of its own.
+
+#![allow(clippy::unwrap_used)]
+
+mod commands;
+mod harness;
+mod ingestion;
+mod protocol;
+mod storage;
