@@ -20,7 +20,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use transfer::{Sender, SenderOptions};
 
-use crate::config::{Backend, Config};
+use crate::config::{Backend, Config, settings};
 use crate::metrics::{Metrics, StateCollector};
 use crate::pipeline::{Kind, Pipeline};
 use crate::{debug, identity, scrape};
@@ -60,7 +60,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         );
     }
     server::install_crypto();
-    let listener = bind(&config).await?;
+    let listener = bind(&config.listen_addr).await?;
+    let otlp = match &config.otlp_listen_addr {
+        Some(addr) => Some(bind(addr).await?),
+        None => None,
+    };
     let addr = listener.local_addr().context("reading the listener's address")?;
     let tls = match &config.tls {
         Some((cert, key)) => Some(server::tls::server_config(cert, key)?),
@@ -79,7 +83,16 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let intake = shutdown.child_token();
     let (router, scrapers) = parts.intake(&config, registry, &intake)?;
     let limits = Limits { max_connections: config.max_connections, request_timeout: Duration::from_secs(301), ..Limits::default() };
-    let served = tokio::spawn(server::serve_counted(listener, router, limits, tls, intake, Arc::clone(&parts.connections)));
+    let connections = Arc::clone(&parts.connections);
+    let serve = move |listener| {
+        server::serve_counted(listener, router.clone(), limits.clone(), tls.clone(), intake.clone(), Arc::clone(&connections))
+    };
+    let served = tokio::spawn(async move {
+        match otlp {
+            Some(otlp) => tokio::try_join!(serve(listener), serve(otlp)).map(|_| ()),
+            None => serve(listener).await,
+        }
+    });
     let ticks = server::run_store_ticks(parts.store.clone(), parts.background.clone());
     tokio::spawn(log_status(parts.store.clone(), Arc::clone(&parts.metrics), parts.background.clone()));
     tracing::info!(%addr, storage_dir = %config.storage_dir.display(), durability = %config.durability, "collector started");
@@ -87,9 +100,9 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     Ok(Running { addr, supervisor: tokio::spawn(supervisor.run(shutdown)) })
 }
 
-async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
-    let (host, port) = config.listen().map_err(anyhow::Error::msg)?;
-    let listen = || format!("listening on {} (is another process using the port?)", config.listen_addr);
+async fn bind(addr: &str) -> anyhow::Result<TcpListener> {
+    let (host, port) = settings::listen_addr(addr).map_err(anyhow::Error::msg)?;
+    let listen = || format!("listening on {addr} (is another process using the port?)");
     if !host.is_empty() {
         return TcpListener::bind((host.as_str(), port)).await.with_context(listen);
     }

@@ -120,10 +120,7 @@ impl KustoError {
             DiagnosticKind::Semantic => ("Semantic error", "Kusto.Data.Exceptions.SemanticException"),
             DiagnosticKind::Unsupported => ("Semantic error", "Kusto.Data.Exceptions.SemanticException"),
         };
-        let detail = format!(
-            "{class}: {}: {} [line:position={}:{}]",
-            first.code, first.message, position.0, position.1
-        );
+        let detail = format!("{class}: {}: {} [line:position={}:{}]", first.code, first.message, position.0, position.1);
         let inner = Inner { code: first.code.to_owned(), exception, message: detail.clone(), position };
         KustoError { inner: Some(inner), ..KustoError::bad_request(detail) }
     }

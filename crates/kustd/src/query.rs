@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::catalog::TableProvider;
-use kql::catalog::{StoredFunction, TableSchema};
 use kql::binder::{BindOptions, bind};
+use kql::catalog::{StoredFunction, TableSchema};
 use kql::rows::Rows;
 use kql::tree::Rel;
 
@@ -128,8 +128,7 @@ async fn run_bound(
     options: &QueryOptions,
     limits: QueryLimits,
 ) -> Result<Answer, KustoError> {
-    let bind_options =
-        BindOptions { now: limits.now, database: database.to_owned(), parameters: options.parameters.clone() };
+    let bind_options = BindOptions { now: limits.now, database: database.to_owned(), parameters: options.parameters.clone() };
     let text: Arc<str> = text.into();
     let bound = {
         let text = text.clone();

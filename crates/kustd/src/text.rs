@@ -427,12 +427,9 @@ mod tests {
 
     #[test]
     fn timespans_go_round() {
-        for (text, ticks) in [
-            ("00:00:00", 0),
-            ("1.00:00:00", TICKS_PER_DAY),
-            ("-00:01:00.5000000", -605_000_000),
-            ("12:34:56.0000001", 452_960_000_001),
-        ] {
+        for (text, ticks) in
+            [("00:00:00", 0), ("1.00:00:00", TICKS_PER_DAY), ("-00:01:00.5000000", -605_000_000), ("12:34:56.0000001", 452_960_000_001)]
+        {
             assert_eq!(parse_timespan(text), Some(ticks), "{text}");
             assert_eq!(timespan_text(ticks), text);
         }

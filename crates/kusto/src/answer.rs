@@ -95,23 +95,15 @@ pub(crate) fn parse_v1(doing: &str, body: &[u8]) -> Result<Table, Error> {
     let Some(first) = answer.tables.into_iter().next() else {
         return Ok(Table::default());
     };
-    let mut table = Table {
-        name: first.name,
-        columns: columns(first.columns),
-        rows: Vec::new(),
-    };
+    let mut table = Table { name: first.name, columns: columns(first.columns), rows: Vec::new() };
     append_rows(doing, &mut table, first.rows)?;
     Ok(table)
 }
 
 /// The results and properties of a version 2 answer.
 pub(crate) fn parse_v2(doing: &str, body: &[u8]) -> Result<Dataset, Error> {
-    let frames: Vec<Map<String, Value>> =
-        serde_json::from_slice(body).map_err(|e| Error::unreadable(doing, e))?;
-    let mut reader = FrameReader {
-        doing,
-        ..FrameReader::default()
-    };
+    let frames: Vec<Map<String, Value>> = serde_json::from_slice(body).map_err(|e| Error::unreadable(doing, e))?;
+    let mut reader = FrameReader { doing, ..FrameReader::default() };
     for frame in frames {
         reader.frame(frame)?;
     }
@@ -128,11 +120,7 @@ struct FrameReader<'a> {
 
 impl FrameReader<'_> {
     fn frame(&mut self, mut frame: Map<String, Value>) -> Result<(), Error> {
-        let kind = frame
-            .get("FrameType")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
+        let kind = frame.get("FrameType").and_then(Value::as_str).unwrap_or_default().to_owned();
         match kind.as_str() {
             "DataTable" | "TableHeader" => self.table(&mut frame),
             "TableFragment" => self.fragment(&mut frame),
@@ -150,20 +138,10 @@ impl FrameReader<'_> {
         let wire: Vec<WireColumn> = take(frame, "Columns")
             .and_then(|v| serde_json::from_value(v).ok())
             .ok_or_else(|| Error::unreadable(self.doing, "a table without columns"))?;
-        let name = frame
-            .get("TableName")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let mut table = Table {
-            name: name.to_owned(),
-            columns: columns(wire),
-            rows: Vec::new(),
-        };
+        let name = frame.get("TableName").and_then(Value::as_str).unwrap_or_default();
+        let mut table = Table { name: name.to_owned(), columns: columns(wire), rows: Vec::new() };
         append_rows(self.doing, &mut table, rows(frame))?;
-        let kind = frame
-            .get("TableKind")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let kind = frame.get("TableKind").and_then(Value::as_str).unwrap_or_default();
         self.tables.push((table_id(frame), kind.to_owned(), table));
         Ok(())
     }
@@ -173,10 +151,7 @@ impl FrameReader<'_> {
         let replace = frame.get("TableFragmentType").and_then(Value::as_str) == Some("DataReplace");
         let rows = rows(frame);
         let Some((_, _, table)) = self.tables.iter_mut().find(|(known, _, _)| *known == id) else {
-            return Err(Error::unreadable(
-                self.doing,
-                format!("a fragment of table {id}, which has no header"),
-            ));
+            return Err(Error::unreadable(self.doing, format!("a fragment of table {id}, which has no header")));
         };
         if replace {
             table.rows.clear();
@@ -186,10 +161,7 @@ impl FrameReader<'_> {
 
     fn finish(self) -> Result<Dataset, Error> {
         if !self.complete {
-            return Err(Error::unreadable(
-                self.doing,
-                "it ends before its completion frame",
-            ));
+            return Err(Error::unreadable(self.doing, "it ends before its completion frame"));
         }
         let mut out = Dataset::default();
         for (_, kind, table) in self.tables {
@@ -215,10 +187,7 @@ fn rows(frame: &mut Map<String, Value>) -> Vec<Value> {
 }
 
 fn table_id(frame: &Map<String, Value>) -> u64 {
-    frame
-        .get("TableId")
-        .and_then(Value::as_u64)
-        .unwrap_or_default()
+    frame.get("TableId").and_then(Value::as_u64).unwrap_or_default()
 }
 
 fn columns(wire: Vec<WireColumn>) -> Vec<Column> {
@@ -257,10 +226,7 @@ fn append_rows(doing: &str, table: &mut Table, rows: Vec<Value>) -> Result<(), E
             Value::Array(cells) if cells.len() == table.columns.len() => table.rows.push(cells),
             Value::Array(cells) => {
                 let (have, want) = (cells.len(), table.columns.len());
-                return Err(Error::unreadable(
-                    doing,
-                    format!("a row of {have} cells in {want} columns"),
-                ));
+                return Err(Error::unreadable(doing, format!("a row of {have} cells in {want} columns")));
             }
             Value::Object(object) => return Err(row_error(doing, &object)),
             _ => return Err(Error::unreadable(doing, "a row that is no array")),
@@ -280,15 +246,9 @@ fn row_error(doing: &str, row: &Map<String, Value>) -> Error {
 }
 
 fn exception_error(doing: &str, exception: &Value) -> Error {
-    let text = exception
-        .as_str()
-        .map_or_else(|| exception.to_string(), str::to_owned);
+    let text = exception.as_str().map_or_else(|| exception.to_string(), str::to_owned);
     // The text is all there is; its code stands before the first colon, if anywhere.
-    Error::from_one_api(
-        doing,
-        &serde_json::json!({"code": "QUERY_FAILED", "message": text}),
-        Kind::Transient,
-    )
+    Error::from_one_api(doing, &serde_json::json!({"code": "QUERY_FAILED", "message": text}), Kind::Transient)
 }
 
 fn fail_on_errors(doing: &str, frame: &Map<String, Value>) -> Result<(), Error> {
@@ -299,10 +259,7 @@ fn fail_on_errors(doing: &str, frame: &Map<String, Value>) -> Result<(), Error> 
         return Err(Error::unreadable(doing, "the service cancelled the query"));
     }
     if frame.get("HasErrors").and_then(Value::as_bool) == Some(true) {
-        return Err(Error::unreadable(
-            doing,
-            "the service reports errors without naming them",
-        ));
+        return Err(Error::unreadable(doing, "the service reports errors without naming them"));
     }
     Ok(())
 }
@@ -333,19 +290,14 @@ mod tests {
         let data = parse_v2("query", body.to_string().as_bytes()).unwrap();
         assert_eq!(data.properties.len(), 1);
         let table = data.primary().unwrap();
-        assert_eq!(
-            table.columns,
-            [Column {
-                name: "n".into(),
-                ty: "long".into()
-            }]
-        );
+        assert_eq!(table.columns, [Column { name: "n".into(), ty: "long".into() }]);
         assert_eq!(table.rows, [vec![json!(i64::MAX)], vec![Value::Null]]);
     }
 
     #[test]
     fn fragments_append_and_replace() {
-        let fragment = |kind: &str, rows: Value| json!({"FrameType":"TableFragment","TableId":1,"FieldCount":1,"TableFragmentType":kind,"Rows":rows});
+        let fragment =
+            |kind: &str, rows: Value| json!({"FrameType":"TableFragment","TableId":1,"FieldCount":1,"TableFragmentType":kind,"Rows":rows});
         let body = json!([header(),
             {"FrameType":"TableHeader","TableId":1,"TableKind":"PrimaryResult","TableName":"PrimaryResult",
              "Columns":[{"ColumnName":"n","ColumnType":"int"}]},
@@ -355,10 +307,7 @@ mod tests {
             {"FrameType":"TableCompletion","TableId":1,"RowCount":2},
             done(false)]);
         let data = parse_v2("query", body.to_string().as_bytes()).unwrap();
-        assert_eq!(
-            data.primary().unwrap().rows,
-            [vec![json!(2)], vec![json!(3)]]
-        );
+        assert_eq!(data.primary().unwrap().rows, [vec![json!(2)], vec![json!(3)]]);
     }
 
     #[test]
@@ -367,11 +316,7 @@ mod tests {
             "Columns":[{"ColumnName":"n","ColumnType":"int"}],"Rows":[[1],{"OneApiErrors":[{"error":{
             "code":"LimitsExceeded","@message":"Query execution has exceeded the allowed limits","@permanent":false,
             "innererror":{"code":"E_QUERY_RESULT_SET_TOO_LARGE"}}}]}]});
-        let error = parse_v2(
-            "query",
-            json!([header(), table, done(true)]).to_string().as_bytes(),
-        )
-        .unwrap_err();
+        let error = parse_v2("query", json!([header(), table, done(true)]).to_string().as_bytes()).unwrap_err();
         assert_eq!(error.code, "E_QUERY_RESULT_SET_TOO_LARGE");
         for body in [json!([header()]), json!([header(), done(true)])] {
             assert!(parse_v2("query", body.to_string().as_bytes()).is_err());
@@ -383,10 +328,7 @@ mod tests {
         let body = json!({"Tables":[{"TableName":"Table_0","Columns":[{"ColumnName":"a","DataType":"SByte"},
             {"ColumnName":"b","DataType":"System.Int64","ColumnType":"long"}],"Rows":[[1,2]]}]});
         let table = parse_v1("command", body.to_string().as_bytes()).unwrap();
-        assert_eq!(
-            (table.columns[0].ty.as_str(), table.columns[1].ty.as_str()),
-            ("bool", "long")
-        );
+        assert_eq!((table.columns[0].ty.as_str(), table.columns[1].ty.as_str()), ("bool", "long"));
         let body = json!({"Tables":[],"Exceptions":["boom"]});
         assert!(parse_v1("command", body.to_string().as_bytes()).is_err());
     }

@@ -35,11 +35,7 @@ pub struct QueryOptions {
 
 impl Default for QueryOptions {
     fn default() -> Self {
-        QueryOptions {
-            timeout: Duration::from_secs(240),
-            parameters: Vec::new(),
-            options: Vec::new(),
-        }
+        QueryOptions { timeout: Duration::from_secs(240), parameters: Vec::new(), options: Vec::new() }
     }
 }
 
@@ -88,13 +84,7 @@ pub struct StreamOptions {
 
 impl Default for StreamOptions {
     fn default() -> Self {
-        StreamOptions {
-            format: Format::Csv,
-            mapping: None,
-            gzip: true,
-            batch_id: None,
-            timeout: Duration::from_secs(600),
-        }
+        StreamOptions { format: Format::Csv, mapping: None, gzip: true, batch_id: None, timeout: Duration::from_secs(600) }
     }
 }
 
@@ -140,10 +130,7 @@ impl ClientBuilder {
     pub fn build(self) -> Result<Client, Error> {
         let endpoint = Endpoint::parse(&self.endpoint)?;
         if self.token.is_some() && !endpoint.is_https() {
-            return Err(Error::invalid(
-                "INSECURE",
-                format!("credentials are not sent to {endpoint}: it is not https"),
-            ));
+            return Err(Error::invalid("INSECURE", format!("credentials are not sent to {endpoint}: it is not https")));
         }
         // Another default provider may be installed already; then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -156,9 +143,7 @@ impl ClientBuilder {
         if endpoint.is_loopback() {
             http = http.no_proxy();
         }
-        let http = http
-            .build()
-            .map_err(|e| Error::from_transport("making a client", &e))?;
+        let http = http.build().map_err(|e| Error::from_transport("making a client", &e))?;
         Ok(Client {
             inner: Arc::new(Inner {
                 http,
@@ -222,17 +207,10 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`]; a failure after the first rows is an error too.
-    pub async fn query(
-        &self,
-        database: &str,
-        csl: &str,
-        options: &QueryOptions,
-    ) -> Result<Dataset, Error> {
+    pub async fn query(&self, database: &str, csl: &str, options: &QueryOptions) -> Result<Dataset, Error> {
         let doing = format!("querying database {database}");
         let url = self.inner.endpoint.route(&["v2", "rest", "query"]);
-        let body = self
-            .statement(&doing, url, database, csl, options, Repeat::Always)
-            .await?;
+        let body = self.statement(&doing, url, database, csl, options, Repeat::Always).await?;
         answer::parse_v2(&doing, &body)
     }
 
@@ -244,10 +222,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn mgmt(&self, database: &str, csl: &str) -> Result<Table, Error> {
-        let options = QueryOptions {
-            timeout: Duration::from_secs(600),
-            ..QueryOptions::default()
-        };
+        let options = QueryOptions { timeout: Duration::from_secs(600), ..QueryOptions::default() };
         self.mgmt_with(database, csl, &options).await
     }
 
@@ -255,22 +230,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn mgmt_with(
-        &self,
-        database: &str,
-        csl: &str,
-        options: &QueryOptions,
-    ) -> Result<Table, Error> {
+    pub async fn mgmt_with(&self, database: &str, csl: &str, options: &QueryOptions) -> Result<Table, Error> {
         let doing = format!("running {:?} in database {database}", head(csl));
         let url = self.inner.endpoint.route(&["v1", "rest", "mgmt"]);
-        let repeat = if is_idempotent(csl) {
-            Repeat::Always
-        } else {
-            Repeat::IfNotExecuted
-        };
-        let body = self
-            .statement(&doing, url, database, csl, options, repeat)
-            .await?;
+        let repeat = if is_idempotent(csl) { Repeat::Always } else { Repeat::IfNotExecuted };
+        let body = self.statement(&doing, url, database, csl, options, repeat).await?;
         answer::parse_v1(&doing, &body)
     }
 
@@ -281,33 +245,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn ingest_streaming(
-        &self,
-        database: &str,
-        table: &str,
-        body: Bytes,
-        options: StreamOptions,
-    ) -> Result<(), Error> {
+    pub async fn ingest_streaming(&self, database: &str, table: &str, body: Bytes, options: StreamOptions) -> Result<(), Error> {
         let doing = format!("streaming into {database}.{table}");
-        let mut url = self
-            .inner
-            .endpoint
-            .route(&["v1", "rest", "ingest", database, table]);
-        url.query_pairs_mut()
-            .append_pair("streamFormat", options.format.name());
+        let mut url = self.inner.endpoint.route(&["v1", "rest", "ingest", database, table]);
+        url.query_pairs_mut().append_pair("streamFormat", options.format.name());
         if let Some(mapping) = &options.mapping {
             url.query_pairs_mut().append_pair("mappingName", mapping);
         }
-        let body = if options.gzip {
-            gzip(&doing, &body)?
-        } else {
-            body
-        };
+        let body = if options.gzip { gzip(&doing, &body)? } else { body };
         let request = |client: &reqwest::Client, _remaining: Duration| {
-            let mut request = client
-                .post(url.clone())
-                .header(CONTENT_TYPE, "text/plain; charset=utf-8")
-                .body(body.clone());
+            let mut request = client.post(url.clone()).header(CONTENT_TYPE, "text/plain; charset=utf-8").body(body.clone());
             if options.gzip {
                 request = request.header(CONTENT_ENCODING, "gzip");
             }
@@ -316,14 +263,7 @@ impl Client {
             }
             request
         };
-        self.call(
-            &doing,
-            options.timeout,
-            Repeat::IfNotExecuted,
-            "stream",
-            request,
-        )
-        .await?;
+        self.call(&doing, options.timeout, Repeat::IfNotExecuted, "stream", request).await?;
         Ok(())
     }
 
@@ -338,13 +278,9 @@ impl Client {
     ) -> Result<Bytes, Error> {
         let request = |client: &reqwest::Client, remaining: Duration| {
             let body = statement_body(database, csl, options, remaining);
-            client
-                .post(url.clone())
-                .header(CONTENT_TYPE, "application/json; charset=utf-8")
-                .body(body.to_string())
+            client.post(url.clone()).header(CONTENT_TYPE, "application/json; charset=utf-8").body(body.to_string())
         };
-        self.call(doing, options.timeout, repeat, "execute", request)
-            .await
+        self.call(doing, options.timeout, repeat, "execute", request).await
     }
 
     /// Sends a request until it succeeds, must not be repeated, or the deadline has come.
@@ -366,11 +302,7 @@ impl Client {
                 Ok(Ok(body)) => return Ok(body),
                 Ok(Err(error)) => error,
                 Err(_) => {
-                    return Err(Error::transient(
-                        "DEADLINE",
-                        Delivery::Unknown,
-                        format!("{doing}: no answer within {timeout:?}"),
-                    ));
+                    return Err(Error::transient("DEADLINE", Delivery::Unknown, format!("{doing}: no answer within {timeout:?}")));
                 }
             };
             let allowed = repeat == Repeat::Always || error.delivery == Delivery::NotExecuted;
@@ -385,40 +317,24 @@ impl Client {
         }
     }
 
-    async fn attempt(
-        &self,
-        doing: &str,
-        source: &str,
-        request: RequestBuilder,
-    ) -> Result<Bytes, Error> {
+    async fn attempt(&self, doing: &str, source: &str, request: RequestBuilder) -> Result<Bytes, Error> {
         let mut request = request
             .header("Accept", "application/json")
             .header("x-ms-version", PROTOCOL_VERSION)
             .header("x-ms-app", &self.inner.application)
-            .header(
-                "x-ms-client-version",
-                concat!("ADXMon.Rust:", env!("CARGO_PKG_VERSION")),
-            )
+            .header("x-ms-client-version", concat!("ADXMon.Rust:", env!("CARGO_PKG_VERSION")))
             .header("x-ms-client-request-id", request_id(source));
         if let Some(token) = &self.inner.token {
             request = request.bearer_auth(token);
         }
-        let response = request
-            .send()
-            .await
-            .map_err(|error| Error::from_transport(doing, &error))?;
+        let response = request.send().await.map_err(|error| Error::from_transport(doing, &error))?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
         let body = self.read(doing, response).await;
         if status == 200 {
             return body;
         }
-        Err(Error::from_answer(
-            doing,
-            status,
-            retry_after,
-            &body.unwrap_or_default(),
-        ))
+        Err(Error::from_answer(doing, status, retry_after, &body.unwrap_or_default()))
     }
 
     async fn read(&self, doing: &str, mut response: Response) -> Result<Bytes, Error> {
@@ -462,11 +378,7 @@ fn statement_body(database: &str, csl: &str, options: &QueryOptions, remaining: 
     // Whole milliseconds: the service refuses zero.
     let remaining = Duration::from_millis((remaining.as_millis() as u64).max(1));
     request_options.insert("servertimeout".to_owned(), json!(text::timespan(remaining)));
-    let parameters: Map<String, Value> = options
-        .parameters
-        .iter()
-        .map(|(name, value)| (name.clone(), json!(value)))
-        .collect();
+    let parameters: Map<String, Value> = options.parameters.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
     json!({
         "db": database,
         "csl": csl,
@@ -476,18 +388,8 @@ fn statement_body(database: &str, csl: &str, options: &QueryOptions, remaining: 
 
 /// Commands whose repetition changes nothing.
 fn is_idempotent(csl: &str) -> bool {
-    const VERBS: [&str; 7] = [
-        ".show",
-        ".get",
-        ".create-merge",
-        ".create-or-alter",
-        ".create-or-alter-merge",
-        ".alter-merge",
-        ".alter",
-    ];
-    csl.split_whitespace()
-        .next()
-        .is_some_and(|verb| VERBS.contains(&verb))
+    const VERBS: [&str; 7] = [".show", ".get", ".create-merge", ".create-or-alter", ".create-or-alter-merge", ".alter-merge", ".alter"];
+    csl.split_whitespace().next().is_some_and(|verb| VERBS.contains(&verb))
 }
 
 /// The beginning of a command, for messages.
@@ -505,23 +407,14 @@ fn request_id(source: &str) -> String {
 
 /// `Retry-After` in seconds; dates are answered with nothing, since clocks differ.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers
-        .get(RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
+    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     // An hour is as good as for ever, and keeps sums of durations far from overflow.
     Some(Duration::from_secs(seconds.min(3600)))
 }
 
 fn gzip(doing: &str, body: &[u8]) -> Result<Bytes, Error> {
     use std::io::Write as _;
-    let mut encoder = flate2::write::GzEncoder::new(
-        Vec::with_capacity(body.len() / 4),
-        flate2::Compression::fast(),
-    );
+    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
     encoder
         .write_all(body)
         .and_then(|()| encoder.finish())

@@ -20,12 +20,7 @@ impl Endpoint {
     /// A permanent error that names the endpoint, when it is no URL, not http or https, or
     /// carries a user name or password.
     pub fn parse(text: &str) -> Result<Endpoint, Error> {
-        let bad = |why: &str| {
-            Error::invalid(
-                "ENDPOINT",
-                format!("kusto endpoint {text:?} {why}; use https://host or http://host:port"),
-            )
-        };
+        let bad = |why: &str| Error::invalid("ENDPOINT", format!("kusto endpoint {text:?} {why}; use https://host or http://host:port"));
         let address = text.trim().split(';').next().unwrap_or_default();
         let mut url = Url::parse(address).map_err(|e| bad(&format!("is no URL ({e})")))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
@@ -33,10 +28,7 @@ impl Endpoint {
         }
         if !url.username().is_empty() || url.password().is_some() {
             // Not repeated in the message: it holds a secret.
-            return Err(Error::invalid(
-                "ENDPOINT",
-                "a kusto endpoint must not carry a user or password in its URL",
-            ));
+            return Err(Error::invalid("ENDPOINT", "a kusto endpoint must not carry a user or password in its URL"));
         }
         url.set_path("/");
         url.set_query(None);
@@ -53,9 +45,7 @@ impl Endpoint {
     pub fn is_loopback(&self) -> bool {
         match self.url.host_str() {
             Some("localhost" | "[::1]") => true,
-            Some(host) => host
-                .parse::<std::net::Ipv4Addr>()
-                .is_ok_and(|ip| ip.is_loopback()),
+            Some(host) => host.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_loopback()),
             None => false,
         }
     }
@@ -85,18 +75,9 @@ mod tests {
     fn usual_forms_are_read() {
         for (text, shown) in [
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-            (
-                " https://c.kusto.windows.net/ ",
-                "https://c.kusto.windows.net",
-            ),
-            (
-                "https://c.kusto.windows.net;Fed=true",
-                "https://c.kusto.windows.net",
-            ),
-            (
-                "https://c.kusto.windows.net/db?x=1#y",
-                "https://c.kusto.windows.net",
-            ),
+            (" https://c.kusto.windows.net/ ", "https://c.kusto.windows.net"),
+            ("https://c.kusto.windows.net;Fed=true", "https://c.kusto.windows.net"),
+            ("https://c.kusto.windows.net/db?x=1#y", "https://c.kusto.windows.net"),
         ] {
             assert_eq!(Endpoint::parse(text).unwrap().to_string(), shown);
         }
@@ -115,10 +96,7 @@ mod tests {
     fn segments_cannot_leave_their_place() {
         let e = Endpoint::parse("http://localhost:1").unwrap();
         let url = e.route(&["v1", "rest", "ingest", "a/b", "c?d"]);
-        assert_eq!(
-            url.as_str(),
-            "http://localhost:1/v1/rest/ingest/a%2Fb/c%3Fd"
-        );
+        assert_eq!(url.as_str(), "http://localhost:1/v1/rest/ingest/a%2Fb/c%3Fd");
         assert!(e.is_loopback());
     }
 }

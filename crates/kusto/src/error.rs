@@ -90,11 +90,7 @@ impl Error {
     }
 
     pub(crate) fn transient(code: &str, delivery: Delivery, message: impl Into<String>) -> Error {
-        Error {
-            kind: Kind::Transient,
-            delivery,
-            ..Error::invalid(code, message)
-        }
+        Error { kind: Kind::Transient, delivery, ..Error::invalid(code, message) }
     }
 
     /// The request did not end in an answer.
@@ -112,20 +108,12 @@ impl Error {
     }
 
     /// An answer with a status other than 200.
-    pub(crate) fn from_answer(
-        doing: &str,
-        status: u16,
-        retry_after: Option<Duration>,
-        body: &[u8],
-    ) -> Error {
+    pub(crate) fn from_answer(doing: &str, status: u16, retry_after: Option<Duration>, body: &[u8]) -> Error {
         let body: Option<Value> = serde_json::from_slice(body).ok();
         let detail = body.as_ref().and_then(|b| b.get("error"));
         let mut error = match detail {
             Some(detail) => Error::from_one_api(doing, detail, kind_of_status(status)),
-            None => Error {
-                kind: kind_of_status(status),
-                ..Error::invalid(&format!("HTTP_{status}"), without_body(doing, status))
-            },
+            None => Error { kind: kind_of_status(status), ..Error::invalid(&format!("HTTP_{status}"), without_body(doing, status)) },
         };
         // These refusals come before any work; every other failure may have done a part.
         error.delivery = match status {
@@ -150,9 +138,8 @@ impl Error {
             .and_then(|i| text(i, "code").or_else(|| text(i, "@errorCode")))
             .or_else(|| text(detail, "code"))
             .unwrap_or_else(|| "UNKNOWN".to_owned());
-        let message = text(detail, "@message")
-            .or_else(|| text(detail, "message"))
-            .unwrap_or_else(|| "the service gave no message".to_owned());
+        let message =
+            text(detail, "@message").or_else(|| text(detail, "message")).unwrap_or_else(|| "the service gave no message".to_owned());
         let kind = match detail.get("@permanent").and_then(Value::as_bool) {
             Some(true) => Kind::Permanent,
             Some(false) => Kind::Transient,
@@ -171,11 +158,7 @@ impl Error {
 
     /// An answer that cannot be read.
     pub(crate) fn unreadable(doing: &str, why: impl fmt::Display) -> Error {
-        Error::transient(
-            "BAD_ANSWER",
-            Delivery::Unknown,
-            format!("{doing}: the answer cannot be read: {why}"),
-        )
+        Error::transient("BAD_ANSWER", Delivery::Unknown, format!("{doing}: the answer cannot be read: {why}"))
     }
 }
 
@@ -230,19 +213,13 @@ fn position_in(message: &str) -> Option<Position> {
     let after = message.split_once("line:position=")?.1;
     let (line, rest) = after.split_once(':')?;
     let column: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    Some(Position {
-        line: line.parse().ok()?,
-        column: column.parse().ok()?,
-    })
+    Some(Position { line: line.parse().ok()?, column: column.parse().ok()? })
 }
 
 /// `@line` and `@pos` of a syntax exception.
 fn position_of(inner: &Value) -> Option<Position> {
     let number = |key: &str| inner.get(key)?.as_u64().and_then(|n| u32::try_from(n).ok());
-    Some(Position {
-        line: number("@line")?,
-        column: number("@pos")?,
-    })
+    Some(Position { line: number("@line")?, column: number("@pos")? })
 }
 
 #[cfg(test)]
@@ -260,10 +237,7 @@ mod tests {
             "innererror": {"code": "SEM0100"}
         }});
         let e = Error::from_answer("query", 400, None, body.to_string().as_bytes());
-        assert_eq!(
-            (e.kind, e.delivery),
-            (Kind::Permanent, Delivery::NotExecuted)
-        );
+        assert_eq!((e.kind, e.delivery), (Kind::Permanent, Delivery::NotExecuted));
         assert_eq!(e.code, "SEM0100");
         assert_eq!(e.position, Some(Position { line: 2, column: 7 }));
     }
@@ -279,18 +253,10 @@ mod tests {
 
     #[test]
     fn statuses_without_a_body_are_classed() {
-        for (status, kind) in [
-            (401, Kind::Permanent),
-            (404, Kind::Permanent),
-            (408, Kind::Transient),
-            (503, Kind::Transient),
-            (520, Kind::Transient),
-        ] {
-            assert_eq!(
-                Error::from_answer("q", status, None, b"").kind,
-                kind,
-                "{status}"
-            );
+        for (status, kind) in
+            [(401, Kind::Permanent), (404, Kind::Permanent), (408, Kind::Transient), (503, Kind::Transient), (520, Kind::Transient)]
+        {
+            assert_eq!(Error::from_answer("q", status, None, b"").kind, kind, "{status}");
         }
         let lost = Error::from_answer("q", 504, None, b"<html>");
         assert_eq!(lost.delivery, Delivery::Unknown);
@@ -298,9 +264,6 @@ mod tests {
 
     #[test]
     fn signatures_do_not_reach_messages() {
-        assert_eq!(
-            redact("GET https://x/?sv=1&sig=abc%2F&se=2 (sig=z)"),
-            "GET https://x/?sv=1&sig=***&se=2 (sig=***)"
-        );
+        assert_eq!(redact("GET https://x/?sv=1&sig=abc%2F&se=2 (sig=z)"), "GET https://x/?sv=1&sig=***&se=2 (sig=***)");
     }
 }

@@ -18,38 +18,23 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        RetryPolicy {
-            attempts: 4,
-            first_pause: Duration::from_millis(500),
-            longest_pause: Duration::from_secs(20),
-        }
+        RetryPolicy { attempts: 4, first_pause: Duration::from_millis(500), longest_pause: Duration::from_secs(20) }
     }
 }
 
 impl RetryPolicy {
     /// One try only: for callers that keep the work and schedule retries themselves.
     pub fn none() -> Self {
-        RetryPolicy {
-            attempts: 1,
-            ..RetryPolicy::default()
-        }
+        RetryPolicy { attempts: 1, ..RetryPolicy::default() }
     }
 
     /// The pause before try `tried + 1`, or nothing if the call is to end with this error.
     /// `random` is uniform in 0..1.
-    pub(crate) fn pause(
-        &self,
-        tried: u32,
-        error: &Error,
-        remaining: Duration,
-        random: f64,
-    ) -> Option<Duration> {
+    pub(crate) fn pause(&self, tried: u32, error: &Error, remaining: Duration, random: f64) -> Option<Duration> {
         if !error.is_transient() || tried >= self.attempts {
             return None;
         }
-        let doubled = self
-            .first_pause
-            .saturating_mul(1u32 << (tried.saturating_sub(1)).min(16));
+        let doubled = self.first_pause.saturating_mul(1u32 << (tried.saturating_sub(1)).min(16));
         let ceiling = doubled.min(self.longest_pause);
         // Half fixed, half random: spreads callers without ever hammering.
         let pause = ceiling.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
@@ -71,19 +56,12 @@ mod tests {
     use crate::error::Delivery;
 
     fn busy(retry_after: Option<Duration>) -> Error {
-        Error {
-            retry_after,
-            ..Error::transient("X", Delivery::NotExecuted, "busy")
-        }
+        Error { retry_after, ..Error::transient("X", Delivery::NotExecuted, "busy") }
     }
 
     #[test]
     fn pauses_double_up_to_the_ceiling_and_end_with_the_attempts() {
-        let policy = RetryPolicy {
-            attempts: 4,
-            first_pause: Duration::from_secs(1),
-            longest_pause: Duration::from_secs(3),
-        };
+        let policy = RetryPolicy { attempts: 4, first_pause: Duration::from_secs(1), longest_pause: Duration::from_secs(3) };
         let hour = Duration::from_secs(3600);
         let at = |tried, random| policy.pause(tried, &busy(None), hour, random);
         assert_eq!(at(1, 1.0), Some(Duration::from_secs(1)));
@@ -97,20 +75,14 @@ mod tests {
     fn the_service_is_obeyed_and_the_deadline_kept() {
         let policy = RetryPolicy::default();
         let asked = busy(Some(Duration::from_secs(30)));
-        assert_eq!(
-            policy.pause(1, &asked, Duration::from_secs(60), 0.5),
-            Some(Duration::from_secs(30))
-        );
+        assert_eq!(policy.pause(1, &asked, Duration::from_secs(60), 0.5), Some(Duration::from_secs(30)));
         assert_eq!(policy.pause(1, &asked, Duration::from_secs(29), 0.5), None);
     }
 
     #[test]
     fn permanent_errors_are_not_repeated() {
         let wrong = Error::invalid("SEM0100", "no");
-        assert_eq!(
-            RetryPolicy::default().pause(1, &wrong, Duration::MAX, 0.5),
-            None
-        );
+        assert_eq!(RetryPolicy::default().pause(1, &wrong, Duration::MAX, 0.5), None);
     }
 
     #[test]

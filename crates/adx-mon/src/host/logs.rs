@@ -68,7 +68,9 @@ pub(crate) async fn run(options: HostLogs, shutdown: CancellationToken) {
 }
 
 fn journal_is_there() -> bool {
-    ["/run/log/journal", "/var/log/journal"].iter().any(|folder| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()))
+    ["/run/log/journal", "/var/log/journal"]
+        .iter()
+        .any(|folder| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()))
 }
 
 fn load(path: &Path) -> Positions {

@@ -15,9 +15,10 @@ pub(super) fn render(query: &str, error: &Error, endpoint: &str) -> String {
         group = group.element(Level::NOTE.message(format!("code {}", error.code)));
     }
     if error.status.is_none() {
-        group = group.element(Level::HELP.message(format!(
-            "nothing answered at {endpoint}: start it with `adx-mon up`, or name another endpoint with --endpoint"
-        )));
+        group = group.element(
+            Level::HELP
+                .message(format!("nothing answered at {endpoint}: start it with `adx-mon up`, or name another endpoint with --endpoint")),
+        );
     }
     renderer.render(&[group]).to_string()
 }

@@ -207,7 +207,8 @@ fn toml_string(text: &str) -> String {
 async fn serve_host_metrics(address: SocketAddr, shutdown: CancellationToken) -> Result<()> {
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("opening {address} for host metrics"))?;
     let content_type = [("content-type", "text/plain; version=0.0.4; charset=utf-8")];
-    let router = axum::Router::new().route("/metrics", axum::routing::get(move || async move { (content_type, host::metrics::exposition()) }));
+    let router =
+        axum::Router::new().route("/metrics", axum::routing::get(move || async move { (content_type, host::metrics::exposition()) }));
     tokio::spawn(async move {
         if let Err(error) = server::serve(listener, router, server::Limits::default(), None, shutdown).await {
             tracing::warn!(%error, "host metrics are not served any more");

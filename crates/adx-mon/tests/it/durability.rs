@@ -63,7 +63,11 @@ fn load_until_killed(up: &mut Up, next: &AtomicU64, sent: &mut Sent, after: Dura
     });
     up.process.kill();
     for (number, accepted) in results {
-        if accepted { sent.acknowledged.insert(number) } else { sent.unknown.insert(number) };
+        if accepted {
+            sent.acknowledged.insert(number)
+        } else {
+            sent.unknown.insert(number)
+        };
     }
 }
 

@@ -6,7 +6,8 @@ use crate::support::Up;
 
 fn ask(up: &Up, route: &str, db: &str, csl: &str) -> (u16, Value) {
     // The plugin sends lower-case `options` and no parameters.
-    let properties = json!({ "options": { "queryconsistency": "strongconsistency", "query_results_cache_max_age": "", "servertimeout": "00:00:30" } });
+    let properties =
+        json!({ "options": { "queryconsistency": "strongconsistency", "query_results_cache_max_age": "", "servertimeout": "00:00:30" } });
     let body = json!({ "csl": csl, "db": db, "properties": properties, "querySource": "schema" }).to_string();
     let headers = [("x-ms-app", "Grafana-ADX"), ("x-ms-client-request-id", "KGC.schema;1")];
     let (status, text) = up.post(&format!("{}{route}", up.kustd()), "application/json", &headers, body.as_bytes()).unwrap();
@@ -17,7 +18,12 @@ fn ask(up: &Up, route: &str, db: &str, csl: &str) -> (u16, Value) {
 fn the_plugin_can_test_explore_and_query() {
     let up = Up::start(&["--no-host"]);
     ask(&up, "/v1/rest/mgmt", "NetDefaultDB", ".create table Panel (Timestamp:datetime, Value:real, Labels:dynamic)");
-    let (status, _) = ask(&up, "/v1/rest/mgmt", "NetDefaultDB", ".ingest inline into table Panel <|\n2024-01-01T00:00:00Z,1.5,\"{\"\"a\"\":\"\"b\"\"}\"\n2024-01-01T00:00:30Z,nan,");
+    let (status, _) = ask(
+        &up,
+        "/v1/rest/mgmt",
+        "NetDefaultDB",
+        ".ingest inline into table Panel <|\n2024-01-01T00:00:00Z,1.5,\"{\"\"a\"\":\"\"b\"\"}\"\n2024-01-01T00:00:30Z,nan,",
+    );
     assert_eq!(status, 200);
 
     // "Save & test": a command on the query route.
@@ -42,7 +48,8 @@ fn the_plugin_can_test_explore_and_query() {
     let query = "Panel | where Timestamp >= datetime(2023-12-31T00:00:00Z) and Timestamp <= datetime(2024-01-02T00:00:00Z) | summarize avg(Value) by bin(Timestamp, 60000ms), tostring(Labels.a) | order by Timestamp asc";
     let (status, answer) = ask(&up, "/v1/rest/query", "NetDefaultDB", query);
     assert_eq!(status, 200, "{answer}");
-    let types: Vec<&str> = answer["Tables"][0]["Columns"].as_array().unwrap().iter().map(|column| column["ColumnType"].as_str().unwrap()).collect();
+    let types: Vec<&str> =
+        answer["Tables"][0]["Columns"].as_array().unwrap().iter().map(|column| column["ColumnType"].as_str().unwrap()).collect();
     assert_eq!(types, ["datetime", "string", "real"]);
     assert!(answer["Tables"][0]["Rows"].as_array().unwrap().contains(&json!(["2024-01-01T00:00:00Z", "b", 1.5])), "{answer}");
 

@@ -19,7 +19,8 @@ fn logs_metrics_and_traces_of_the_sdk_arrive_whole() {
 
     let attributes = json!({ "text": "grüße, \"quoted\"", "flag": true, "whole": 42, "real": 1.5, "texts": ["a", "b"], "wholes": [1, 2], "flags": [true, false] });
     let log = eventually("the log record arrives", || {
-        let rows = up.query("Logs", "OTelLogs | project Body.message, SeverityText, SeverityNumber, Attributes, Resource, TraceId, SpanId")?;
+        let rows =
+            up.query("Logs", "OTelLogs | project Body.message, SeverityText, SeverityNumber, Attributes, Resource, TraceId, SpanId")?;
         rows.into_iter().next().ok_or_else(|| "no rows".to_owned())
     });
     assert_eq!(log[0], "a line, with a comma");

@@ -21,7 +21,8 @@ fn samples_equal_those_of_prometheus() {
     let base = free_ports(2);
     let (exporter_address, prometheus_address) = (format!("127.0.0.1:{base}"), format!("127.0.0.1:{}", base + 1));
     let folder = up.folder.path();
-    let _exporter = Process::start(Command::new(exporter).arg(format!("--web.listen-address={exporter_address}")), folder.join("exporter.log"));
+    let _exporter =
+        Process::start(Command::new(exporter).arg(format!("--web.listen-address={exporter_address}")), folder.join("exporter.log"));
     let config = format!(
         "global:\n  scrape_interval: 2s\n  scrape_timeout: 2s\nscrape_configs:\n  - job_name: node\n    static_configs:\n      - targets: ['{exporter_address}']\nremote_write:\n  - url: {}\n    queue_config:\n      batch_send_deadline: 1s\n",
         up.collector("/api/v1/write")
@@ -43,7 +44,8 @@ fn samples_equal_those_of_prometheus() {
     let names = metric_names(&up, &prometheus_address);
     assert!(names.len() >= COMPARED, "only {} metrics", names.len());
     // A time up to which everything has been sent: compare what is older.
-    let until = up.number("Metrics", "NodeLoad1 | summarize t = max(Timestamp) | project tolong((t - datetime(1970-01-01)) / 1ms)").unwrap() - 1;
+    let until =
+        up.number("Metrics", "NodeLoad1 | summarize t = max(Timestamp) | project tolong((t - datetime(1970-01-01)) / 1ms)").unwrap() - 1;
     for name in spread(&names, COMPARED) {
         let theirs = theirs(&up, &prometheus_address, &name, until);
         assert!(!theirs.is_empty(), "Prometheus has no samples of {name}");
@@ -76,8 +78,13 @@ fn theirs(up: &Up, prometheus: &str, name: &str, until: i64) -> Series {
     let answer: Value = serde_json::from_str(&up.get(&url).unwrap()).unwrap();
     let mut all = Series::new();
     for series in answer["data"]["result"].as_array().unwrap() {
-        let labels: BTreeMap<&str, &str> =
-            series["metric"].as_object().unwrap().iter().filter(|(key, _)| *key != "__name__").map(|(key, value)| (key.as_str(), value.as_str().unwrap())).collect();
+        let labels: BTreeMap<&str, &str> = series["metric"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(key, _)| *key != "__name__")
+            .map(|(key, value)| (key.as_str(), value.as_str().unwrap()))
+            .collect();
         let samples = series["values"].as_array().unwrap().iter().map(|pair| {
             let time = (pair[0].as_f64().unwrap() * 1000.0).round() as i64;
             (time, number(pair[1].as_str().unwrap()))
@@ -98,8 +105,12 @@ fn ours(up: &Up, name: &str, until: i64) -> Result<Series, String> {
             Value::String(text) => serde_json::from_str(text).map_err(|error| error.to_string())?,
             other => other.clone(),
         };
-        let labels: BTreeMap<String, String> =
-            labels.as_object().ok_or("labels are no object")?.iter().map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
+        let labels: BTreeMap<String, String> = labels
+            .as_object()
+            .ok_or("labels are no object")?
+            .iter()
+            .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()))
+            .collect();
         let sample = (row[1].as_i64().ok_or("no time")?, number(row[2].as_str().ok_or("no value")?));
         all.entry(format!("{labels:?}")).or_default().push(sample);
     }

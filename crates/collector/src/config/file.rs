@@ -21,6 +21,7 @@ pub struct File {
     pub kubelet_discovery: Option<KubeletDiscovery>,
     pub insecure_skip_verify: bool,
     pub listen_addr: Option<String>,
+    pub otlp_listen_addr: Option<String>,
     pub region: String,
     pub tls_key_file: String,
     pub tls_cert_file: String,

@@ -10,6 +10,8 @@ endpoint = 'https://ingestor.adx-mon.svc.cluster.local'
 insecure-skip-verify = false
 # Address to listen on, host:port; ':8080' listens on all addresses.
 listen-addr = '127.0.0.1:8080'
+# A second address with the same routes; OTLP senders expect port 4318.
+# otlp-listen-addr = '127.0.0.1:4318'
 # Label of the health metric.
 region = ''
 # Certificate and key (PEM) of the listener: both or neither.

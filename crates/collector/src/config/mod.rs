@@ -9,7 +9,7 @@ pub mod file;
 mod generated;
 mod positions;
 mod rules;
-mod settings;
+pub(crate) mod settings;
 mod validate;
 
 use std::fmt;

@@ -53,6 +53,8 @@ pub struct Config {
     pub insecure_skip_verify: bool,
     /// `host:port`; an empty host means all addresses.
     pub listen_addr: String,
+    /// A second `host:port` with the same routes, for senders that expect OTLP's own port.
+    pub otlp_listen_addr: Option<String>,
     /// Label of the health gauge.
     pub region: String,
     /// Certificate and key of the listener.
@@ -180,6 +182,7 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         endpoint: (!file.endpoint.is_empty()).then(|| file.endpoint.clone()),
         insecure_skip_verify: file.insecure_skip_verify,
         listen_addr: file.listen_addr.clone().filter(|a| !a.is_empty()).unwrap_or_else(|| LISTEN_ADDR.to_owned()),
+        otlp_listen_addr: file.otlp_listen_addr.clone().filter(|addr| !addr.is_empty()),
         region: file.region.clone(),
         tls: (!file.tls_cert_file.is_empty()).then(|| ((&file.tls_cert_file).into(), (&file.tls_key_file).into())),
         backend: Backend::parse(file.storage_backend.as_deref()).map_err(problem)?,
@@ -325,7 +328,7 @@ pub(super) fn http_url(text: &str) -> Option<reqwest::Url> {
 ///
 /// # Errors
 /// What is wrong with the text.
-pub(super) fn listen_addr(text: &str) -> Result<(String, u16), String> {
+pub(crate) fn listen_addr(text: &str) -> Result<(String, u16), String> {
     if text.is_empty() {
         return listen_addr(LISTEN_ADDR);
     }
@@ -335,14 +338,4 @@ pub(super) fn listen_addr(text: &str) -> Result<(String, u16), String> {
     let (host, port) = text.rsplit_once(':').ok_or("missing port in address; use host:port")?;
     let port = port.parse().map_err(|_| format!("invalid port {port:?}"))?;
     Ok((host.trim_matches(['[', ']']).to_owned(), port))
-}
-
-impl Config {
-    /// Host (empty for all addresses) and port to listen on.
-    ///
-    /// # Errors
-    /// What is wrong with `listen_addr`, when it was changed after the file was read.
-    pub fn listen(&self) -> Result<(String, u16), String> {
-        listen_addr(&self.listen_addr)
-    }
 }

@@ -353,10 +353,12 @@ impl<'a> Check<'a> {
         {
             self.say(format!("durability {durability:?} must be \"disk\" or \"process\""));
         }
-        if let Some(addr) = &file.listen_addr
-            && let Err(reason) = settings::listen_addr(addr)
-        {
-            self.say(format!("listen-addr {addr}: {reason}"));
+        for (key, addr) in [("listen-addr", &file.listen_addr), ("otlp-listen-addr", &file.otlp_listen_addr)] {
+            if let Some(addr) = addr
+                && let Err(reason) = settings::listen_addr(addr)
+            {
+                self.say(format!("{key} {addr}: {reason}"));
+            }
         }
         for (name, value) in [
             ("max-connections", file.max_connections),

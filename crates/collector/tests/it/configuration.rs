@@ -82,7 +82,7 @@ fn the_generated_file_is_valid_and_complete_for_this_version() {
 #[test]
 fn a_hand_written_file_gets_real_defaults() {
     let (config, warnings) = Config::from_toml("storage-dir='/x'", "node-1").unwrap();
-    assert_eq!(config.listen().unwrap(), (String::new(), 8080));
+    assert_eq!(config.listen_addr, ":8080");
     assert_eq!((config.segment_max_bytes, config.segment_max_age.as_secs()), (1 << 20, 30));
     assert_eq!((config.max_disk_bytes, config.transfer_concurrency), (10 << 30, 5));
     assert_eq!(config.durability, wal::Durability::Disk);

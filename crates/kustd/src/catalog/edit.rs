@@ -75,14 +75,12 @@ impl<'a> Edit<'a> {
         if table.id.0 == 0 {
             let sql = "INSERT INTO tables (database_id, name, version, next_column, folder, docstring, created)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-            let values =
-                params![database, table.name, table.version, table.next_column, table.folder, table.docstring, table.created];
+            let values = params![database, table.name, table.version, table.next_column, table.folder, table.docstring, table.created];
             self.execute("creating a table", sql, values)?;
             table.id = TableId(self.transaction.last_insert_rowid());
         } else {
             let sql = "UPDATE tables SET name = ?2, version = ?3, next_column = ?4, folder = ?5, docstring = ?6 WHERE id = ?1";
-            let values =
-                params![table.id.0, table.name, table.version, table.next_column, table.folder, table.docstring];
+            let values = params![table.id.0, table.name, table.version, table.next_column, table.folder, table.docstring];
             self.execute("altering a table", sql, values)?;
             self.execute("altering columns", "DELETE FROM columns WHERE table_id = ?1", [table.id.0])?;
         }
@@ -110,8 +108,7 @@ impl<'a> Edit<'a> {
         let id = self.database_mut(database)?.id;
         let sql = "INSERT OR REPLACE INTO functions (database_id, name, parameters, body, folder, docstring)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let values =
-            params![id, function.name, function.parameters, function.body, function.folder, function.docstring];
+        let values = params![id, function.name, function.parameters, function.body, function.folder, function.docstring];
         self.execute("storing a function", sql, values)?;
         self.database_mut(database)?.functions.insert(function.name.as_str().into(), Arc::new(function));
         Ok(())
@@ -226,11 +223,7 @@ fn load_databases(connection: &Connection) -> rusqlite::Result<Vec<Database>> {
     Ok(databases)
 }
 
-fn load_policies(
-    connection: &Connection,
-    sql: &str,
-    id: i64,
-) -> rusqlite::Result<std::collections::BTreeMap<String, String>> {
+fn load_policies(connection: &Connection, sql: &str, id: i64) -> rusqlite::Result<std::collections::BTreeMap<String, String>> {
     let mut statement = connection.prepare_cached(sql)?;
     statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
@@ -260,8 +253,7 @@ fn load_tables(connection: &Connection, database_id: i64, database: &Arc<str>) -
 }
 
 fn load_columns(connection: &Connection, table: i64) -> rusqlite::Result<Vec<TableColumn>> {
-    let mut statement =
-        connection.prepare_cached("SELECT id, name, type FROM columns WHERE table_id = ?1 ORDER BY position")?;
+    let mut statement = connection.prepare_cached("SELECT id, name, type FROM columns WHERE table_id = ?1 ORDER BY position")?;
     let columns = statement.query_map([table], |row| {
         // an unknown type is reported by `load`
         let ty = Type::parse(&row.get::<_, String>(2)?).unwrap_or(Type::String);
@@ -286,13 +278,7 @@ fn load_functions(connection: &Connection, database: i64) -> rusqlite::Result<Ve
     let sql = "SELECT name, parameters, body, folder, docstring FROM functions WHERE database_id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let functions = statement.query_map([database], |row| {
-        Ok(Function {
-            name: row.get(0)?,
-            parameters: row.get(1)?,
-            body: row.get(2)?,
-            folder: row.get(3)?,
-            docstring: row.get(4)?,
-        })
+        Ok(Function { name: row.get(0)?, parameters: row.get(1)?, body: row.get(2)?, folder: row.get(3)?, docstring: row.get(4)? })
     })?;
     functions.collect()
 }

@@ -126,9 +126,7 @@ impl Catalog {
         let connection = self.connection.lock();
         let load = || -> rusqlite::Result<HashMap<TableId, u64>> {
             let mut statement = connection.prepare("SELECT id, sealed_lsn FROM tables")?;
-            statement
-                .query_map([], |row| Ok((TableId(row.get(0)?), row.get::<_, i64>(1)?.cast_unsigned())))?
-                .collect()
+            statement.query_map([], |row| Ok((TableId(row.get(0)?), row.get::<_, i64>(1)?.cast_unsigned())))?.collect()
         };
         load().map_err(|source| self.failed("loading sealed positions", source))
     }

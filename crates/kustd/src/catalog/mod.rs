@@ -72,15 +72,13 @@ impl Catalog {
         let settings = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;";
         connection.execute_batch(settings).map_err(failed("opening"))?;
         check_format(&connection, path)?;
-        let intact: String =
-            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed("checking"))?;
+        let intact: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed("checking"))?;
         if intact != "ok" {
             return Err(CatalogError::Damaged { path: path.to_owned(), what: intact });
         }
         connection.execute_batch(include_str!("schema.sql")).map_err(failed("creating tables"))?;
         let image = edit::load(&connection, path)?;
-        let catalog =
-            Catalog { path: path.to_owned(), connection: Mutex::new(connection), image: ArcSwap::from_pointee(image) };
+        let catalog = Catalog { path: path.to_owned(), connection: Mutex::new(connection), image: ArcSwap::from_pointee(image) };
         Ok(catalog)
     }
 

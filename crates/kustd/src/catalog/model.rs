@@ -98,9 +98,7 @@ pub struct StoredMapping {
 impl Image {
     /// The database of that name, without regard to case.
     pub fn database(&self, name: &str) -> Option<&Arc<Database>> {
-        self.databases
-            .get(name)
-            .or_else(|| self.databases.values().find(|database| database.name.eq_ignore_ascii_case(name)))
+        self.databases.get(name).or_else(|| self.databases.values().find(|database| database.name.eq_ignore_ascii_case(name)))
     }
 
     /// The table of that name.

@@ -31,9 +31,7 @@ pub(crate) async fn run(kustd: &Arc<Kustd>, database: &str, source: &str, comman
     let database = database_name(kustd, database, &command)?;
     match command {
         Command::Show(what) => show::run(kustd, &database, what),
-        Command::IngestInline { table, properties, data } => {
-            ingest_inline(kustd, &database, &table, &properties, &source[data..]).await
-        }
+        Command::IngestInline { table, properties, data } => ingest_inline(kustd, &database, &table, &properties, &source[data..]).await,
         Command::FromQuery { how, table, properties, query } => {
             from_query(kustd, &database, how, &table, &properties, &source[query..]).await
         }
@@ -125,13 +123,18 @@ fn change(kustd: &Kustd, database: &str, command: Command) -> Outcome {
         Command::DefineFunction { how, name, parameters, body, properties } => {
             check_name("function", &name)?;
             let function = storage.catalog().change(|edit| {
-                define_function(edit, database, how, Function {
-                    name,
-                    parameters,
-                    body,
-                    folder: properties.get("folder").cloned().unwrap_or_default(),
-                    docstring: properties.get("docstring").cloned().unwrap_or_default(),
-                })
+                define_function(
+                    edit,
+                    database,
+                    how,
+                    Function {
+                        name,
+                        parameters,
+                        body,
+                        folder: properties.get("folder").cloned().unwrap_or_default(),
+                        docstring: properties.get("docstring").cloned().unwrap_or_default(),
+                    },
+                )
             })?;
             return Ok(show::functions([&function]));
         }
@@ -247,7 +250,8 @@ fn define_table(
             None => table.add_column(column, *ty),
             Some(other) if other.ty == *ty => {}
             Some(other) => {
-                let message = format!("column '{column}' of table '{name}' is of type {}, not {ty}; use '.alter column' to change it", other.ty);
+                let message =
+                    format!("column '{column}' of table '{name}' is of type {}, not {ty}; use '.alter column' to change it", other.ty);
                 return Err(KustoError::bad_request(message));
             }
         }
@@ -273,12 +277,7 @@ fn define_table(
     Ok(edit.put_table(table)?)
 }
 
-fn drop_tables(
-    edit: &mut Edit<'_>,
-    database: &str,
-    names: &[String],
-    if_exists: bool,
-) -> Result<Vec<crate::catalog::TableId>, KustoError> {
+fn drop_tables(edit: &mut Edit<'_>, database: &str, names: &[String], if_exists: bool) -> Result<Vec<crate::catalog::TableId>, KustoError> {
     let mut dropped = Vec::new();
     for name in names {
         match find(edit, database, name) {
@@ -306,12 +305,7 @@ fn edit_columns(
     })
 }
 
-fn define_function(
-    edit: &mut Edit<'_>,
-    database: &str,
-    how: DefineFunction,
-    function: Function,
-) -> Result<Function, KustoError> {
+fn define_function(edit: &mut Edit<'_>, database: &str, how: DefineFunction, function: Function) -> Result<Function, KustoError> {
     let known = edit.image().database(database).and_then(|db| db.functions.get(function.name.as_str())).cloned();
     match (known, how) {
         (Some(known), DefineFunction::CreateIfNotExists) => return Ok(Function::clone(&known)),
@@ -337,14 +331,7 @@ fn drop_database(kustd: &Kustd, name: &str, if_exists: bool) -> Result<(), Kusto
 }
 
 /// The policy as stored; `merge` keeps the properties that are not given.
-fn set_policy(
-    kustd: &Kustd,
-    database: &str,
-    scope: &Scope,
-    kind: &str,
-    policy: String,
-    merge: bool,
-) -> Result<String, KustoError> {
+fn set_policy(kustd: &Kustd, database: &str, scope: &Scope, kind: &str, policy: String, merge: bool) -> Result<String, KustoError> {
     let mut stored = policy;
     if merge && let Some(before) = show::stored_policy(kustd, database, scope, kind)? {
         let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or(json!({}));
@@ -375,16 +362,9 @@ fn store_policy(kustd: &Kustd, database: &str, scope: &Scope, kind: &str, policy
     })
 }
 
-async fn ingest_inline(
-    kustd: &Arc<Kustd>,
-    database: &str,
-    table: &str,
-    properties: &Properties,
-    data: &str,
-) -> Outcome {
+async fn ingest_inline(kustd: &Arc<Kustd>, database: &str, table: &str, properties: &Properties, data: &str) -> Outcome {
     let table = kustd.table(database, table)?;
-    let format: Format =
-        properties.get("format").map_or("csv", String::as_str).parse().map_err(KustoError::bad_request)?;
+    let format: Format = properties.get("format").map_or("csv", String::as_str).parse().map_err(KustoError::bad_request)?;
     let mapping = match properties.get("ingestionmappingreference") {
         Some(name) => Some(kustd.mapping(&table, format, name)?),
         None => None,
@@ -415,14 +395,7 @@ fn extent_row(id: &str, original: u64, size: u64, rows: u64) -> Rows {
     table(&columns, vec![vec![guid(id), real(original), real(size), real(size), real(0), long(rows)]])
 }
 
-async fn from_query(
-    kustd: &Arc<Kustd>,
-    database: &str,
-    how: Fill,
-    name: &str,
-    properties: &Properties,
-    query: &str,
-) -> Outcome {
+async fn from_query(kustd: &Arc<Kustd>, database: &str, how: Fill, name: &str, properties: &Properties, query: &str) -> Outcome {
     check_name("table", name)?;
     let exists = kustd.storage.catalog().image().table(database, name).is_some();
     match (how, exists) {
@@ -441,11 +414,7 @@ async fn from_query(
     let stored = tokio::task::spawn_blocking(move || {
         let columns: Columns = result.columns.iter().map(|column| (column.name.clone(), column.ty)).collect();
         let table = target_table(&kustd, &database, &name, columns, extend)?;
-        let batches = result
-            .batches
-            .iter()
-            .map(|batch| fit(&table, &result.columns, batch))
-            .collect::<Result<Vec<_>, KustoError>>()?;
+        let batches = result.batches.iter().map(|batch| fit(&table, &result.columns, batch)).collect::<Result<Vec<_>, KustoError>>()?;
         let replace = how == Fill::SetOrReplace;
         Ok::<_, KustoError>(kustd.storage.append_extent(&table, &batches, tags, replace, kustd.now())?)
     });
@@ -484,7 +453,10 @@ fn fit(table: &Table, columns: &[kql::Column], batch: &RecordBatch) -> Result<Re
         let target = if by_name { table.columns.iter().find(|other| other.name == column.name) } else { table.columns.get(at) };
         let Some(target) = target else { continue };
         if target.ty != column.ty {
-            let message = format!("column '{}' of the query is of type {}, column '{}' of table '{}' is of type {}", column.name, column.ty, target.name, table.name, target.ty);
+            let message = format!(
+                "column '{}' of the query is of type {}, column '{}' of table '{}' is of type {}",
+                column.name, column.ty, target.name, table.name, target.ty
+            );
             return Err(KustoError::bad_request(message));
         }
         let array = batch.column(at);

@@ -11,8 +11,8 @@ pub(crate) use syntax::{Command, Parsed};
 
 use std::sync::Arc;
 
-use kql::{Column, Type, Value};
 use kql::rows::Rows;
+use kql::{Column, Type, Value};
 
 /// A table of an answer.
 fn table(columns: &[(&str, Type)], rows: Vec<Vec<Value>>) -> Rows {

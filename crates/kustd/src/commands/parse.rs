@@ -235,9 +235,7 @@ impl Parser<'_> {
     fn property_value(&mut self) -> Parse<String> {
         let value = match self.peek().clone() {
             TokenKind::String(_) => return self.string("the value of a property"),
-            TokenKind::Identifier | TokenKind::Long(_) | TokenKind::Real(_) | TokenKind::TimeSpan(_) => {
-                self.head[self.span()].to_owned()
-            }
+            TokenKind::Identifier | TokenKind::Long(_) | TokenKind::Real(_) | TokenKind::TimeSpan(_) => self.head[self.span()].to_owned(),
             TokenKind::Typed(_, raw) => self.head[raw].trim().trim_matches(['"', '\'']).to_owned(),
             _ => return Err(self.unexpected("the value of a property")),
         };

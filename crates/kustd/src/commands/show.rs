@@ -70,8 +70,7 @@ fn chosen<'a>(database: &'a Database, names: Option<&'a [String]>) -> impl Itera
 
 /// `.show tables`
 pub(super) fn tables(image: &Image, database: &str, names: Option<&[String]>) -> Rows {
-    let columns =
-        [("TableName", Type::String), ("DatabaseName", Type::String), ("Folder", Type::String), ("DocString", Type::String)];
+    let columns = [("TableName", Type::String), ("DatabaseName", Type::String), ("Folder", Type::String), ("DocString", Type::String)];
     let row = |table: &Arc<Table>| vec![text(&table.name), text(&table.database), text(&table.folder), text(&table.docstring)];
     table(&columns, image.database(database).map(|db| chosen(db, names).map(row).collect()).unwrap_or_default())
 }
@@ -476,12 +475,8 @@ fn cluster_details(kustd: &Kustd, snapshot: &Snapshot) -> Rows {
 }
 
 fn version() -> Rows {
-    let columns = [
-        ("BuildVersion", Type::String),
-        ("BuildTime", Type::DateTime),
-        ("ServiceType", Type::String),
-        ("ProductVersion", Type::String),
-    ];
+    let columns =
+        [("BuildVersion", Type::String), ("BuildTime", Type::DateTime), ("ServiceType", Type::String), ("ProductVersion", Type::String)];
     let version = env!("CARGO_PKG_VERSION");
     table(&columns, vec![vec![text(version), Value::Null, text("kustd"), text(format!("kustd {version}"))]])
 }
@@ -576,25 +571,15 @@ fn operations(kustd: &Kustd, id: Option<&str>) -> Rows {
 }
 
 fn capacity() -> Rows {
-    let columns = [
-        ("Resource", Type::String),
-        ("Total", Type::Long),
-        ("Consumed", Type::Long),
-        ("Remaining", Type::Long),
-        ("Origin", Type::String),
-    ];
+    let columns =
+        [("Resource", Type::String), ("Total", Type::Long), ("Consumed", Type::Long), ("Remaining", Type::Long), ("Origin", Type::String)];
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
     let row = |resource: &str| vec![text(resource), long(processors), long(0), long(processors), text("kustd")];
     table(&columns, vec![row("Queries"), row("Ingestions")])
 }
 
 fn principals() -> Rows {
-    let columns = [
-        ("Scope", Type::String),
-        ("DisplayName", Type::String),
-        ("AADObjectID", Type::String),
-        ("Role", Type::String),
-    ];
+    let columns = [("Scope", Type::String), ("DisplayName", Type::String), ("AADObjectID", Type::String), ("Role", Type::String)];
     // nobody signs in: whoever reaches the listener may do everything
     table(&columns, vec![vec![text("Cluster"), text("anonymous"), text(""), text("AllDatabasesAdmin")]])
 }

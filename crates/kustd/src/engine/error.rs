@@ -24,9 +24,8 @@ impl EngineError {
 
     /// The result has more rows or bytes than a query may return.
     pub(super) fn too_large(what: &str) -> Self {
-        let message = format!(
-            "query result is larger than {what}; summarize or take fewer rows, or start the query with 'set notruncation;'"
-        );
+        let message =
+            format!("query result is larger than {what}; summarize or take fewer rows, or start the query with 'set notruncation;'");
         Self::new("E_QUERY_RESULT_SET_TOO_LARGE", true, message)
     }
 

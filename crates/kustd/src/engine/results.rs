@@ -12,8 +12,8 @@ use kql::tree::Rel;
 use super::error::EngineError;
 use super::limits::QueryLimits;
 use super::plan::Planner;
-use super::values::{batch, finished_column, rows_to_batches};
 use super::shortcut;
+use super::values::{batch, finished_column, rows_to_batches};
 
 /// One table of a query's answer.
 #[derive(Debug, Clone)]

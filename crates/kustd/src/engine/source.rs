@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::arrow::datatypes::{Field, Schema};
+use datafusion::catalog::{MemTable, TableProvider};
 use kql::rows::Rows;
 use kql::{Column, Value};
 

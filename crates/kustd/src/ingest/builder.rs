@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::array::Array as _;
 use datafusion::arrow::array::{
     ArrayRef, BooleanBuilder, DictionaryArray, Float64Builder, Int32Array, Int32Builder, Int64Builder, StringBuilder,
 };
-use datafusion::arrow::array::Array as _;
 use datafusion::common::HashMap;
 use kql::Type;
 
@@ -115,13 +115,9 @@ impl ColumnBuilder {
         match self {
             ColumnBuilder::Bool(mut b) => Arc::new(b.finish()),
             ColumnBuilder::Int(mut b) => Arc::new(b.finish()),
-            ColumnBuilder::Long(mut b) | ColumnBuilder::DateTime(mut b) | ColumnBuilder::TimeSpan(mut b) => {
-                Arc::new(b.finish())
-            }
+            ColumnBuilder::Long(mut b) | ColumnBuilder::DateTime(mut b) | ColumnBuilder::TimeSpan(mut b) => Arc::new(b.finish()),
             ColumnBuilder::Real(mut b) => Arc::new(b.finish()),
-            ColumnBuilder::Decimal(mut b) | ColumnBuilder::String(mut b) | ColumnBuilder::Guid(mut b) => {
-                Arc::new(b.finish())
-            }
+            ColumnBuilder::Decimal(mut b) | ColumnBuilder::String(mut b) | ColumnBuilder::Guid(mut b) => Arc::new(b.finish()),
             ColumnBuilder::Dynamic(b) => b.finish(),
         }
     }

@@ -18,8 +18,7 @@ pub(super) fn read(
     builders: &mut [ColumnBuilder],
 ) -> Result<u64, BadInput> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let mut reader =
-        ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(body);
+    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(body);
     let mut record = ByteRecord::new();
     let mut rows = 0u64;
     let mut last_start = 0u64;

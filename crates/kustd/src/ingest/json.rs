@@ -21,12 +21,7 @@ struct Rows<'a> {
 }
 
 /// Reads JSON lines; returns how many records.
-pub(super) fn read_lines(
-    body: &[u8],
-    table: &Table,
-    rules: &[CellRule],
-    builders: &mut [ColumnBuilder],
-) -> Result<u64, BadInput> {
+pub(super) fn read_lines(body: &[u8], table: &Table, rules: &[CellRule], builders: &mut [ColumnBuilder]) -> Result<u64, BadInput> {
     let mut rows = Rows { table, rules, builders, count: 0, bad: None };
     for line in body.split(|byte| *byte == b'\n') {
         if line.iter().all(u8::is_ascii_whitespace) {
@@ -44,12 +39,7 @@ pub(super) fn read_lines(
 }
 
 /// Reads MultiJSON; returns how many records. Arrays are read element by element, so that memory holds one record.
-pub(super) fn read_multi(
-    body: &[u8],
-    table: &Table,
-    rules: &[CellRule],
-    builders: &mut [ColumnBuilder],
-) -> Result<u64, BadInput> {
+pub(super) fn read_multi(body: &[u8], table: &Table, rules: &[CellRule], builders: &mut [ColumnBuilder]) -> Result<u64, BadInput> {
     let mut rows = Rows { table, rules, builders, count: 0, bad: None };
     let mut rest = body;
     while !rest.iter().all(u8::is_ascii_whitespace) {

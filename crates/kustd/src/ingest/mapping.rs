@@ -51,17 +51,12 @@ const ABSENT: CellRule = CellRule { source: CellSource::Absent, transform: Trans
 
 /// Every column by its position.
 pub(crate) fn by_position(table: &Table) -> Rules {
-    (0..table.columns.len())
-        .map(|at| CellRule { source: CellSource::Ordinal(at), transform: Transform::None })
-        .collect()
+    (0..table.columns.len()).map(|at| CellRule { source: CellSource::Ordinal(at), transform: Transform::None }).collect()
 }
 
 /// Every column from the property of its name.
 pub(crate) fn by_name(table: &Table) -> Rules {
-    let rule = |name: &str| CellRule {
-        source: CellSource::Path(vec![PathStep::Name(name.to_owned())]),
-        transform: Transform::None,
-    };
+    let rule = |name: &str| CellRule { source: CellSource::Path(vec![PathStep::Name(name.to_owned())]), transform: Transform::None };
     table.columns.iter().map(|column| rule(&column.name)).collect()
 }
 
@@ -94,9 +89,7 @@ fn read(json: &str) -> Result<Vec<(String, CellRule)>, String> {
 }
 
 fn read_entry(entry: &Value) -> Result<(String, CellRule), String> {
-    let name = text(entry, "Column")
-        .or_else(|| text(entry, "Name"))
-        .ok_or("a column mapping needs the property 'Column'")?;
+    let name = text(entry, "Column").or_else(|| text(entry, "Name")).ok_or("a column mapping needs the property 'Column'")?;
     let properties = get(entry, "Properties").unwrap_or(entry);
     let source = if let Some(constant) = text(properties, "ConstValue").or_else(|| text(properties, "ConstantValue")) {
         CellSource::Constant(constant)

@@ -111,15 +111,12 @@ pub(crate) fn read(table: &Table, reading: &Reading<'_>, body: &[u8]) -> Result<
     };
     let mut builders: Vec<ColumnBuilder> = table.columns.iter().map(|column| ColumnBuilder::new(column.ty)).collect();
     let rows = match reading.format {
-        Format::Delimited(delimiter) => {
-            delimited::read(body, delimiter, reading.skip_first, table, &rules, &mut builders)?
-        }
+        Format::Delimited(delimiter) => delimited::read(body, delimiter, reading.skip_first, table, &rules, &mut builders)?,
         Format::Json => json::read_lines(body, table, &rules, &mut builders)?,
         Format::MultiJson => json::read_multi(body, table, &rules, &mut builders)?,
     };
     let arrays: Vec<ArrayRef> = builders.into_iter().map(ColumnBuilder::finish).collect();
-    let fields: Vec<_> =
-        table.columns.iter().zip(&arrays).map(|(column, array)| stored_field(column, array.data_type())).collect();
+    let fields: Vec<_> = table.columns.iter().zip(&arrays).map(|(column, array)| stored_field(column, array.data_type())).collect();
     let options = datafusion::arrow::array::RecordBatchOptions::new().with_row_count(usize::try_from(rows).ok());
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
         .map_err(|error| BadInput::row(0, format!("building columns: {error}")))

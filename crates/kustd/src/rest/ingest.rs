@@ -33,14 +33,7 @@ pub(super) async fn streaming(
     talk.respond(outcome.map(|answer| (answer, Frames::Management)))
 }
 
-async fn ingest(
-    kustd: &Arc<Kustd>,
-    database: &str,
-    table: &str,
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Answer, KustoError> {
+async fn ingest(kustd: &Arc<Kustd>, database: &str, table: &str, uri: &Uri, headers: &HeaderMap, body: Body) -> Result<Answer, KustoError> {
     let parameters = parameters(uri);
     let parameter = |name: &str| {
         let found = parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));

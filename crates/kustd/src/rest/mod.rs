@@ -85,8 +85,7 @@ async fn run_query(kustd: &Kustd, request: &Request) -> Result<Answer, KustoErro
 
 async fn run_command(kustd: &Arc<Kustd>, request: &Request) -> Result<Answer, KustoError> {
     let text = &request.text;
-    let Parsed { command, pipe } =
-        commands::parse(text).map_err(|diagnostic| KustoError::diagnostics(text, &[diagnostic]))?;
+    let Parsed { command, pipe } = commands::parse(text).map_err(|diagnostic| KustoError::diagnostics(text, &[diagnostic]))?;
     let changes = !matches!(command, Command::Show(_));
     if changes && request.options.read_only {
         return Err(KustoError::bad_request("the request is read-only, and the command changes things"));

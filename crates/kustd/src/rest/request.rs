@@ -27,8 +27,7 @@ pub(super) async fn read(uri: &Uri, headers: &HeaderMap, body: Body) -> Result<R
     let fields = if body.iter().all(u8::is_ascii_whitespace) {
         from_parameters(uri)
     } else {
-        serde_json::from_slice(&body)
-            .map_err(|error| KustoError::bad_request(format!("the request body is not valid JSON: {error}")))?
+        serde_json::from_slice(&body).map_err(|error| KustoError::bad_request(format!("the request body is not valid JSON: {error}")))?
     };
     let Value::Object(fields) = fields else {
         return Err(KustoError::bad_request("the request body must be a JSON object with 'db' and 'csl'"));

@@ -6,8 +6,8 @@ use std::io::Write as _;
 use axum::body::Body;
 use axum::http::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_ENCODING,
-    CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN,
+    RETRY_AFTER, VARY,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
@@ -113,9 +113,7 @@ impl Talk {
 
     fn identify(&self, headers: &mut HeaderMap) {
         headers.insert(CONTENT_TYPE, JSON);
-        for (name, value) in
-            [(CLIENT_REQUEST_ID, &self.identity.client_request_id), (ACTIVITY_ID, &self.identity.activity_id)]
-        {
+        for (name, value) in [(CLIENT_REQUEST_ID, &self.identity.client_request_id), (ACTIVITY_ID, &self.identity.activity_id)] {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);
             }
@@ -171,11 +169,7 @@ pub(super) async fn unknown_route(uri: Uri, headers: HeaderMap) -> Response {
 pub(super) async fn cross_origin(request: axum::extract::Request, next: Next) -> Response {
     let origin = request.headers().get(ORIGIN).filter(|origin| is_allowed(origin)).cloned();
     let asked = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
-    let mut response = if request.method() == Method::OPTIONS {
-        StatusCode::NO_CONTENT.into_response()
-    } else {
-        next.run(request).await
-    };
+    let mut response = if request.method() == Method::OPTIONS { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
     let Some(origin) = origin else { return response };
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

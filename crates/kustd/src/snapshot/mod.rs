@@ -75,11 +75,7 @@ impl kql::catalog::Catalog for Names {
 
     fn function(&self, database: Option<&str>, name: &str) -> Option<StoredFunction> {
         let function = self.database_of(database)?.functions.get(name)?;
-        Some(StoredFunction {
-            name: function.name.clone(),
-            parameters: function.parameters.clone(),
-            body: function.body.clone(),
-        })
+        Some(StoredFunction { name: function.name.clone(), parameters: function.parameters.clone(), body: function.body.clone() })
     }
 
     fn tables(&self, database: Option<&str>, wildcard: &str) -> Vec<TableSchema> {

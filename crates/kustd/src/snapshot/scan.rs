@@ -186,10 +186,7 @@ impl ExecutionPlan for ScanExec {
         Vec::new()
     }
 
-    fn apply_expressions(
-        &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
+    fn apply_expressions(&self, _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>) -> Result<TreeNodeRecursion> {
         Ok(TreeNodeRecursion::Continue)
     }
 
@@ -258,8 +255,7 @@ impl Iterator for Reader {
 
 impl Reader {
     fn open(&self, extent: &Extent, group: usize) -> Result<ParquetRecordBatchReader> {
-        let reader: datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder<File> =
-            extent.reader().map_err(external)?;
+        let reader: datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder<File> = extent.reader().map_err(external)?;
         let wanted = reader
             .schema()
             .fields()

@@ -4,17 +4,15 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch, UInt32Array};
 use datafusion::arrow::compute;
 use datafusion::arrow::datatypes::Int64Type;
 use datafusion::arrow::error::ArrowError;
 use datafusion::parquet::arrow::ArrowWriter;
-use datafusion::parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-};
+use datafusion::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use datafusion::parquet::basic::{Compression, ZstdLevel};
 use datafusion::parquet::errors::ParquetError;
 use datafusion::parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
@@ -127,16 +125,9 @@ fn file_path(root: &Path, record: &ExtentRecord) -> PathBuf {
 }
 
 /// Writes the rows as one extent of `table`, durable when this returns. The catalogue does not know it yet.
-pub(crate) fn write(
-    root: &Path,
-    table: &Table,
-    batches: &[RecordBatch],
-    now: i64,
-    tags: Vec<String>,
-) -> Result<Extent, ExtentError> {
+pub(crate) fn write(root: &Path, table: &Table, batches: &[RecordBatch], now: i64, tags: Vec<String>) -> Result<Extent, ExtentError> {
     let mut targets = columns::stored_targets(table, batches);
-    let conformed =
-        batches.iter().map(|batch| columns::conform(batch, &targets)).collect::<Result<Vec<_>, ArrowError>>()?;
+    let conformed = batches.iter().map(|batch| columns::conform(batch, &targets)).collect::<Result<Vec<_>, ArrowError>>()?;
     let rows = columns::concat(&conformed, &targets)?;
     drop(conformed);
     let time_column = table.time_column().map(|at| table.columns[at].id);

@@ -118,10 +118,8 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], ArrowError> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or_else(|| ArrowError::IpcError("the frame ends too early".to_owned()))?;
+        let (taken, rest) =
+            self.rest.split_at_checked(length).ok_or_else(|| ArrowError::IpcError("the frame ends too early".to_owned()))?;
         self.rest = rest;
         Ok(taken)
     }

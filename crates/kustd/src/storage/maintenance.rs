@@ -86,8 +86,7 @@ impl Storage {
         now: i64,
     ) -> Result<Option<Arc<Extent>>, StorageError> {
         let _one = self.maintenance.lock();
-        let batches =
-            batches.iter().map(|batch| columns::with_ingestion_time(batch, now)).collect::<Result<Vec<_>, _>>()?;
+        let batches = batches.iter().map(|batch| columns::with_ingestion_time(batch, now)).collect::<Result<Vec<_>, _>>()?;
         let mut swap = Swap::default();
         let mut round = Round::default();
         if batches.iter().any(|batch| batch.num_rows() > 0) {

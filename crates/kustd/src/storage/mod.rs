@@ -25,8 +25,8 @@ use wal::journal::Journal;
 use crate::catalog::{BatchKey, Catalog, CatalogError, Image, Table, TableId};
 pub(crate) use extent::Extent;
 pub use extent::ExtentError;
-use hot::{BatchState, HotBatch, State};
 pub(crate) use hot::TableData;
+use hot::{BatchState, HotBatch, State};
 pub(crate) use maintenance::soft_delete_period;
 
 /// Where and how rows are kept.
@@ -156,13 +156,7 @@ impl Storage {
     }
 
     /// Makes rows of `table` durable and visible, once per batch id.
-    pub(crate) async fn ingest(
-        &self,
-        table: &Table,
-        rows: RecordBatch,
-        batch_id: &[u8],
-        now: i64,
-    ) -> Result<Ingested, StorageError> {
+    pub(crate) async fn ingest(&self, table: &Table, rows: RecordBatch, batch_id: &[u8], now: i64) -> Result<Ingested, StorageError> {
         self.check_pressure()?;
         let key = (!batch_id.is_empty()).then(|| batch_key(table.id, batch_id));
         if let Some(key) = &key
@@ -174,8 +168,7 @@ impl Storage {
             };
         }
         let header = frame::RowsHeader { table: table.id, schema_version: table.version, ingested: now, batch_id };
-        let encoded = frame::encode_rows(&header, &rows)
-            .and_then(|body| Ok((body, columns::with_ingestion_time(&rows, now)?)));
+        let encoded = frame::encode_rows(&header, &rows).and_then(|body| Ok((body, columns::with_ingestion_time(&rows, now)?)));
         let (body, rows) = encoded.inspect_err(|_| release(&mut self.state.lock(), key.as_ref(), None, now))?;
         let (answer, outcome) = oneshot::channel();
         let (state, table) = (self.state.clone(), table.id);

@@ -26,11 +26,8 @@ impl Storage {
         std::fs::create_dir_all(&extents).map_err(io("creating the folder", &extents))?;
         let catalog = Catalog::open(&options.dir.join("catalog.sqlite"))?;
         let mut state = load_extents(&catalog, &extents)?;
-        let known: HashMap<TableId, Vec<String>> = state
-            .tables
-            .iter()
-            .map(|(id, data)| (*id, data.extents.iter().map(|extent| extent.record.id.clone()).collect()))
-            .collect();
+        let known: HashMap<TableId, Vec<String>> =
+            state.tables.iter().map(|(id, data)| (*id, data.extents.iter().map(|extent| extent.record.id.clone()).collect())).collect();
         let is_known = |table: &str, id: &str| {
             let table = table.parse().map(TableId).ok();
             table.and_then(|table| known.get(&table)).is_some_and(|ids| ids.iter().any(|other| other == id))
@@ -40,14 +37,7 @@ impl Storage {
             state.batches.insert(key, BatchState::Done { seen, lsn: 0, kept: true });
         }
         let journal = replay(&options, &catalog, &mut state)?;
-        Ok(Storage {
-            options,
-            extents,
-            catalog,
-            journal,
-            state: Arc::new(Mutex::new(state)),
-            maintenance: Mutex::new(()),
-        })
+        Ok(Storage { options, extents, catalog, journal, state: Arc::new(Mutex::new(state)), maintenance: Mutex::new(()) })
     }
 }
 
@@ -63,11 +53,8 @@ fn load_extents(catalog: &Catalog, root: &Path) -> Result<State, StorageError> {
 fn replay(options: &StorageOptions, catalog: &Catalog, state: &mut State) -> Result<Journal, StorageError> {
     let sealed = catalog.sealed_positions()?;
     let mut failed = None;
-    let journal_options = JournalOptions {
-        dir: options.dir.join("journal"),
-        file_bytes: options.journal_file_bytes,
-        durability: options.durability,
-    };
+    let journal_options =
+        JournalOptions { dir: options.dir.join("journal"), file_bytes: options.journal_file_bytes, durability: options.durability };
     let (journal, report) = Journal::open(journal_options, wal::RealDisk::new(), &mut |frame| {
         let lsn = frame.lsn;
         if failed.is_none()
@@ -108,9 +95,8 @@ fn apply_rows(frame: &Frame<'_>, sealed: &HashMap<TableId, u64>, state: &mut Sta
     if sealed.get(&header.table).is_none_or(|position| frame.lsn <= *position) {
         return Ok(());
     }
-    let rows = frame::read_batch(ipc)
-        .and_then(|rows| columns::with_ingestion_time(&rows, header.ingested))
-        .map_err(|error| error.to_string())?;
+    let rows =
+        frame::read_batch(ipc).and_then(|rows| columns::with_ingestion_time(&rows, header.ingested)).map_err(|error| error.to_string())?;
     state.publish(header.table, HotBatch::new(rows, frame.lsn, frame.lsn));
     Ok(())
 }

@@ -8,8 +8,8 @@ use crate::harness::Kustd;
 async fn what_the_ingestor_sends_before_its_first_upload() {
     let folder = tempfile::tempdir().unwrap();
     let kustd = Kustd::start(folder.path()).await;
-    let vectors = std::env::var("ADXMON_VECTORS")
-        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors").to_owned());
+    let vectors =
+        std::env::var("ADXMON_VECTORS").unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors").to_owned());
     let Ok(text) = std::fs::read_to_string(format!("{vectors}/kusto/statements.json")) else {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "the vectors are missing: {vectors}");
         eprintln!("skipped: no vectors in {vectors}");
@@ -21,7 +21,8 @@ async fn what_the_ingestor_sends_before_its_first_upload() {
             let statement = statement.as_str().unwrap();
             assert_eq!(kustd.command(statement).await.status, 200, "{statement}");
         }
-        let mapping = format!(".show table {} ingestion csv mapping '{}'", case["table"].as_str().unwrap(), case["mapping_name"].as_str().unwrap());
+        let mapping =
+            format!(".show table {} ingestion csv mapping '{}'", case["table"].as_str().unwrap(), case["mapping_name"].as_str().unwrap());
         assert_eq!(kustd.done(&mapping).await.len(), 1);
     }
     for statement in vectors["metrics_uploader_startup_statements_without_bodies"].as_array().unwrap() {
@@ -31,7 +32,10 @@ async fn what_the_ingestor_sends_before_its_first_upload() {
     }
     let columns = kustd.done(".show table Cpu cslschema").await;
     assert_eq!(columns[0][1], "Timestamp:datetime,SeriesId:long,Labels:dynamic,Value:real,Host:string,Zone:string");
-    assert_eq!(kustd.done(".show functions | project Name | order by Name asc").await, [json!(["prom_delta"]), json!(["prom_increase"]), json!(["prom_rate"])]);
+    assert_eq!(
+        kustd.done(".show functions | project Name | order by Name asc").await,
+        [json!(["prom_delta"]), json!(["prom_increase"]), json!(["prom_rate"])]
+    );
     kustd.stop().await;
 }
 
@@ -139,7 +143,9 @@ async fn policies_are_stored_and_shown() {
 async fn bad_names_and_unknown_commands_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let kustd = Kustd::start(folder.path()).await;
-    for text in [".create table ['a/b'] (x:long)", ".create table [''] (x:long)", ".create database ['../x']", ".create table T (x:nothing)"] {
+    for text in
+        [".create table ['a/b'] (x:long)", ".create table [''] (x:long)", ".create database ['../x']", ".create table T (x:nothing)"]
+    {
         assert_eq!(kustd.command(text).await.status, 400, "{text}");
     }
     assert!(kustd.command(".execute database script <| .show tables").await.error(400).contains(".execute"));

@@ -74,17 +74,13 @@ impl Kustd {
             retention: None,
             max_bytes: None,
         };
-        let mut options = StorageOptions {
-            durability: wal::Durability::Process,
-            journal_file_bytes: 1 << 20,
-            ..StorageOptions::new(folder)
-        };
+        let mut options =
+            StorageOptions { durability: wal::Durability::Process, journal_file_bytes: 1 << 20, ..StorageOptions::new(folder) };
         change(&mut options);
         let clock = Arc::new(AtomicI64::new(START));
         let shutdown = CancellationToken::new();
         let read = clock.clone();
-        let running =
-            kustd::start_with(config, options, Arc::new(move || read.load(Ordering::SeqCst)), shutdown.clone()).await?;
+        let running = kustd::start_with(config, options, Arc::new(move || read.load(Ordering::SeqCst)), shutdown.clone()).await?;
         let address = format!("http://{}", running.addr);
         Ok(Kustd { client: reqwest::Client::new(), address, clock, shutdown, running })
     }

@@ -29,7 +29,8 @@ async fn version_2_frames_stand_on_lines_of_their_own() {
     assert!(lines[0].starts_with("[{\"FrameType\":\"DataSetHeader\""), "{}", lines[0]);
     assert!(lines[1..lines.len() - 1].iter().all(|line| line.starts_with(",{\"FrameType\":")), "{}", reply.text);
     assert_eq!(*lines.last().unwrap(), "]");
-    let prefix = ",{\"FrameType\":\"DataTable\",\"TableId\":1,\"TableKind\":\"PrimaryResult\",\"TableName\":\"PrimaryResult\",\"Columns\":[";
+    let prefix =
+        ",{\"FrameType\":\"DataTable\",\"TableId\":1,\"TableKind\":\"PrimaryResult\",\"TableName\":\"PrimaryResult\",\"Columns\":[";
     assert!(lines[2].starts_with(prefix), "{}", lines[2]);
     assert!(lines[2].ends_with(r#""Rows":[[{"a":[1,2]},"2024-05-01T10:00:00.5Z","NaN"]]}"#), "{}", lines[2]);
     let frames = reply.json();

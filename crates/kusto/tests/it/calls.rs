@@ -13,11 +13,7 @@ const ONE_ROW: &str = r#"[{"FrameType":"DataSetHeader","IsProgressive":false,"Ve
 ]"#;
 
 fn client(fake: &Fake) -> Client {
-    let retry = RetryPolicy {
-        attempts: 3,
-        first_pause: Duration::from_millis(1),
-        longest_pause: Duration::from_millis(2),
-    };
+    let retry = RetryPolicy { attempts: 3, first_pause: Duration::from_millis(1), longest_pause: Duration::from_millis(2) };
     Client::builder(&fake.url).retry(retry).build().unwrap()
 }
 
@@ -29,36 +25,19 @@ async fn a_query_sends_database_text_deadline_and_parameters() {
         parameters: vec![("p".into(), "\"v\"".into())],
         options: vec![("truncationmaxrecords".into(), json!(7))],
     };
-    let data = client(&fake)
-        .query("Metrics", "T | take 1", &options)
-        .await
-        .unwrap();
+    let data = client(&fake).query("Metrics", "T | take 1", &options).await.unwrap();
     assert_eq!(data.primary().unwrap().text(0, "x"), Some("y"));
 
     let asked = fake.asked.lock().unwrap();
     assert_eq!(asked[0].uri.path(), "/v2/rest/query");
     assert!(asked[0].headers.get("authorization").is_none());
-    assert!(
-        asked[0].headers["x-ms-client-request-id"]
-            .to_str()
-            .unwrap()
-            .starts_with("ADXMon.execute;")
-    );
+    assert!(asked[0].headers["x-ms-client-request-id"].to_str().unwrap().starts_with("ADXMon.execute;"));
     let body: Value = serde_json::from_slice(&asked[0].body).unwrap();
-    assert_eq!(
-        (&body["db"], &body["csl"]),
-        (&json!("Metrics"), &json!("T | take 1"))
-    );
+    assert_eq!((&body["db"], &body["csl"]), (&json!("Metrics"), &json!("T | take 1")));
     assert_eq!(body["properties"]["Parameters"], json!({"p": "\"v\""}));
     assert_eq!(body["properties"]["Options"]["truncationmaxrecords"], 7);
-    let timeout = body["properties"]["Options"]["servertimeout"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    assert!(
-        timeout.starts_with("00:01:29.") || timeout == "00:01:30",
-        "{timeout}"
-    );
+    let timeout = body["properties"]["Options"]["servertimeout"].as_str().unwrap().to_owned();
+    assert!(timeout.starts_with("00:01:29.") || timeout == "00:01:30", "{timeout}");
 }
 
 #[tokio::test]
@@ -71,19 +50,10 @@ async fn transient_failures_are_repeated_and_permanent_ones_are_not() {
     ])
     .await;
     let client = client(&fake);
-    client
-        .query("d", "print 1", &QueryOptions::default())
-        .await
-        .unwrap();
+    client.query("d", "print 1", &QueryOptions::default()).await.unwrap();
     assert_eq!(fake.asked(), 3);
-    let error = client
-        .query("d", "x", &QueryOptions::default())
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.code.as_str(), error.kind),
-        ("SYN0002", Kind::Permanent)
-    );
+    let error = client.query("d", "x", &QueryOptions::default()).await.unwrap_err();
+    assert_eq!((error.code.as_str(), error.kind), ("SYN0002", Kind::Permanent));
     assert_eq!(error.position.map(|p| (p.line, p.column)), Some((1, 3)));
     assert_eq!(fake.asked(), 4);
 }
@@ -99,38 +69,19 @@ async fn a_command_that_may_have_run_is_not_repeated_unless_it_is_harmless() {
     ])
     .await;
     let client = client(&fake);
-    let error = client
-        .mgmt("d", ".ingest inline into table T <| 1")
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.kind, error.delivery),
-        (Kind::Transient, Delivery::Unknown)
-    );
-    client
-        .mgmt("d", ".ingest inline into table T <| 1")
-        .await
-        .unwrap();
+    let error = client.mgmt("d", ".ingest inline into table T <| 1").await.unwrap_err();
+    assert_eq!((error.kind, error.delivery), (Kind::Transient, Delivery::Unknown));
+    client.mgmt("d", ".ingest inline into table T <| 1").await.unwrap();
     assert_eq!(fake.asked(), 3);
-    client
-        .mgmt("d", ".create-merge table ['T'] ()")
-        .await
-        .unwrap();
+    client.mgmt("d", ".create-merge table ['T'] ()").await.unwrap();
     assert_eq!(fake.asked(), 5);
 }
 
 #[tokio::test]
 async fn the_pause_that_the_service_asks_for_is_not_cut_short() {
-    let fake = Fake::start([
-        Reply::Status(429, &[("retry-after", "30")], ""),
-        Reply::Json(ONE_ROW),
-    ])
-    .await;
+    let fake = Fake::start([Reply::Status(429, &[("retry-after", "30")], ""), Reply::Json(ONE_ROW)]).await;
     // Half a minute does not fit into the deadline, so the error comes back at once with it.
-    let options = QueryOptions {
-        timeout: Duration::from_secs(20),
-        ..QueryOptions::default()
-    };
+    let options = QueryOptions { timeout: Duration::from_secs(20), ..QueryOptions::default() };
     let error = client(&fake).query("d", "x", &options).await.unwrap_err();
     assert_eq!(error.retry_after, Some(Duration::from_secs(30)));
     assert_eq!(fake.asked(), 1);
@@ -140,34 +91,19 @@ async fn the_pause_that_the_service_asks_for_is_not_cut_short() {
 async fn streaming_names_mapping_and_batch_and_compresses() {
     let fake = Fake::start([Reply::Json("{}"), Reply::Status(404, &[], "")]).await;
     let client = client(&fake);
-    let options = StreamOptions {
-        mapping: Some("T_1".into()),
-        batch_id: Some(BatchId([0xab; 16])),
-        ..StreamOptions::default()
-    };
-    client
-        .ingest_streaming("Da ta", "T", "1,2\n".into(), options.clone())
-        .await
-        .unwrap();
+    let options = StreamOptions { mapping: Some("T_1".into()), batch_id: Some(BatchId([0xab; 16])), ..StreamOptions::default() };
+    client.ingest_streaming("Da ta", "T", "1,2\n".into(), options.clone()).await.unwrap();
     {
         let asked = fake.asked.lock().unwrap();
         assert_eq!(asked[0].uri.path(), "/v1/rest/ingest/Da%20ta/T");
-        assert_eq!(
-            asked[0].uri.query(),
-            Some("streamFormat=Csv&mappingName=T_1")
-        );
+        assert_eq!(asked[0].uri.query(), Some("streamFormat=Csv&mappingName=T_1"));
         assert_eq!(asked[0].headers["x-adxmon-batch-id"], "ab".repeat(16));
         assert_eq!(asked[0].headers["content-encoding"], "gzip");
         let mut plain = String::new();
-        flate2::read::GzDecoder::new(&asked[0].body[..])
-            .read_to_string(&mut plain)
-            .unwrap();
+        flate2::read::GzDecoder::new(&asked[0].body[..]).read_to_string(&mut plain).unwrap();
         assert_eq!(plain, "1,2\n");
     }
-    let error = client
-        .ingest_streaming("d", "T", "1\n".into(), options)
-        .await
-        .unwrap_err();
+    let error = client.ingest_streaming("d", "T", "1\n".into(), options).await.unwrap_err();
     assert_eq!((error.kind, error.status), (Kind::Permanent, Some(404)));
 }
 
@@ -176,18 +112,9 @@ async fn nobody_there_is_transient_and_known_not_to_have_run() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let client = Client::builder(&url)
-        .retry(RetryPolicy::none())
-        .build()
-        .unwrap();
-    let error = client
-        .ingest_streaming("d", "T", "1\n".into(), StreamOptions::default())
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.kind, error.delivery),
-        (Kind::Transient, Delivery::NotExecuted)
-    );
+    let client = Client::builder(&url).retry(RetryPolicy::none()).build().unwrap();
+    let error = client.ingest_streaming("d", "T", "1\n".into(), StreamOptions::default()).await.unwrap_err();
+    assert_eq!((error.kind, error.delivery), (Kind::Transient, Delivery::NotExecuted));
     assert_eq!(error.code, "CONNECT");
 }
 
@@ -202,42 +129,20 @@ async fn dropping_a_call_closes_its_connection() {
     }
     call.abort();
     // The service's side of the request ends, which drops the sender.
-    assert!(
-        tokio::time::timeout(Duration::from_secs(10), gone)
-            .await
-            .unwrap()
-            .is_err()
-    );
+    assert!(tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap().is_err());
 }
 
 #[tokio::test]
 async fn an_answer_too_large_is_refused() {
     let fake = Fake::start([Reply::Json(ONE_ROW)]).await;
-    let client = Client::builder(&fake.url)
-        .max_answer_bytes(100)
-        .build()
-        .unwrap();
-    let error = client
-        .query("d", "x", &QueryOptions::default())
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.code.as_str(), error.kind),
-        ("ANSWER_TOO_LARGE", Kind::Permanent)
-    );
+    let client = Client::builder(&fake.url).max_answer_bytes(100).build().unwrap();
+    let error = client.query("d", "x", &QueryOptions::default()).await.unwrap_err();
+    assert_eq!((error.code.as_str(), error.kind), ("ANSWER_TOO_LARGE", Kind::Permanent));
 }
 
 #[test]
 fn credentials_do_not_travel_over_http() {
-    let error = Client::builder("http://localhost:1")
-        .bearer_token("secret")
-        .build()
-        .unwrap_err();
+    let error = Client::builder("http://localhost:1").bearer_token("secret").build().unwrap_err();
     assert_eq!(error.code, "INSECURE");
-    assert!(
-        Client::builder("https://localhost:1")
-            .bearer_token("secret")
-            .build()
-            .is_ok()
-    );
+    assert!(Client::builder("https://localhost:1").bearer_token("secret").build().is_ok());
 }

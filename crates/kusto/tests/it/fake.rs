@@ -48,10 +48,7 @@ impl Fake {
 }
 
 async fn answer(State(fake): State<Fake>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    fake.asked
-        .lock()
-        .unwrap()
-        .push(Asked { uri, headers, body });
+    fake.asked.lock().unwrap().push(Asked { uri, headers, body });
     let reply = fake.replies.lock().unwrap().pop_front();
     match reply {
         Some(Reply::Json(text)) => text.into_response(),

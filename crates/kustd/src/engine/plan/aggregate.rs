@@ -3,8 +3,8 @@
 //! Aggregates that DataFusion computes with Kusto's meaning become its own; when one of a `summarize` is not among
 //! them, all are folded by [`super::fold`] with the accumulators of [`kql::aggregates`].
 
-use datafusion::functions_aggregate::expr_fn::{avg, count, max, min, sum};
 use datafusion::functions::core::expr_fn::coalesce;
+use datafusion::functions_aggregate::expr_fn::{avg, count, max, min, sum};
 use datafusion::logical_expr::{Expr as PlanExpr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use kql::tree::{Aggregate, Expr, ExprKind, Rel};
 use kql::{Type, Value, aggregates};
@@ -39,11 +39,8 @@ impl Planner {
             return self.fold(rel, input, &keys, &prepared).await;
         };
         let plan = self.plan(input).await?;
-        let groups: Vec<PlanExpr> = keys
-            .iter()
-            .enumerate()
-            .map(|(index, key)| self.lower_key(key, &plan).alias(column_name(index)))
-            .collect();
+        let groups: Vec<PlanExpr> =
+            keys.iter().enumerate().map(|(index, key)| self.lower_key(key, &plan).alias(column_name(index))).collect();
         let named = native.iter().enumerate().map(|(index, native)| native.expr.clone().alias(column_name(keys.len() + index)));
         let plan = LogicalPlanBuilder::new(plan).aggregate(groups, named.collect::<Vec<_>>())?.build()?;
         let finished = keys.iter().map(|_| None).chain(native.iter().map(Some)).enumerate().map(|(index, native)| {
@@ -151,10 +148,7 @@ fn without_input(aggregate: &Aggregate) -> Option<Value> {
     let empty = (known.new)(&types).finish();
     if !matches!(aggregate.function, "count" | "countif") {
         let mut nulls = (known.new)(&types);
-        let args: Vec<Value> = types
-            .iter()
-            .map(|ty| if *ty == Type::Bool { Value::Bool(true) } else { Value::null_of(*ty) })
-            .collect();
+        let args: Vec<Value> = types.iter().map(|ty| if *ty == Type::Bool { Value::Bool(true) } else { Value::null_of(*ty) }).collect();
         nulls.update(&args);
         if nulls.finish().group_key() != empty.group_key() {
             return None;

@@ -22,13 +22,7 @@ const ACCOUNTING_INTERVAL: usize = 32;
 
 impl Planner {
     /// Groups and aggregates; expressions are prepared.
-    pub(super) async fn fold(
-        &self,
-        rel: &Rel,
-        input: &Rel,
-        keys: &[Expr],
-        aggregates: &[Aggregate],
-    ) -> Result<LogicalPlan, EngineError> {
+    pub(super) async fn fold(&self, rel: &Rel, input: &Rel, keys: &[Expr], aggregates: &[Aggregate]) -> Result<LogicalPlan, EngineError> {
         let mut fold = Fold::new(keys, aggregates, self.reservation("groups of summarize"))?;
         let plan = self.plan(input).await?;
         let mut columns: Vec<PlanExpr> = Vec::new();

@@ -16,13 +16,7 @@ use crate::engine::error::EngineError;
 use crate::engine::values::{arrow_type, column_name, dictionary_type};
 
 impl Planner {
-    pub(super) async fn join(
-        &self,
-        left: &Rel,
-        right: &Rel,
-        kind: JoinKind,
-        on: &[(Expr, Expr)],
-    ) -> Result<LogicalPlan, EngineError> {
+    pub(super) async fn join(&self, left: &Rel, right: &Rel, kind: JoinKind, on: &[(Expr, Expr)]) -> Result<LogicalPlan, EngineError> {
         let mut keys = (Vec::new(), Vec::new());
         for (of_left, of_right) in on {
             keys.0.push(self.prepare(of_left).await?);
@@ -36,9 +30,7 @@ impl Planner {
         let left_side = self.side("l", left_plan, &keys.0)?;
         let right_side = self.side("r", self.plan(right).await?, &keys.1)?;
         let joined = match on.len() {
-            0 if matches!(kind, JoinKind::Inner | JoinKind::InnerUnique) => {
-                LogicalPlanBuilder::new(left_side).cross_join(right_side)?
-            }
+            0 if matches!(kind, JoinKind::Inner | JoinKind::InnerUnique) => LogicalPlanBuilder::new(left_side).cross_join(right_side)?,
             count => {
                 let names = |prefix: &str| (0..count).map(|key| key_column(prefix, key)).collect::<Vec<_>>();
                 let on = (names("l"), names("r"));
@@ -54,19 +46,15 @@ impl Planner {
             outputs.extend(side_columns("r", &right.columns, matches!(kind, JoinKind::LeftOuter | JoinKind::FullOuter)));
         }
         let schema = std::sync::Arc::clone(joined.schema());
-        let outputs: Vec<PlanExpr> = outputs
-            .into_iter()
-            .enumerate()
-            .map(|(index, output)| output.expr(&schema).alias(column_name(index)))
-            .collect();
+        let outputs: Vec<PlanExpr> =
+            outputs.into_iter().enumerate().map(|(index, output)| output.expr(&schema).alias(column_name(index))).collect();
         Ok(joined.project(outputs)?.build()?)
     }
 
     /// A side with its columns named by it, and its keys as columns.
     fn side(&self, prefix: &str, plan: LogicalPlan, keys: &[Expr]) -> Result<LogicalPlan, EngineError> {
         let width = plan.schema().fields().len();
-        let mut exprs: Vec<PlanExpr> =
-            (0..width).map(|index| col(column_name(index)).alias(side_column(prefix, index))).collect();
+        let mut exprs: Vec<PlanExpr> = (0..width).map(|index| col(column_name(index)).alias(side_column(prefix, index))).collect();
         exprs.extend(keys.iter().enumerate().map(|(at, key)| self.lower_key(key, &plan).alias(key_name(prefix, at))));
         Ok(LogicalPlanBuilder::new(plan).project(exprs)?.build()?)
     }

@@ -226,7 +226,8 @@ impl Planner {
 /// text.
 fn same_storage(plans: Vec<LogicalPlan>) -> Result<Vec<LogicalPlan>, EngineError> {
     let width = plans[0].schema().fields().len();
-    let mixed = |index: usize| plans.iter().any(|plan| plan.schema().field(index).data_type() != plans[0].schema().field(index).data_type());
+    let mixed =
+        |index: usize| plans.iter().any(|plan| plan.schema().field(index).data_type() != plans[0].schema().field(index).data_type());
     let mixed: Vec<bool> = (0..width).map(mixed).collect();
     let align = |plan: LogicalPlan| {
         let schema = Arc::clone(plan.schema());

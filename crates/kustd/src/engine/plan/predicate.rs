@@ -17,8 +17,7 @@ const MAX_LIST: usize = 20;
 pub(super) fn lower(predicate: &Expr, now: i64) -> Option<PlanExpr> {
     let mut conjuncts = Vec::new();
     split(predicate, &mut conjuncts);
-    let conditions: Vec<PlanExpr> =
-        conjuncts.into_iter().filter(|expr| !is_true(expr)).flat_map(|expr| condition(expr, now)).collect();
+    let conditions: Vec<PlanExpr> = conjuncts.into_iter().filter(|expr| !is_true(expr)).flat_map(|expr| condition(expr, now)).collect();
     balanced(conditions)
 }
 
@@ -94,9 +93,7 @@ fn comparable(expr: &Expr, op: Comparison) -> Option<PlanExpr> {
 /// A constant that is not null; the empty string stands for null in older files, so it is not native either.
 fn literal(expr: &Expr, ty: Type) -> Option<PlanExpr> {
     match &expr.kind {
-        ExprKind::Const(value) if expr.ty == ty && !value.is_null() && value.as_str() != Some("") => {
-            Some(lit(scalar_value(value, ty)))
-        }
+        ExprKind::Const(value) if expr.ty == ty && !value.is_null() && value.as_str() != Some("") => Some(lit(scalar_value(value, ty))),
         _ => None,
     }
 }

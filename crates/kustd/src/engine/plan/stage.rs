@@ -12,10 +12,10 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 use futures::TryStreamExt;
+use kql::Value;
 use kql::eval::EvalContext;
 use kql::rows::{NoTables, Rows, RunContext};
 use kql::tree::{Rel, RelOp};
-use kql::Value;
 
 use super::{Planner, STORED, walk};
 use crate::engine::error::EngineError;

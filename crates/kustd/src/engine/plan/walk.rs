@@ -26,9 +26,7 @@ pub(super) fn expressions_mut(op: &mut RelOp) -> Vec<&mut Expr> {
         RelOp::Range { from, to, step } => vec![from, to, step],
         RelOp::Filter(_, predicate) => vec![predicate],
         RelOp::Project(_, exprs) => exprs.iter_mut().collect(),
-        RelOp::Summarize { keys, aggregates, .. } => {
-            keys.iter_mut().chain(aggregates.iter_mut().flat_map(aggregate)).collect()
-        }
+        RelOp::Summarize { keys, aggregates, .. } => keys.iter_mut().chain(aggregates.iter_mut().flat_map(aggregate)).collect(),
         RelOp::Sort(_, keys) => keys.iter_mut().map(|key| &mut key.expr).collect(),
         RelOp::Join { on, .. } => on.iter_mut().flat_map(|(left, right)| [left, right]).collect(),
         RelOp::MvExpand(expand) => expansion(expand),

@@ -8,12 +8,10 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, Scalar, StringArray,
-};
+use datafusion::arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, Scalar, StringArray};
 use datafusion::arrow::buffer::{BooleanBuffer, NullBuffer};
-use datafusion::arrow::compute::kernels::{boolean, cmp};
 use datafusion::arrow::compute::kernels::zip::zip;
+use datafusion::arrow::compute::kernels::{boolean, cmp};
 use datafusion::arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 use kql::tree::Expr;
 use kql::{Type, Value};

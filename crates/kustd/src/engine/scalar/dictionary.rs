@@ -118,4 +118,3 @@ fn gather(results: &ArrayRef, keys: &Int32Array, count: usize) -> Result<ArrayRe
     let keys: Int32Array = keys.iter().map(|key| Some(key.unwrap_or(count as i32))).collect();
     Ok(take(results, &keys, None)?)
 }
-

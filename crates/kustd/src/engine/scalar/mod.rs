@@ -89,9 +89,7 @@ fn renumber(expr: &Expr, used: &mut Vec<usize>) -> Expr {
             });
             ExprKind::Column(position)
         }
-        ExprKind::Call { function, args } => {
-            ExprKind::Call { function, args: args.iter().map(|arg| renumber(arg, used)).collect() }
-        }
+        ExprKind::Call { function, args } => ExprKind::Call { function, args: args.iter().map(|arg| renumber(arg, used)).collect() },
         other => other.clone(),
     };
     Expr { ty: expr.ty, kind }
@@ -168,4 +166,3 @@ impl ScalarUDFImpl for KqlFunction {
         Ok(ColumnarValue::Array(self.program.evaluate(&arrays, rows, &self.evaluation)?))
     }
 }
-

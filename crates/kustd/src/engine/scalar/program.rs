@@ -153,12 +153,7 @@ fn split(expr: &Expr, inputs: &mut Vec<Node>) -> Expr {
     }
 }
 
-fn evaluate_rows(
-    expr: &Expr,
-    mut readers: Vec<ColumnReader>,
-    rows: usize,
-    evaluation: &Evaluation,
-) -> Result<ArrayRef, EngineError> {
+fn evaluate_rows(expr: &Expr, mut readers: Vec<ColumnReader>, rows: usize, evaluation: &Evaluation) -> Result<ArrayRef, EngineError> {
     let mut builder = ColumnBuilder::new(expr.ty);
     evaluation.with(|context| {
         let mut row = vec![Value::Null; readers.len()];

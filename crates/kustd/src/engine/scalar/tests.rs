@@ -149,10 +149,7 @@ fn check(expr: &Expr, types: &[Type], rows: &[Vec<Value>], dictionary: bool) -> 
         for (index, row) in rows.iter().enumerate() {
             let expected = eval::eval(expr, row, &mut context);
             let actual = reader.value(index);
-            prop_assert!(
-                same(&expected, &actual),
-                "row {row:?}: row evaluation gives {expected:?}, the kernel {actual:?} for {expr:?}"
-            );
+            prop_assert!(same(&expected, &actual), "row {row:?}: row evaluation gives {expected:?}, the kernel {actual:?} for {expr:?}");
         }
     }
     Ok(())

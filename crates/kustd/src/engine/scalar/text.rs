@@ -32,7 +32,10 @@ enum Test {
     StartsWith,
     EndsWith,
     /// Whether a term has to begin at the needle's start, and to end at its end.
-    Has { start: bool, end: bool },
+    Has {
+        start: bool,
+        end: bool,
+    },
 }
 
 /// The test, whether case matters, whether it is negated.

@@ -104,7 +104,11 @@ fn queries_over_a_stored_table_agree_with_the_row_interpreter() {
                     if e != a {
                         let at = e.iter().zip(&a).position(|(e, a)| e != a).unwrap_or(e.len().min(a.len()));
                         let (left, right) = (e.get(at), a.get(at));
-                        failures.push(format!("{text}\n  {} rows and {}; row {at}:\n  expected {left:?}\n  actual   {right:?}", e.len(), a.len()));
+                        failures.push(format!(
+                            "{text}\n  {} rows and {}; row {at}:\n  expected {left:?}\n  actual   {right:?}",
+                            e.len(),
+                            a.len()
+                        ));
                     }
                 }
             }

@@ -108,12 +108,8 @@ pub(super) fn batch(schema: SchemaRef, arrays: Vec<ArrayRef>, rows: usize) -> Re
 
 /// Appends the rows of a batch whose columns have those types.
 pub(super) fn append_rows(batch: &RecordBatch, columns: &[Column], rows: &mut Vec<Vec<Value>>) -> Result<(), EngineError> {
-    let mut readers = batch
-        .columns()
-        .iter()
-        .zip(columns)
-        .map(|(array, column)| ColumnReader::new(array, column.ty))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut readers =
+        batch.columns().iter().zip(columns).map(|(array, column)| ColumnReader::new(array, column.ty)).collect::<Result<Vec<_>, _>>()?;
     rows.reserve(batch.num_rows());
     for row in 0..batch.num_rows() {
         rows.push(readers.iter_mut().map(|reader| reader.value(row)).collect());

@@ -63,8 +63,7 @@ impl ColumnReader {
             Storage::Dictionary { keys, text, decoded } if keys.is_valid(row) => {
                 let key = keys.value(row) as usize;
                 let slot = &mut decoded[key];
-                slot.get_or_insert_with(|| if text.is_valid(key) { decode(text.value(key), ty) } else { Value::null_of(ty) })
-                    .clone()
+                slot.get_or_insert_with(|| if text.is_valid(key) { decode(text.value(key), ty) } else { Value::null_of(ty) }).clone()
             }
             _ => Value::null_of(ty),
         }
