@@ -108,7 +108,7 @@ impl StoreMetrics {
         self.ledger_balanced.set(i64::from(ledger.check().is_ok()));
         for (database, counts) in by_database(ledger) {
             for (place, rows) in places(&counts) {
-                let labels = [("database", database.to_string()), ("place", place.to_owned())];
+                let labels = [("database", database.to_string()), ("state", place.to_owned())];
                 self.ledger.get_or_create(&labels).set(rows as i64);
             }
         }

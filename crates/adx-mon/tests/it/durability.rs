@@ -124,7 +124,7 @@ fn ledger_holds(up: &Up) {
         let text = up.get(&url).unwrap();
         let mut accepted: BTreeMap<String, f64> = BTreeMap::new();
         let mut elsewhere: BTreeMap<String, f64> = BTreeMap::new();
-        for line in text.lines().filter(|line| line.starts_with("adxmon_ledger_rows{")) {
+        for line in text.lines().filter(|line| line.contains("ledger_rows{")) {
             let label = |name: &str| line.split(&format!("{name}=\"")).nth(1).and_then(|rest| rest.split('"').next()).unwrap().to_owned();
             let value: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
             match label("state").as_str() {
