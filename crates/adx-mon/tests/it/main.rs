@@ -1,5 +1,7 @@
 //! The whole of ADX-Mon as its users run it: the real program, real servers and clients, answers through KQL.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod durability;
 mod grafana;
 mod host;

@@ -93,6 +93,8 @@ fn read(text: &str, hostname: &str) -> Result<(File, Vec<Problem>), ConfigError>
     let mut unknown = Vec::new();
     let file = serde_ignored::deserialize(toml::Deserializer::from(tree), |path| {
         let position = positions::find(keys.get_ref(), &path).map(|offset| positions::position(text, offset));
+        // An optional table shows as `?` in the path.
+        let path = path.to_string().replace(".?", "");
         unknown.push(Problem { position, message: format!("unknown key {path}; remove it or correct its name") });
     })
     .map_err(|e| one(&e))?;

@@ -187,7 +187,7 @@ async fn without_endpoints_segments_are_logged_and_dropped_and_counted() {
     let process = start(dir.path(), &[], |_| {}).await;
     assert_eq!(process.post("FakeLogs_App_aaa_2f5d0c3e517e4001.wal", image(NARROW, "t1,1\n")).await, 202);
     assert_eq!(process.post("Metrics_App_aaa_2f5d0c3e517e4001.wal", image(NARROW, "t1,1\n")).await, 400);
-    let dropped = "adxmon_ingestor_ledger_rows{database=\"FakeLogs\",place=\"dropped\"}";
+    let dropped = "adxmon_ingestor_ledger_rows{database=\"FakeLogs\",state=\"dropped\"}";
     let mut value = None;
     for _ in 0..100 {
         value = process.metric(dropped).await;

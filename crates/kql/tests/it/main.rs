@@ -1,5 +1,7 @@
 //! Integration tests of the `kql` crate: the recorded cases, and properties over arbitrary text.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod corpus;
 mod properties;
 mod stored;

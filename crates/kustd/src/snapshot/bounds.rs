@@ -144,13 +144,13 @@ fn text(value: &ScalarValue) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::logical_expr::{col, lit};
+    use datafusion::logical_expr::{ident, lit};
 
     use super::*;
 
     #[test]
     fn ranges_narrow_and_exclude() {
-        let bounds = Bounds::of(&[col("T").gt(lit(10i64)).and(lit(20i64).gt_eq(col("T"))), col("S").eq(lit("x"))]);
+        let bounds = Bounds::of(&[ident("T").gt(lit(10i64)).and(lit(20i64).gt_eq(ident("T"))), ident("S").eq(lit("x"))]);
         assert_eq!(bounds.ranges["T"], (11, 20));
         assert_eq!(bounds.texts["S"], ["x"]);
         assert!(bounds.exclude("T", Some((0, 10))));
@@ -161,6 +161,6 @@ mod tests {
 
     #[test]
     fn alternatives_promise_nothing() {
-        assert_eq!(Bounds::of(&[col("T").gt(lit(10i64)).or(col("S").eq(lit("x")))]), Bounds::default());
+        assert_eq!(Bounds::of(&[ident("T").gt(lit(10i64)).or(ident("S").eq(lit("x")))]), Bounds::default());
     }
 }

@@ -39,7 +39,6 @@ impl From<&Outcome> for Received {
 }
 
 /// Bounds the time of every request of `routes`; past it the answer is 503 with `Retry-After`.
-#[must_use]
 pub fn with_timeout(routes: MethodRouter, limit: Duration) -> MethodRouter {
     routes.layer(axum::middleware::from_fn(move |request: Request, next: Next| async move {
         match tokio::time::timeout(limit, next.run(request)).await {

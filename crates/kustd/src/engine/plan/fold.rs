@@ -27,7 +27,7 @@ impl Planner {
         let plan = self.plan(input).await?;
         let mut columns: Vec<PlanExpr> = Vec::new();
         for (index, expr) in fold.inputs.iter().enumerate() {
-            let lowered = if index < keys.len() { self.lower_key(expr, &plan) } else { self.lower(expr) };
+            let lowered = if index < keys.len() { self.lower_key(expr, &plan) } else { self.lower(expr, &plan) };
             columns.push(lowered.alias(column_name(index)));
         }
         let plan = LogicalPlanBuilder::new(plan).project(columns)?.build()?;

@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use kql::tree::{Expr, ExprKind, JoinKind, Rel, RelOp};
 use kql::{Column, Type};
 
-use super::Planner;
+use super::{Planner, column_of};
 use super::fold::FirstRows;
 use crate::engine::error::EngineError;
 use crate::engine::values::{arrow_type, column_name, dictionary_type};
@@ -54,7 +54,7 @@ impl Planner {
     /// A side with its columns named by it, and its keys as columns.
     fn side(&self, prefix: &str, plan: LogicalPlan, keys: &[Expr]) -> Result<LogicalPlan, EngineError> {
         let width = plan.schema().fields().len();
-        let mut exprs: Vec<PlanExpr> = (0..width).map(|index| col(column_name(index)).alias(side_column(prefix, index))).collect();
+        let mut exprs: Vec<PlanExpr> = (0..width).map(|index| column_of(&plan, index).alias(side_column(prefix, index))).collect();
         exprs.extend(keys.iter().enumerate().map(|(at, key)| self.lower_key(key, &plan).alias(key_name(prefix, at))));
         Ok(LogicalPlanBuilder::new(plan).project(exprs)?.build()?)
     }
@@ -63,7 +63,7 @@ impl Planner {
     async fn first_rows(&self, rel: &Rel, keys: &[Expr]) -> Result<LogicalPlan, EngineError> {
         let plan = self.plan(rel).await?;
         let width = rel.columns.len();
-        let mut exprs: Vec<PlanExpr> = (0..width).map(|index| col(column_name(index))).collect();
+        let mut exprs: Vec<PlanExpr> = (0..width).map(|index| column_of(&plan, index)).collect();
         exprs.extend(keys.iter().enumerate().map(|(at, key)| self.lower_key(key, &plan).alias(key_name("k", at))));
         let plan = LogicalPlanBuilder::new(plan).project(exprs)?.build()?;
         let mut stream = self.execute(&plan).await?;

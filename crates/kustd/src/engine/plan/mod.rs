@@ -4,8 +4,8 @@
 //! input runs to the end, in order, [`kql::rows::apply`] does the operator in memory, and its rows are a table in
 //! memory for the plan above. Sub-queries and `materialize` are stages of their own, run once.
 //!
-//! Every plan puts out columns `c0`, `c1`, … in the order of the tree's columns, stored as
-//! [`super::values::arrow_type`] says, strings and dynamics possibly as dictionaries.
+//! A plan puts out the tree's columns in their order, under names of its own, stored as [`super::values::arrow_type`]
+//! says, strings and dynamics possibly as dictionaries.
 
 mod aggregate;
 mod fold;
@@ -25,7 +25,7 @@ use datafusion::common::{Column as PlanColumn, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan, LogicalPlanBuilder, cast, col, lit};
+use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use datafusion::scalar::ScalarValue;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -62,6 +62,7 @@ pub(super) struct Planner {
     /// Memory of stages, held until the query ends.
     held: Mutex<Vec<MemoryReservation>>,
     tables: AtomicUsize,
+    projections: AtomicUsize,
 }
 
 impl Planner {
@@ -75,6 +76,7 @@ impl Planner {
             answers: Mutex::default(),
             held: Mutex::default(),
             tables: AtomicUsize::new(0),
+            projections: AtomicUsize::new(0),
         })
     }
 
@@ -133,7 +135,10 @@ impl Planner {
     fn scan_memory(&self, provider: Arc<dyn TableProvider>) -> Result<LogicalPlan, EngineError> {
         let name = self.table_name("memory");
         let width = provider.schema().fields().len();
-        let column = |index| PlanExpr::Column(PlanColumn::new(Some(name.clone()), column_name(index))).alias(column_name(index));
+        let schema = provider.schema();
+        let column = |index: usize| {
+            PlanExpr::Column(PlanColumn::new(Some(name.clone()), schema.field(index).name())).alias(column_name(index))
+        };
         let exprs: Vec<PlanExpr> = (0..width).map(column).collect();
         Ok(LogicalPlanBuilder::scan(name.clone(), provider_as_source(provider), None)?.project(exprs)?.build()?)
     }
@@ -149,19 +154,21 @@ impl Planner {
             return self.plan(&pushed).await;
         }
         let plan = self.plan(input).await?;
-        Ok(match predicate::lower(&predicate, self.limits.now) {
+        Ok(match predicate::lower(&predicate, &plan, self.limits.now) {
             Some(condition) => LogicalPlanBuilder::new(plan).filter(condition)?.build()?,
             None => plan,
         })
     }
 
     async fn project(&self, input: &Rel, exprs: &[Expr]) -> Result<LogicalPlan, EngineError> {
-        let mut lowered = Vec::with_capacity(exprs.len());
-        for (index, expr) in exprs.iter().enumerate() {
-            let expr = self.prepare(expr).await?;
-            lowered.push(self.lower(&expr).alias(column_name(index)));
-        }
-        Ok(LogicalPlanBuilder::new(self.plan(input).await?).project(lowered)?.build()?)
+        let exprs = self.prepare_all(exprs).await?;
+        let plan = self.plan(input).await?;
+        // DataFusion drops a projection that repeats the one below, as if `x + 1 as x` twice were the same as once.
+        // Names that no other projection has keep it from that.
+        let number = self.projections.fetch_add(1, Ordering::Relaxed);
+        let named = |(index, expr): (usize, &Expr)| self.lower(expr, &plan).alias(format!("p{number}_{}", column_name(index)));
+        let lowered: Vec<PlanExpr> = exprs.iter().enumerate().map(named).collect();
+        Ok(LogicalPlanBuilder::new(plan).project(lowered)?.build()?)
     }
 
     async fn distinct(&self, input: &Rel) -> Result<LogicalPlan, EngineError> {
@@ -183,7 +190,7 @@ impl Planner {
             if matches!(expr.kind, ExprKind::Const(_)) {
                 continue;
             }
-            let lowered = if expr.ty == Type::Real { nan_as_null(&expr, self.limits.now) } else { self.lower_key(&expr, &plan) };
+            let lowered = if expr.ty == Type::Real { nan_as_null(&self.lower(&expr, &plan)) } else { self.lower_key(&expr, &plan) };
             sorts.push(lowered.sort(!key.descending, key.nulls_first));
         }
         if sorts.is_empty() {
@@ -205,21 +212,26 @@ impl Planner {
         Ok(LogicalPlan::Union(datafusion::logical_expr::Union::try_new(inputs)?))
     }
 
-    /// An expression without sub-queries over an input with plan columns.
-    fn lower(&self, expr: &Expr) -> PlanExpr {
-        scalar::lower(expr, &|index| col(column_name(index)), self.limits.now)
+    /// An expression without sub-queries over that input.
+    fn lower(&self, expr: &Expr, input: &LogicalPlan) -> PlanExpr {
+        scalar::lower(expr, &|index| column_of(input, index), self.limits.now)
     }
 
     /// An expression to group, join or order by: strings without nulls and dictionaries.
     fn lower_key(&self, expr: &Expr, input: &LogicalPlan) -> PlanExpr {
-        let ExprKind::Column(index) = &expr.kind else { return self.lower(expr) };
+        let ExprKind::Column(index) = &expr.kind else { return self.lower(expr, input) };
         let field = input.schema().field(*index);
         let as_it_is = match expr.ty {
             Type::String => !field.is_nullable() && *field.data_type() == arrow_type(Type::String),
             ty => *field.data_type() == arrow_type(ty),
         };
-        if as_it_is { self.lower(expr) } else { scalar::plain_column(*index, expr.ty, self.limits.now) }
+        if as_it_is { self.lower(expr, input) } else { scalar::plain_column(column_of(input, *index), expr.ty, self.limits.now) }
     }
+}
+
+/// Column `index` of a plan, by the name that it has there.
+fn column_of(plan: &LogicalPlan, index: usize) -> PlanExpr {
+    PlanExpr::Column(PlanColumn::new_unqualified(plan.schema().field(index).name()))
 }
 
 /// Union takes the first input's schema for all, so a column that is a dictionary in some and text in others becomes
@@ -230,14 +242,14 @@ fn same_storage(plans: Vec<LogicalPlan>) -> Result<Vec<LogicalPlan>, EngineError
         |index: usize| plans.iter().any(|plan| plan.schema().field(index).data_type() != plans[0].schema().field(index).data_type());
     let mixed: Vec<bool> = (0..width).map(mixed).collect();
     let align = |plan: LogicalPlan| {
-        let schema = Arc::clone(plan.schema());
         let column = |index: usize| {
-            let name = column_name(index);
-            let is_dictionary = *schema.field(index).data_type() == dictionary_type();
-            if mixed[index] && is_dictionary { cast(col(&name), arrow_type(Type::String)).alias(name) } else { col(name) }
+            let (stored, name) = (column_of(&plan, index), column_name(index));
+            let is_dictionary = *plan.schema().field(index).data_type() == dictionary_type();
+            if mixed[index] && is_dictionary { cast(stored, arrow_type(Type::String)).alias(name) } else { stored.alias(name) }
         };
+        let columns: Vec<PlanExpr> = (0..width).map(column).collect();
         // Nullability differs as well; a projection that is there for every input keeps the schemas alike.
-        Ok(LogicalPlanBuilder::new(plan).project((0..width).map(column).collect::<Vec<_>>())?.build()?)
+        Ok(LogicalPlanBuilder::new(plan).project(columns)?.build()?)
     };
     plans.into_iter().map(align).collect()
 }
@@ -254,13 +266,12 @@ fn sorts_natively(ty: Type) -> bool {
 }
 
 /// Kusto orders NaN with the nulls.
-fn nan_as_null(expr: &Expr, now: i64) -> PlanExpr {
-    let number = scalar::lower(expr, &|index| col(column_name(index)), now);
+fn nan_as_null(number: &PlanExpr) -> PlanExpr {
     // DataFusion orders NaN: the negative ones below and the positive ones above all numbers.
     let is_number = number.clone().gt_eq(lit(f64::NEG_INFINITY)).and(number.clone().lt_eq(lit(f64::INFINITY)));
     PlanExpr::Case(datafusion::logical_expr::Case {
         expr: None,
-        when_then_expr: vec![(Box::new(is_number), Box::new(number))],
+        when_then_expr: vec![(Box::new(is_number), Box::new(number.clone()))],
         else_expr: Some(Box::new(lit(ScalarValue::Float64(None)))),
     })
 }

@@ -3,21 +3,22 @@
 //!
 //! A native comparison may differ from Kusto's only in giving null where Kusto gives false: a filter keeps neither.
 
-use datafusion::logical_expr::{Expr as PlanExpr, and, col, lit};
+use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan, and, lit};
 use kql::tree::{Expr, ExprKind};
 use kql::{Type, Value};
 
+use super::column_of;
 use crate::engine::scalar::{self, Comparison};
-use crate::engine::values::{column_name, scalar_value};
+use crate::engine::values::scalar_value;
 
 /// Longest list that is worth a native `IN`: readers prune with no longer ones.
 const MAX_LIST: usize = 20;
 
 /// The condition of a filter; None when it is always true.
-pub(super) fn lower(predicate: &Expr, now: i64) -> Option<PlanExpr> {
+pub(super) fn lower(predicate: &Expr, input: &LogicalPlan, now: i64) -> Option<PlanExpr> {
     let mut conjuncts = Vec::new();
     split(predicate, &mut conjuncts);
-    let conditions: Vec<PlanExpr> = conjuncts.into_iter().filter(|expr| !is_true(expr)).flat_map(|expr| condition(expr, now)).collect();
+    let conditions: Vec<PlanExpr> = conjuncts.into_iter().filter(|expr| !is_true(expr)).flat_map(|expr| condition(expr, input, now)).collect();
     balanced(conditions)
 }
 
@@ -42,32 +43,32 @@ fn balanced(mut conditions: Vec<PlanExpr>) -> Option<PlanExpr> {
     Some(and(balanced(conditions)?, balanced(right)?))
 }
 
-fn condition(expr: &Expr, now: i64) -> Vec<PlanExpr> {
-    native(expr).unwrap_or_else(|| vec![scalar::lower(expr, &|index| col(column_name(index)), now)])
+fn condition(expr: &Expr, input: &LogicalPlan, now: i64) -> Vec<PlanExpr> {
+    native(expr, input).unwrap_or_else(|| vec![scalar::lower(expr, &|index| column_of(input, index), now)])
 }
 
-fn native(expr: &Expr) -> Option<Vec<PlanExpr>> {
+fn native(expr: &Expr, input: &LogicalPlan) -> Option<Vec<PlanExpr>> {
     let ExprKind::Call { function, args } = &expr.kind else { return None };
     match (*function, args.as_slice()) {
         ("between", [value, low, high]) if value.ty == low.ty && value.ty == high.ty => {
-            Some(vec![compare(Comparison::GreaterOrEqual, value, low)?, compare(Comparison::LessOrEqual, value, high)?])
+            Some(vec![compare(Comparison::GreaterOrEqual, value, low, input)?, compare(Comparison::LessOrEqual, value, high, input)?])
         }
         ("in", [needle, candidates @ ..]) if candidates.len() <= MAX_LIST => {
-            let column = comparable(needle, Comparison::Equal)?;
+            let column = comparable(needle, Comparison::Equal, input)?;
             let list = candidates.iter().map(|candidate| literal(candidate, needle.ty)).collect::<Option<Vec<_>>>()?;
             Some(vec![column.in_list(list, false)])
         }
         (function, [left, right]) => {
             let op = Comparison::of(function)?;
-            let native = compare(op, left, right).or_else(|| compare(op.flipped(), right, left))?;
+            let native = compare(op, left, right, input).or_else(|| compare(op.flipped(), right, left, input))?;
             Some(vec![native])
         }
         _ => None,
     }
 }
 
-fn compare(op: Comparison, column: &Expr, constant: &Expr) -> Option<PlanExpr> {
-    let (column, constant) = (comparable(column, op)?, literal(constant, column.ty)?);
+fn compare(op: Comparison, column: &Expr, constant: &Expr, input: &LogicalPlan) -> Option<PlanExpr> {
+    let (column, constant) = (comparable(column, op, input)?, literal(constant, column.ty)?);
     Some(match op {
         Comparison::Equal => column.eq(constant),
         Comparison::Less => column.lt(constant),
@@ -80,14 +81,14 @@ fn compare(op: Comparison, column: &Expr, constant: &Expr) -> Option<PlanExpr> {
 }
 
 /// A column whose storage compares like its values. Reals do not: DataFusion orders NaN and the two zeros.
-fn comparable(expr: &Expr, op: Comparison) -> Option<PlanExpr> {
+fn comparable(expr: &Expr, op: Comparison, input: &LogicalPlan) -> Option<PlanExpr> {
     let ExprKind::Column(index) = expr.kind else { return None };
     let fits = match expr.ty {
         Type::Int | Type::Long | Type::DateTime | Type::TimeSpan => true,
         Type::String => op == Comparison::Equal,
         _ => false,
     };
-    fits.then(|| col(column_name(index)))
+    fits.then(|| column_of(input, index))
 }
 
 /// A constant that is not null; the empty string stands for null in older files, so it is not native either.

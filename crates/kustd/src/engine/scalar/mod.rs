@@ -50,10 +50,9 @@ pub(super) fn lower(expr: &Expr, columns: &dyn Fn(usize) -> PlanExpr, now: i64) 
     }
 }
 
-/// Column `index` in the usual storage: text without a dictionary, strings without nulls.
-pub(super) fn plain_column(index: usize, ty: Type, now: i64) -> PlanExpr {
-    let function = KqlFunction::new(Expr::column(0, ty), now);
-    Arc::new(ScalarUDF::new_from_impl(function)).call(vec![datafusion::logical_expr::col(super::values::column_name(index))])
+/// A column in the usual storage: text without a dictionary, strings without nulls.
+pub(super) fn plain_column(column: PlanExpr, ty: Type, now: i64) -> PlanExpr {
+    Arc::new(ScalarUDF::new_from_impl(KqlFunction::new(Expr::column(0, ty), now))).call(vec![column])
 }
 
 /// Replaces calls of constants by their value, unless they differ from call to call.

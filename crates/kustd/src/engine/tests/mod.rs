@@ -44,7 +44,7 @@ impl Fixture {
         Fixture { rows: Rows::new(columns, (0..300).map(row).collect()) }
     }
 
-    /// Partitions of small batches; texts as dictionaries in every second one would be illegal, so in all.
+    /// Two partitions of small batches; labels as dictionaries.
     fn provider(&self) -> Arc<MemTable> {
         let stored = |column: &Column| if column.ty == Type::Dynamic { dictionary_type() } else { arrow_type(column.ty) };
         let fields = self.rows.columns.iter().map(|column| Field::new(&column.name, stored(column), true));
@@ -92,6 +92,11 @@ impl Catalog for Fixture {
 
     fn databases(&self) -> Vec<String> {
         vec!["db".into()]
+    }
+
+    fn run(&self, rel: &kql::tree::Rel) -> Result<Rows, String> {
+        let mut context = RunContext::new(self, EvalContext::new(NOW));
+        kql::rows::run(rel, &mut context).map_err(|error| error.to_string())
     }
 }
 
@@ -142,19 +147,20 @@ fn interpreted(query: &Query, fixture: &Fixture) -> Result<Vec<Rows>, String> {
     kql::rows::run_query(query, &mut context).map_err(|error| error.to_string())
 }
 
-/// A row as text that is equal for equal values: reals to nine digits, since sums are taken in another order.
-fn canonical(row: &[Value]) -> String {
-    let text = |value: &Value| match value {
+/// A row as text that is equal for equal values: reals to nine digits, since sums are taken in another order, and
+/// dynamics as JSON, since the type of a scalar inside is not stored.
+fn canonical(row: &[Value], columns: &[Column]) -> String {
+    let text = |(value, column): (&Value, &Column)| match value {
+        value if column.ty == Type::Dynamic => value.to_json(),
         Value::Real(real) if *real == 0.0 => "0".to_owned(),
         Value::Real(real) => format!("{real:.9e}"),
-        Value::Dynamic(dynamic) => dynamic.to_json(),
         other => format!("{other:?}"),
     };
-    row.iter().map(text).collect::<Vec<_>>().join(" | ")
+    row.iter().zip(columns).map(text).collect::<Vec<_>>().join(" | ")
 }
 
 fn canonical_table(table: &Rows, ordered: bool) -> Vec<String> {
-    let mut rows: Vec<String> = table.rows.iter().map(|row| canonical(row)).collect();
+    let mut rows: Vec<String> = table.rows.iter().map(|row| canonical(row, &table.columns)).collect();
     if !ordered {
         rows.sort_unstable();
     }
