@@ -10,8 +10,8 @@ use futures::TryStreamExt;
 use kql::tree::{Expr, ExprKind, JoinKind, Rel, RelOp};
 use kql::{Column, Type};
 
-use super::{Planner, column_of};
 use super::fold::FirstRows;
+use super::{Planner, column_of};
 use crate::engine::error::EngineError;
 use crate::engine::values::{arrow_type, column_name, dictionary_type};
 

@@ -136,9 +136,8 @@ impl Planner {
         let name = self.table_name("memory");
         let width = provider.schema().fields().len();
         let schema = provider.schema();
-        let column = |index: usize| {
-            PlanExpr::Column(PlanColumn::new(Some(name.clone()), schema.field(index).name())).alias(column_name(index))
-        };
+        let column =
+            |index: usize| PlanExpr::Column(PlanColumn::new(Some(name.clone()), schema.field(index).name())).alias(column_name(index));
         let exprs: Vec<PlanExpr> = (0..width).map(column).collect();
         Ok(LogicalPlanBuilder::scan(name.clone(), provider_as_source(provider), None)?.project(exprs)?.build()?)
     }

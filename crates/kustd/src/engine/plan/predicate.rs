@@ -18,7 +18,8 @@ const MAX_LIST: usize = 20;
 pub(super) fn lower(predicate: &Expr, input: &LogicalPlan, now: i64) -> Option<PlanExpr> {
     let mut conjuncts = Vec::new();
     split(predicate, &mut conjuncts);
-    let conditions: Vec<PlanExpr> = conjuncts.into_iter().filter(|expr| !is_true(expr)).flat_map(|expr| condition(expr, input, now)).collect();
+    let conditions: Vec<PlanExpr> =
+        conjuncts.into_iter().filter(|expr| !is_true(expr)).flat_map(|expr| condition(expr, input, now)).collect();
     balanced(conditions)
 }
 
