@@ -246,6 +246,8 @@ impl Engine {
         } else if group.ticked {
             found.extend(self.tables.aged(self.now_ms, self.options.segment_max_age_ms));
         }
+        // In an order that does not depend on hashing, so that a history can be repeated.
+        found.sort();
         for table in found {
             if self.due_set.insert(table.clone()) {
                 self.due.push_back(table);

@@ -213,7 +213,7 @@ impl Tables {
     /// Tables with rows in memory, largest first.
     pub(crate) fn by_size(&self) -> Vec<TableKey> {
         let mut tables: Vec<_> = self.map.iter().filter(|(_, table)| table.buffered > 0).collect();
-        tables.sort_by_key(|(_, table)| std::cmp::Reverse(table.buffered));
+        tables.sort_by(|(a, left), (b, right)| right.buffered.cmp(&left.buffered).then_with(|| a.cmp(b)));
         tables.into_iter().map(|(key, _)| key.clone()).collect()
     }
 
