@@ -276,6 +276,7 @@ impl Engine {
         match self.tables.freeze(table, whole_blocks, &mut new_id) {
             Ok(()) => true,
             Err(error) => {
+                eprintln!("DBG {error} {table}");
                 tracing::error!(%error, %table, "writing a segment failed");
                 self.stuck = Some(Refusal::from_io(&error));
                 false

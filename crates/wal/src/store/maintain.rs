@@ -214,7 +214,7 @@ impl Engine {
         // from its table.
         let tables: std::collections::HashMap<SegmentId, String> =
             self.tables.map.iter().filter_map(|(key, table)| table.open.as_ref().map(|open| (open.id, disk_name(key, open.id)))).collect();
-        let files = sealed
+        let mut files: Vec<_> = sealed
             .iter()
             .chain(&open)
             .map(|id| {
@@ -222,6 +222,7 @@ impl Engine {
                 (*id, [self.dir.join(open_name(*id)), self.dir.join(last)])
             })
             .collect();
+        files.sort();
         drop(state);
         self.checkpoint = Some(CheckpointRun { as_of, encoded, open, sealed });
         let job = SyncJob { dirs: vec![self.shared.dead_dir(), self.dir.clone()], files, failed: Vec::new(), dirs_failed: false };
