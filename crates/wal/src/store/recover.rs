@@ -207,6 +207,10 @@ impl Replay {
             let Ok(head) = read_head(raw) else { continue };
             match frame.kind {
                 frames::SEALED => sealed.extend(SealedRecord::read(&mut Cursor::new(head.directory))),
+                frames::ADOPTED => {
+                    let adopted = AdoptedRecord::decode(head.directory);
+                    adopted.iter().for_each(|record| self.engine.shared.ids.lock().seen(record.segment.id.0));
+                }
                 frames::SETTLED => {
                     let items = frames::decode_settled(head.directory).unwrap_or_default();
                     settled.extend(items.into_iter().map(|item| item.segment));
@@ -215,6 +219,8 @@ impl Replay {
             }
         }
         for record in sealed {
+            // Its file may be gone with the crash; its id must not go to another segment meanwhile.
+            self.engine.shared.ids.lock().seen(record.id.0);
             let found = match settled.contains(&record.id) || self.is_whole(&record) {
                 true => Found::Whole,
                 false => Found::Lost,
@@ -298,7 +304,6 @@ impl Replay {
             frames::ADOPTED => {
                 let Ok(record) = AdoptedRecord::decode(head.directory) else { return Ok(None) };
                 shared.state.lock().adopt(&record);
-                shared.ids.lock().seen(record.segment.id.0);
                 self.engine.name(frame.place.lsn, &record.segment);
                 if !record.replaces.is_empty() {
                     let _ = self.engine.disk.remove(&self.engine.dir.join(&record.replaces));
@@ -410,7 +415,6 @@ impl Replay {
 
     fn seal(&mut self, record: &SealedRecord, report: &mut OpenReport) -> Result<(), OpenError> {
         let shared = Arc::clone(&self.engine.shared);
-        shared.ids.lock().seen(record.id.0);
         let plans = self.sealed.get(&record.table);
         let found = plans.and_then(|plans| plans.get(&record.last_lsn)).map_or(Found::Whole, |(_, found)| *found);
         let sealed = match found {
@@ -470,7 +474,7 @@ impl Replay {
         let on_disk = state.counts.get(table).map_or(0, |counts| counts.on_disk);
         let waiting: u64 = state.sealed.values().filter(|s| s.table == *table).map(|s| s.rows).sum();
         let unsealed = self.engine.tables.map.get(table);
-        let unsealed = unsealed.map_or(0, |t| t.buffered_rows + t.open.as_ref().map_or(0, |open| open.rows));
+        let unsealed = unsealed.map_or(0, |t| t.buffered_rows + t.open_rows());
         let held = waiting + unsealed;
         state.lose(table, on_disk.saturating_sub(held));
         state.find(table, held.saturating_sub(on_disk));

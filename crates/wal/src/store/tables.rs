@@ -274,6 +274,11 @@ pub(crate) struct Incoming<'a> {
 }
 
 impl Table {
+    /// Rows in the open segment.
+    pub(crate) fn open_rows(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.rows)
+    }
+
     fn is_empty(&self) -> bool {
         self.runs.is_empty() && self.open.is_none()
     }
