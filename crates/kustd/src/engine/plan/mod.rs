@@ -108,6 +108,11 @@ impl Planner {
             RelOp::Join { left, right, kind, on } if groups_natively(on.iter().map(|(key, _)| key.ty)) => {
                 self.join(left, right, *kind, on).await
             }
+            RelOp::MakeSeries(_) => {
+                let mut series = rel.clone();
+                self.prepare_operator(&mut series).await?;
+                self.apply_rows(rewrite::aggregate_before_series(&series).as_ref().unwrap_or(&series)).await
+            }
             RelOp::Union(inputs) if !inputs.is_empty() => self.union(inputs).await,
             _ => self.apply_rows(rel).await,
         }

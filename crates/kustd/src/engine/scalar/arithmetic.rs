@@ -18,7 +18,7 @@ use crate::engine::error::EngineError;
 pub(super) fn select<'a>(call: &Call<'a>) -> Option<Selected<'a>> {
     match call.function {
         "tolong" | "toreal" => cast(call),
-        "bin" => bin(call),
+        "bin" | "bin_at" => bin(call),
         "+" | "-" | "*" | "/" => {
             let (left, right) = call.pair()?;
             let args = vec![left, right];
@@ -119,13 +119,24 @@ fn each_pair(a: &Int64Array, b: &Int64Array, compute: impl Fn(i64, i64) -> Optio
     a.iter().zip(b).map(|(a, b)| compute(a?, b?)).collect()
 }
 
-/// `bin` with a constant size.
+/// `bin` with a constant size, `bin_at` with a constant fixed point as well.
 fn bin<'a>(call: &Call<'a>) -> Option<Selected<'a>> {
-    let (value, size) = call.pair()?;
+    let (value, size, at) = match call.args {
+        [value, size] => (value, size, None),
+        [value, size, at] => (value, size, Some(constant(at)?)),
+        _ => return None,
+    };
+    let at = match (at, value.ty) {
+        (None, _) => 0,
+        (Some(Value::Long(at)), Type::Long) => *at,
+        (Some(Value::DateTime(at)), Type::DateTime) => *at,
+        (Some(Value::TimeSpan(at)), Type::TimeSpan) => *at,
+        _ => return None,
+    };
     match (value.ty, constant(size)?) {
-        (Type::Long, Value::Long(size)) if *size > 0 => Selected::new(BinLong { size: *size, datetime: false }, vec![value]),
+        (Type::Long, Value::Long(size)) if *size > 0 => Selected::new(BinLong { size: *size, at, datetime: false }, vec![value]),
         (Type::DateTime | Type::TimeSpan, Value::TimeSpan(size) | Value::Long(size)) if *size > 0 => {
-            Selected::new(BinLong { size: *size, datetime: value.ty == Type::DateTime }, vec![value])
+            Selected::new(BinLong { size: *size, at, datetime: value.ty == Type::DateTime }, vec![value])
         }
         (Type::Real, Value::Real(size)) if *size > 0.0 => Selected::new(BinReal(*size), vec![value]),
         _ => None,
@@ -135,6 +146,7 @@ fn bin<'a>(call: &Call<'a>) -> Option<Selected<'a>> {
 #[derive(Debug)]
 struct BinLong {
     size: i64,
+    at: i64,
     datetime: bool,
 }
 
@@ -142,7 +154,8 @@ impl Kernel for BinLong {
     fn run(&self, args: &[ArrayRef], _: &Evaluation) -> Result<ArrayRef, EngineError> {
         let values = args[0].as_primitive::<Int64Type>();
         let bin = |value: i64| {
-            let binned = value.div_euclid(self.size).checked_mul(self.size)?;
+            let below = value.checked_sub(self.at)?.div_euclid(self.size).checked_mul(self.size)?;
+            let binned = below.checked_add(self.at)?;
             (!self.datetime || (0..=MAX_DATETIME_TICKS).contains(&binned)).then_some(binned)
         };
         let result: Int64Array = values.unary_opt(bin);

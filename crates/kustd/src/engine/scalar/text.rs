@@ -114,7 +114,8 @@ fn has(text: &str, needle: &str, start: bool, end: bool) -> bool {
         let at = from + found;
         let before = text[..at].chars().next_back().is_some_and(char::is_alphanumeric);
         let after = text[at + needle.len()..].chars().next().is_some_and(char::is_alphanumeric);
-        if !(starts_in_term && before) && !(ends_in_term && after) {
+        let inside = (starts_in_term && before) || (ends_in_term && after);
+        if !inside {
             return true;
         }
         from = at + step;
