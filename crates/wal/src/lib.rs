@@ -15,6 +15,7 @@ pub mod disk;
 mod error;
 pub mod journal;
 pub mod segment;
+mod squeeze;
 mod store;
 mod types;
 

@@ -14,6 +14,7 @@
 //! damaged byte costs one part.
 
 use crate::codec::{Cursor, Decode, Malformed, Put};
+use crate::squeeze;
 
 pub(crate) const MAGIC: [u8; 4] = *b"ADXJ";
 pub(crate) const VERSION: u8 = 1;
@@ -80,41 +81,37 @@ impl Body {
     /// A frame whose bytes are cut into parts.
     pub(crate) fn from_bytes(kind: u8, bytes: &[u8]) -> Body {
         let mut body = Body { kind, ..Body::default() };
-        let mut encoder = snap::raw::Encoder::new();
         for chunk in bytes.chunks(PART_RAW) {
-            body.push_compressed(chunk, &mut encoder);
+            body.push_compressed(chunk);
         }
         body
     }
 
     /// Adds a part, compressed where that saves something.
-    pub(crate) fn push_compressed(&mut self, raw: &[u8], encoder: &mut snap::raw::Encoder) {
+    pub(crate) fn push_compressed(&mut self, raw: &[u8]) {
         if raw.is_empty() {
             return;
         }
-        let start = self.bytes.len();
-        self.bytes.resize(start + snap::raw::max_compress_len(raw.len()), 0);
-        match encoder.compress(raw, &mut self.bytes[start..]) {
-            Ok(n) if n < raw.len() => {
-                self.bytes.truncate(start + n);
-                self.finish_part(start, raw.len(), 0);
+        let saved = squeeze::with(|squeezer| {
+            let compressed = squeezer.compress(raw);
+            let saves = compressed.len() < raw.len();
+            if saves {
+                self.push(compressed, raw.len(), 0);
             }
-            _ => {
-                self.bytes.truncate(start);
-                self.push_verbatim(raw);
-            }
+            saves
+        });
+        if !saved {
+            self.push_verbatim(raw);
         }
     }
 
     /// Adds a part as it is.
     pub(crate) fn push_verbatim(&mut self, raw: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(raw);
-        self.finish_part(start, raw.len(), VERBATIM);
+        self.push(raw, raw.len(), VERBATIM);
     }
 
-    fn finish_part(&mut self, start: usize, raw: usize, flag: u32) {
-        let stored = &self.bytes[start..];
+    fn push(&mut self, stored: &[u8], raw: usize, flag: u32) {
+        self.bytes.extend_from_slice(stored);
         self.parts.push(PartHead { raw: raw as u32, stored: stored.len() as u32 | flag, crc: crc32fast::hash(stored) });
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -70,6 +70,7 @@ impl Shared {
 
     /// Runs until closed and empty.
     pub(super) fn run(&self, mut writer: Writer) {
+        let mut synced = Instant::now();
         loop {
             let (group, trim, closed) = self.next_group();
             if let Some(below) = trim {
@@ -78,7 +79,10 @@ impl Shared {
             let idle = group.is_empty();
             commit(&mut writer, group);
             self.bytes.store(writer.bytes(), std::sync::atomic::Ordering::Relaxed);
-            if idle && let Some(sync) = writer.lagging_sync() {
+            if (idle || synced.elapsed() >= LAG)
+                && let Some(sync) = writer.lagging_sync()
+            {
+                synced = Instant::now();
                 let result = sync.run();
                 writer.lagging_done(&sync, &result);
             }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::HEADER;
+use crate::squeeze::Squeezer;
 
 /// Longest payload, compressed or not, that is read. The reference has no limit when writing; its blocks
 /// are requests, so far below this.
@@ -25,12 +26,12 @@ pub struct BlockMeta {
 /// Buffers that one writer of blocks uses again and again.
 pub struct Scratch {
     raw: Vec<u8>,
-    encoder: snap::raw::Encoder,
+    squeezer: Squeezer,
 }
 
 impl Default for Scratch {
     fn default() -> Self {
-        Scratch { raw: Vec::new(), encoder: snap::raw::Encoder::new() }
+        Scratch { raw: Vec::new(), squeezer: Squeezer::new() }
     }
 }
 
@@ -56,17 +57,10 @@ pub(crate) fn encode_block_parts(out: &mut Vec<u8>, meta: BlockMeta, head: &[u8]
     scratch.raw.extend_from_slice(&meta.rows.to_be_bytes());
     scratch.raw.extend_from_slice(head);
     scratch.raw.extend_from_slice(rows);
-    let start = out.len();
-    let payload = start + BLOCK_HEADER;
-    out.resize(payload + snap::raw::max_compress_len(scratch.raw.len()), 0);
-    let written = scratch
-        .encoder
-        .compress(&scratch.raw, &mut out[payload..])
-        .expect("the output has the length snappy asks for, and rows are far below its 4 GiB limit");
-    out.truncate(payload + written);
-    let crc = crc32fast::hash(&out[payload..]);
-    out[start..start + 4].copy_from_slice(&(written as u32).to_be_bytes());
-    out[start + 4..payload].copy_from_slice(&crc.to_be_bytes());
+    let compressed = scratch.squeezer.compress(&scratch.raw);
+    out.extend_from_slice(&(compressed.len() as u32).to_be_bytes());
+    out.extend_from_slice(&crc32fast::hash(compressed).to_be_bytes());
+    out.extend_from_slice(compressed);
 }
 
 /// Why bytes are not a block.

@@ -48,8 +48,8 @@ impl FileName {
     pub fn valid_part(part: &str) -> bool {
         !part.is_empty()
             && part.len() <= 1024
+            && !part.bytes().any(|b| matches!(b, b'_' | b'/' | b'\\') || b.is_ascii_control())
             && !part.contains("..")
-            && !part.chars().any(|c| matches!(c, '_' | '/' | '\\') || c.is_control())
     }
 
     /// Whether the name, given by somebody else, stays inside a folder.

@@ -189,9 +189,9 @@ impl Engine {
                     group.urgent.push(Entry { body, apply: Apply::Batch(record), done: Some(done) });
                 }
                 Msg::Adopt(record, done) => self.admit_adoption(record, done, &mut group),
-                Msg::Damaged(id, rows) => {
-                    let body = Body::small(frames::DAMAGED, frames::encode_damaged(id, rows));
-                    group.urgent.push(Entry { body, apply: Apply::Damaged(id, rows), done: None });
+                Msg::Damaged(id, left) => {
+                    let body = Body::small(frames::DAMAGED, frames::encode_damaged(id, left));
+                    group.urgent.push(Entry { body, apply: Apply::Damaged(id, left), done: None });
                 }
                 Msg::SealAll(done) => group.seal_all.push(done),
                 Msg::Tick(now_ms) => {
@@ -341,7 +341,7 @@ impl Engine {
                 }
                 Apply::Settle(items) => state.settle(&items),
                 Apply::Batch(record) => state.batch(&record),
-                Apply::Damaged(id, rows) => state.damaged(id, rows),
+                Apply::Damaged(id, left) => state.damaged(id, left),
             }
             answers.extend(entry.done.map(|done| (done, lsn)));
         }

@@ -332,11 +332,11 @@ pub(crate) fn batch(c: &mut Cursor<'_>) -> Decode<BatchRecord> {
     Ok(BatchRecord { id, state, segments, detail: c.bytes()?.to_vec() })
 }
 
-/// Rows of a sealed segment turned out unreadable.
-pub(crate) fn encode_damaged(segment: SegmentId, rows: u64) -> Vec<u8> {
+/// Blocks of a sealed segment turned out unreadable; `left` rows are not.
+pub(crate) fn encode_damaged(segment: SegmentId, left: u64) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_u64(segment.0);
-    out.put_varint(rows);
+    out.put_varint(left);
     out
 }
 

@@ -100,9 +100,9 @@ impl Store {
     /// The file image of a sealed segment: header and blocks. Blocks that cannot be read are left out, copied
     /// to quarantine and counted.
     pub fn read_segment(&self, id: SegmentId) -> io::Result<Vec<u8>> {
-        let (image, lost) = self.shared().read_segment(id)?;
-        if lost > 0 {
-            self.handle.send(Msg::Damaged(id, lost));
+        let (image, left) = self.shared().read_segment(id)?;
+        if let Some(left) = left {
+            self.handle.send(Msg::Damaged(id, left));
         }
         Ok(image)
     }

@@ -262,9 +262,9 @@ impl World {
         let shared = Arc::clone(&again.shared);
         let mut found: HashMap<String, usize> = HashMap::new();
         for info in shared.sealed() {
-            let (image, lost) = shared.read_segment(info.id).unwrap();
+            let (image, left) = shared.read_segment(info.id).unwrap();
             let rows = rows_of(&image);
-            assert_eq!((rows.len() as u64, lost), (info.rows, 0), "{}", info.file_name);
+            assert_eq!((rows.len() as u64, left), (info.rows, None), "{}", info.file_name);
             rows.into_iter().for_each(|row| *found.entry(row).or_default() += 1);
         }
         let ledger = shared.state.lock().ledger();

@@ -318,7 +318,7 @@ impl Replay {
                 Err(_) => return Ok(None),
             },
             frames::DAMAGED => match frames::decode_damaged(head.directory) {
-                Ok((id, rows)) => shared.state.lock().damaged(id, rows),
+                Ok((id, left)) => shared.state.lock().damaged(id, left),
                 Err(_) => return Ok(None),
             },
             // Checkpoints repeat what is folded here.

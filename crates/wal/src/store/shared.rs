@@ -92,9 +92,9 @@ impl Shared {
         state.sealed.values().map(info).collect()
     }
 
-    /// The image of a sealed segment without its unreadable blocks, and the rows lost with them. Those
-    /// bytes are in quarantine then.
-    pub(crate) fn read_segment(&self, id: SegmentId) -> io::Result<(Vec<u8>, u64)> {
+    /// The image of a sealed segment without its unreadable blocks. When some turned out so just now, their
+    /// bytes are in quarantine, and the number of rows that are left is returned.
+    pub(crate) fn read_segment(&self, id: SegmentId) -> io::Result<(Vec<u8>, Option<u64>)> {
         let record = self.state.lock().sealed.get(&id).cloned();
         let record = record.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("segment {id} is settled")))?;
         let names = [disk_name(&record.table, id), open_name(id)];
@@ -105,21 +105,26 @@ impl Shared {
         };
         image.truncate(usize::try_from(record.bytes).unwrap_or(usize::MAX));
         if image.len() as u64 == record.bytes && digest_of(&image) == Some(record.digest) {
-            return Ok((image, 0));
+            return Ok((image, None));
         }
         let found = segment::verify(&image, !record.table.schema.is_empty());
-        if found.rows >= record.rows && found.is_intact() {
-            return Ok((image, 0));
+        if found.is_intact() && found.rows >= record.rows {
+            return Ok((image, None));
         }
         let mut good = HEADER.to_vec();
         found.good.iter().for_each(|range| good.extend_from_slice(&image[range.clone()]));
+        // A reader that comes later finds the same damage, which is counted already.
+        if found.rows >= record.rows {
+            return Ok((good, None));
+        }
         for (range, kind) in &found.damaged {
             tracing::error!(segment = %names[0], offset = range.start, bytes = range.len(), %kind, "damaged block");
             let name = format!("{:016x}-{:x}", id.0, range.start);
-            journal::set_aside(&*self.disk, &self.quarantine_dir(), &name, &image[range.clone()]).map_err(io::Error::other)?;
+            let aside = &image[range.clone()];
+            journal::set_aside(&*self.disk, &self.quarantine_dir(), &name, aside).map_err(io::Error::other)?;
             self.quarantine_bytes.fetch_add(range.len() as u64, Ordering::Relaxed);
         }
-        Ok((good, record.rows.saturating_sub(found.rows)))
+        Ok((good, Some(found.rows)))
     }
 }
 

@@ -72,7 +72,6 @@ fn check(section: &Section) -> Result<(), Refusal> {
 
 struct Packer {
     body: Body,
-    encoder: snap::raw::Encoder,
     /// Raw bytes of the part that is being filled.
     part: Vec<u8>,
     raw: usize,
@@ -82,14 +81,7 @@ struct Packer {
 
 impl Packer {
     fn new(sections: usize) -> Packer {
-        Packer {
-            body: Body::default(),
-            encoder: snap::raw::Encoder::new(),
-            part: Vec::new(),
-            raw: 0,
-            contents: Vec::with_capacity(sections),
-            scratch: Scratch::default(),
-        }
+        Packer { body: Body::default(), part: Vec::new(), raw: 0, contents: Vec::with_capacity(sections), scratch: Scratch::default() }
     }
 
     /// Adds a section; nothing for one without rows.
@@ -142,7 +134,7 @@ impl Packer {
     }
 
     fn flush(&mut self) {
-        self.body.push_compressed(&self.part, &mut self.encoder);
+        self.body.push_compressed(&self.part);
         self.part.clear();
     }
 

@@ -197,13 +197,13 @@ impl State {
         }
     }
 
-    /// Rows of a sealed segment are unreadable.
-    pub(crate) fn damaged(&mut self, id: SegmentId, rows: u64) {
+    /// Only `left` rows of a sealed segment are readable. Two readers may find the same damage.
+    pub(crate) fn damaged(&mut self, id: SegmentId, left: u64) {
         let Some(record) = self.sealed.get_mut(&id) else { return };
-        let rows = rows.min(record.rows);
-        record.rows -= rows;
+        let lost = record.rows.saturating_sub(left);
+        record.rows -= lost;
         let table = record.table.clone();
-        self.lose(&table, rows);
+        self.lose(&table, lost);
     }
 
     /// Rows that were on disk are unreadable.

@@ -170,3 +170,26 @@ fn a_damaged_block_is_left_out_and_counted() {
     store.ledger().check().unwrap();
     store.close();
 }
+
+#[test]
+fn damage_is_counted_once_however_often_it_is_read() {
+    let (disk, _) = small_store();
+    let (store, _) = open(&disk);
+    let info = store.sealed().remove(0);
+    let (path, mut bytes) = disk.files().into_iter().find(|(path, _)| *path == info.path).unwrap();
+    bytes[20] ^= 1;
+    disk.put(&path, &bytes);
+    let first = store.read_segment(info.id).unwrap();
+    for _ in 0..3 {
+        assert_eq!(store.read_segment(info.id).unwrap(), first);
+        store.commit_wait(wal::Request::default()).unwrap();
+    }
+    let lost = info.rows - wal::segment::verify(&first, true).rows;
+    assert!(lost > 0);
+    assert_eq!(store.ledger().total().quarantined, lost);
+    store.ledger().check().unwrap();
+    store.close();
+    let (store, _) = open(&disk);
+    assert_eq!(store.ledger().total().quarantined, lost);
+    store.close();
+}
