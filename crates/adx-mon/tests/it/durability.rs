@@ -118,9 +118,9 @@ fn check(up: &Up, sent: &Sent) -> Result<(), String> {
     }
 }
 
-/// accepted = forwarded + landed + dead-lettered + quarantined + dropped + on disk, in the collector.
+/// accepted = forwarded + landed + dead-lettered + quarantined + dropped + on disk, in collector and ingestor.
 fn ledger_holds(up: &Up) {
-    for url in [up.collector("/metrics")] {
+    for url in [up.collector("/metrics"), up.ingestor("/metrics")] {
         let text = up.get(&url).unwrap();
         let mut accepted: BTreeMap<String, f64> = BTreeMap::new();
         let mut elsewhere: BTreeMap<String, f64> = BTreeMap::new();

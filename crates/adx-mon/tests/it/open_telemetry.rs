@@ -62,4 +62,9 @@ fn logs_metrics_and_traces_of_the_sdk_arrive_whole() {
     value("QueueLength | summarize arg_max(Timestamp, Value) | project Value", 3.0);
     value("LatencyCount | summarize arg_max(Timestamp, Value) | project Value", 4.0);
     value("LatencySum | summarize arg_max(Timestamp, Value) | project Value", 0.1 + 0.6 + 3.0 + 20.0);
+    // Buckets are cumulative.
+    value("LatencyBucket | where todouble(Labels.le) == 1 | summarize arg_max(Timestamp, Value) | project Value", 2.0);
+    value("LatencyBucket | where Labels.le == '+Inf' | summarize arg_max(Timestamp, Value) | project Value", 4.0);
+    // Resource attributes are labels too.
+    value("QueueLength | where Labels['service.name'] == 'end-to-end' | summarize toreal(dcount(SeriesId))", 1.0);
 }

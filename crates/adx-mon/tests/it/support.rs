@@ -146,7 +146,6 @@ impl Up {
         format!("http://127.0.0.1:{}", self.base + 3)
     }
 
-    #[allow(dead_code)]
     pub(crate) fn ingestor(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.base + 5)
     }
