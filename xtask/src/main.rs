@@ -32,7 +32,7 @@ enum Command {
         #[arg(long)]
         no_setup: bool,
     },
-    /// Run the crash, damage and kill loops with their full counts (hours); see docs/soak.md
+    /// Run the crash, damage and kill loops with their full counts (hours)
     Soak {
         /// Only tests whose name contains this
         filter: Option<String>,

@@ -81,7 +81,8 @@ struct Kustd {
 
 impl Kustd {
     fn start() -> Result<Self> {
-        run("cargo", &["build", "--package", "kustd", "--bin", "kustd", "--locked"])?;
+        // With the tests, because the engine is built for them already: alone it would be built once more.
+        run("cargo", &["test", "--workspace", "--no-run", "--locked"])?;
         let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).unwrap_or_else(|| root().join("target"));
         let folder = std::env::temp_dir().join(format!("adx-mon-kql-cases-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;

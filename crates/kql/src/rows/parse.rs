@@ -55,25 +55,28 @@ fn convert(kind: ParseKind, captures: &[(usize, Type)], found: &regex::Captures<
 }
 
 /// The regular expression of a pattern and what its captures are. Anchored at the end always, at the start unless the
-/// kind is regex; captures are lazy, so that each ends at the first place where the rest fits.
+/// kind is regex. Captures are lazy, so that each ends at the first place where the rest fits; those of the regex kind
+/// are greedy (the flag `U` turns that round) and typed ones take text of their type only.
 fn pattern(plan: &Parse) -> Result<(Regex, Vec<(usize, Type)>), RunError> {
+    let is_regex = plan.kind == ParseKind::Regex;
+    let any = if is_regex { ".*" } else { ".*?" };
     let mut captures = Vec::new();
     let mut text = String::new();
     for (at, piece) in plan.pattern.iter().enumerate() {
         match piece {
-            ParsePiece::Literal(literal) if plan.kind == ParseKind::Regex && Regex::new(literal).is_ok() => {
+            ParsePiece::Literal(literal) if is_regex && Regex::new(literal).is_ok() => {
                 text.push_str(&format!("(?:{literal})"));
             }
             ParsePiece::Literal(literal) => text.push_str(&regex::escape(literal)),
-            ParsePiece::Skip => text.push_str(".*?"),
+            ParsePiece::Skip => text.push_str(any),
             ParsePiece::Capture(to, ty) => {
-                let open_ended = matches!(plan.pattern.get(at + 1), Some(ParsePiece::Skip | ParsePiece::Capture(..)));
-                text.push_str(&format!("(?P<capture{}>{})", captures.len(), if open_ended { shape(*ty) } else { ".*?" }));
+                let shaped = is_regex || matches!(plan.pattern.get(at + 1), Some(ParsePiece::Skip | ParsePiece::Capture(..)));
+                text.push_str(&format!("(?P<capture{}>{})", captures.len(), shape(*ty).filter(|_| shaped).unwrap_or(any)));
                 captures.push((*to, *ty));
             }
         }
     }
-    let start = if plan.kind == ParseKind::Regex { "" } else { "^" };
+    let start = if is_regex { "" } else { "^" };
     let flags: String = plan.flags.chars().filter(|flag| "imsU".contains(*flag)).collect();
     let flags = if flags.contains('s') { flags } else { flags + "s" };
     regex::RegexBuilder::new(&format!("(?{flags}){start}{text}$"))
@@ -83,14 +86,14 @@ fn pattern(plan: &Parse) -> Result<(Regex, Vec<(usize, Type)>), RunError> {
         .map_err(|error| RunError::Argument(format!("parse: the pattern is not a usable regular expression: {error}")))
 }
 
-/// What a typed capture takes when nothing literal ends it: the longest text of its type, perhaps none.
-fn shape(ty: Type) -> &'static str {
-    match ty {
+/// What a typed capture takes when nothing literal ends it: the longest text of its type, perhaps none. None: any text.
+fn shape(ty: Type) -> Option<&'static str> {
+    Some(match ty {
         Type::Int | Type::Long => r"(?:[-+]?\d+)?",
         Type::Real | Type::Decimal => r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)?",
         Type::Bool => r"(?:(?i:true|false|\d+))?",
-        _ => ".*?",
-    }
+        _ => return None,
+    })
 }
 
 pub(super) fn parse_kv(input: Rows, plan: &ParseKv, columns: &[Column], ctx: &mut RunContext<'_>) -> Result<Vec<Row>, RunError> {

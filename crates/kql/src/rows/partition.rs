@@ -72,8 +72,9 @@ fn nested(rows: &[&Row], levels: &[Level<'_>], ctx: &mut RunContext<'_>) -> Vec<
         });
         groups[at].1.push(row);
     }
+    // Of groups that rank the same, Kusto has the one seen last in front.
     let mut ranked: Vec<(Value, Value, Vec<&Row>)> =
-        groups.into_iter().map(|(of, rows)| (aggregate(level, &rows, ctx), of, rows)).collect();
+        groups.into_iter().rev().map(|(of, rows)| (aggregate(level, &rows, ctx), of, rows)).collect();
     ranked.sort_by(|(a, ..), (b, ..)| if level.plan.ascending { value::compare(a, b) } else { value::compare(b, a) });
     let keep = level.plan.count.map_or(ranked.len(), |count| ranked.len().min(usize::try_from(count).unwrap_or(usize::MAX)));
     let rest: Vec<&Row> = ranked.split_off(keep).into_iter().flat_map(|(.., rows)| rows).collect();

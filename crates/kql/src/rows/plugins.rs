@@ -52,12 +52,12 @@ fn bag_unpack(input: Rows, args: &[Expr], declared: &[Column], ctx: &mut RunCont
     let kept: Vec<usize> = (0..input.columns.len()).filter(|at| at != bag).collect();
     let mut columns: Vec<Column> = kept.iter().map(|at| input.columns[*at].clone()).collect();
     // Where the value of each output column comes from: a property, or a kept column.
-    let mut sources: Vec<Option<String>> = vec![None; columns.len()];
+    let mut sources: Vec<Source> = kept.iter().map(|at| Source::Column(*at)).collect();
     for (name, ty) in found {
         match columns.iter().position(|column| column.name == name) {
             Some(at) if conflict == "replace_source" => {
                 columns[at].ty = ty.unwrap_or(Type::Dynamic);
-                sources[at] = Some(name);
+                sources[at] = Source::Property(name);
             }
             Some(_) if conflict == "keep_source" => {}
             Some(_) => {
@@ -67,17 +67,22 @@ fn bag_unpack(input: Rows, args: &[Expr], declared: &[Column], ctx: &mut RunCont
             }
             None => {
                 columns.push(Column::new(name.clone(), ty.unwrap_or(Type::Dynamic)));
-                sources.push(Some(name));
+                sources.push(Source::Property(name));
             }
         }
+    }
+    // A property with the name of the bag's column takes its place; the kept columns before it stay where they are.
+    if let Some(at) = columns.iter().skip(kept.len()).position(|column| column.name == input.columns[*bag].name) {
+        columns[*bag..=kept.len() + at].rotate_right(1);
+        sources[*bag..=kept.len() + at].rotate_right(1);
     }
     let rows = input
         .rows
         .iter()
         .map(|row| {
             let cell = |(at, column): (usize, &Column), ctx: &mut RunContext<'_>| match (&sources[at], &row[*bag]) {
-                (None, _) => row[kept[at]].clone(),
-                (Some(name), Value::Dynamic(Dynamic::Bag(properties))) => properties
+                (Source::Column(from), _) => row[*from].clone(),
+                (Source::Property(name), Value::Dynamic(Dynamic::Bag(properties))) => properties
                     .get(name.strip_prefix(prefix.as_str()).unwrap_or(name))
                     .map_or_else(|| nothing(column.ty), |value| cast(Value::from_dynamic(value.clone()), column.ty, ctx)),
                 _ => nothing(column.ty),
@@ -86,6 +91,14 @@ fn bag_unpack(input: Rows, args: &[Expr], declared: &[Column], ctx: &mut RunCont
         })
         .collect();
     Ok(project_declared(Rows::new(columns, rows), declared, ctx))
+}
+
+/// Where the values of an output column of `bag_unpack` come from.
+enum Source {
+    /// That column of the input.
+    Column(usize),
+    /// The property behind an output column of that name.
+    Property(String),
 }
 
 /// The type of a property that had `ty` so far and now shows `value`.

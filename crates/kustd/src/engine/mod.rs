@@ -53,7 +53,14 @@ pub fn run_rel_blocking(rel: &Rel, source: Arc<dyn TableSource>, limits: QueryLi
     let rel = rel.clone();
     runtime::block_on(within_limits(limits.clone(), async move {
         Planner::check_depth(&rel)?;
+        let now = limits.now;
         let planner = Planner::new(source, limits)?;
+        // A plan must know its columns, and here they are what is asked for: only the input can be planned.
+        if let RelOp::Evaluate { input, open_schema: true, .. } = &rel.op {
+            let input = planner.rows(input).await?.0;
+            let mut context = RunContext::new(&NoTables, EvalContext::new(now));
+            return Ok(kql::rows::apply(&rel, vec![input], &mut context)?);
+        }
         Ok(planner.rows(&rel).await?.0)
     }))
 }

@@ -145,3 +145,20 @@ async fn grafana_asks_commands_on_the_query_route() {
     assert_eq!(*column, json!({"Name": "a", "Type": "System.Int64", "CslType": "long"}));
     kustd.stop().await;
 }
+
+/// Columns that only the data tells: of constants, of stored rows, and with operators behind them.
+#[tokio::test]
+async fn plugins_find_their_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let kustd = Kustd::start(folder.path()).await;
+    kustd.done(".create table Bags (Id:long, Bag:dynamic)").await;
+    kustd.done(".ingest inline into table Bags <|\n1,\"{\"\"b\"\":\"\"x\"\",\"\"a\"\":2}\"\n2,\"{\"\"a\"\":3}\"").await;
+    let reply = kustd.query("Bags | evaluate bag_unpack(Bag) | order by Id asc").await;
+    assert_eq!(reply.columns(), ["Id", "a", "b"]);
+    assert_eq!(reply.rows(), [serde_json::json!([1, 2, "x"]), serde_json::json!([2, 3, ""])]);
+    let reply = kustd.query("datatable(n:long, bag:dynamic)[1, dynamic({'z':1,'bag':'in place'})] | evaluate bag_unpack(bag)").await;
+    assert_eq!(reply.columns(), ["n", "bag", "z"]);
+    assert_eq!(reply.rows(), [serde_json::json!([1, "in place", 1])]);
+    let reply = kustd.query("Bags | extend k = strcat('p', Id) | evaluate pivot(k, count(), Id) | order by Id asc").await;
+    assert_eq!(reply.columns(), ["Id", "p1", "p2"]);
+}
