@@ -8,6 +8,8 @@ pub mod catalog;
 mod commands;
 pub mod engine;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod ingest;
 mod query;
 mod rest;

@@ -136,7 +136,7 @@ pub(crate) struct DynamicBuilder {
 
 impl DynamicBuilder {
     fn push(&mut self, raw: &str) {
-        self.push_with(raw, |raw| text::dynamic_text(raw));
+        self.push_with(raw, text::dynamic_text);
     }
 
     /// Appends text that is known to be JSON without blanks.

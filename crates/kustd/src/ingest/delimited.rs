@@ -20,23 +20,24 @@ pub(super) fn read(
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(body);
     let mut record = ByteRecord::new();
-    let mut rows = 0u64;
+    // records, a header included: what an error counts
+    let mut records = 0u64;
+    let header = u64::from(skip_first);
     let mut last_start = 0u64;
-    let mut first = skip_first;
     loop {
         let start = reader.position().byte();
         match reader.read_byte_record(&mut record) {
             Ok(true) => {}
             Ok(false) => break,
-            Err(error) => return Err(BadInput::row(rows + 1, error.to_string())),
+            Err(error) => return Err(BadInput::row(records + 1, error.to_string())),
         }
         last_start = start;
-        if std::mem::take(&mut first) {
+        records += 1;
+        if records == header {
             continue;
         }
-        rows += 1;
         for ((rule, column), builder) in rules.iter().zip(&table.columns).zip(builders.iter_mut()) {
-            let bad = |what| BadInput::cell(rows, &column.name, what);
+            let bad = |what| BadInput::cell(records, &column.name, what);
             match &rule.source {
                 CellSource::Ordinal(at) => match record.get(*at) {
                     None => builder.push_null(),
@@ -54,9 +55,9 @@ pub(super) fn read(
     let tail = body.get(usize::try_from(last_start).unwrap_or(0)..).unwrap_or_default();
     if ends_inside_quotes(tail, delimiter) {
         let what = "the quoted field that begins in this row is not closed before the end of the body";
-        return Err(BadInput::row(rows, what));
+        return Err(BadInput::row(records, what));
     }
-    Ok(rows)
+    Ok(records.saturating_sub(header))
 }
 
 /// Whether the record text ends while a quoted field is open: the reader would take the rest of the body as its value.

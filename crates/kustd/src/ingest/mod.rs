@@ -78,6 +78,11 @@ impl BadInput {
     fn cell(row: u64, column: &str, what: impl Into<String>) -> BadInput {
         BadInput { row, column: Some(column.to_owned()), what: what.into() }
     }
+
+    /// Whether a row is to blame, and not the mapping or the whole body.
+    pub(crate) fn is_about_a_row(&self) -> bool {
+        self.row > 0
+    }
 }
 
 impl fmt::Display for BadInput {
