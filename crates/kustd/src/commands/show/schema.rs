@@ -1,4 +1,4 @@
-//! `.show …`: what there is, as tables of the documented shapes.
+//! Databases, tables, columns and functions.
 
 use std::sync::Arc;
 
@@ -6,58 +6,14 @@ use kql::rows::Rows;
 use kql::{Type, Value};
 use serde_json::{Map, json};
 
-use super::syntax::{SchemaForm, Scope, Show};
-use super::{guid, long, optional_time, table, text};
+use super::Outcome;
 use crate::catalog::{Database, Function, Image, Table};
+use crate::commands::syntax::SchemaForm;
+use crate::commands::{long, optional_time, table, text};
 use crate::error::KustoError;
-use crate::service::{Kustd, Operation};
 use crate::snapshot::Snapshot;
 
-type Outcome = Result<Rows, KustoError>;
-
-/// Answers `what`, asked in `database`.
-pub(super) fn run(kustd: &Arc<Kustd>, database: &str, what: Show) -> Outcome {
-    let snapshot = Snapshot::take(&kustd.storage);
-    let image = snapshot.image();
-    let this = || image.database(database).ok_or_else(|| KustoError::not_found("Database", database));
-    Ok(match what {
-        Show::Tables(names) => {
-            check_names(this()?, names.as_deref())?;
-            tables(image, database, names.as_deref())
-        }
-        Show::TableDetails(names) => {
-            check_names(this()?, names.as_deref())?;
-            table_details(&snapshot, this()?, names.as_deref())
-        }
-        Show::TableSchema(name, form) => table_schema(&*kustd.table(database, &name)?, form),
-        Show::Databases => databases(image, database),
-        Show::DatabasesSchema(names, form) => databases_schema(image, database, names, form)?,
-        Show::Functions(None) => functions(this()?.functions.values().map(|function| &**function)),
-        Show::Functions(Some(name)) => functions([function(this()?, &name)?]),
-        Show::FunctionSchema(name) => function_schema(this()?, function(this()?, &name)?),
-        Show::Mappings { scope: Scope::Table(name), kind, name: mapping } => {
-            mappings_of(&*kustd.table(database, &name)?, kind.as_deref(), mapping.as_deref())
-        }
-        Show::Mappings { scope: Scope::Database(name), kind, name: mapping } => {
-            let database = image.database(&name).ok_or_else(|| KustoError::not_found("Database", &name))?;
-            let rows = database.tables.values().flat_map(|table| mapping_rows(table, kind.as_deref(), mapping.as_deref()));
-            table(&MAPPING_COLUMNS, rows.collect())
-        }
-        Show::Cluster => cluster(kustd),
-        Show::ClusterDetails => cluster_details(kustd, &snapshot),
-        Show::Version => version(),
-        Show::Extents(scope) => extents(kustd, &snapshot, database, scope)?,
-        Show::Operations(id) => operations(kustd, id.as_deref()),
-        Show::Capacity => capacity(),
-        Show::Principals => principals(),
-        Show::Policy { scope, kind } => {
-            let stored = stored_policy(kustd, database, &scope, &kind)?;
-            policy(&scope, &kind, stored.as_deref())
-        }
-    })
-}
-
-fn check_names(database: &Database, names: Option<&[String]>) -> Result<(), KustoError> {
+pub(super) fn check_names(database: &Database, names: Option<&[String]>) -> Result<(), KustoError> {
     match names.unwrap_or_default().iter().find(|name| !database.tables.contains_key(name.as_str())) {
         Some(missing) => Err(KustoError::not_found("Table", missing)),
         None => Ok(()),
@@ -69,13 +25,13 @@ fn chosen<'a>(database: &'a Database, names: Option<&'a [String]>) -> impl Itera
 }
 
 /// `.show tables`
-pub(super) fn tables(image: &Image, database: &str, names: Option<&[String]>) -> Rows {
+pub(in crate::commands) fn tables(image: &Image, database: &str, names: Option<&[String]>) -> Rows {
     let columns = [("TableName", Type::String), ("DatabaseName", Type::String), ("Folder", Type::String), ("DocString", Type::String)];
     let row = |table: &Arc<Table>| vec![text(&table.name), text(&table.database), text(&table.folder), text(&table.docstring)];
     table(&columns, image.database(database).map(|db| chosen(db, names).map(row).collect()).unwrap_or_default())
 }
 
-fn table_details(snapshot: &Snapshot, database: &Database, names: Option<&[String]>) -> Rows {
+pub(super) fn table_details(snapshot: &Snapshot, database: &Database, names: Option<&[String]>) -> Rows {
     let columns = [
         ("TableName", Type::String),
         ("DatabaseName", Type::String),
@@ -143,7 +99,7 @@ fn table_guid(table: &Table) -> u128 {
     u128::from(table.id.0.cast_unsigned())
 }
 
-fn table_schema(stored: &Table, form: SchemaForm) -> Rows {
+pub(super) fn table_schema(stored: &Table, form: SchemaForm) -> Rows {
     let schema = match form {
         SchemaForm::Json => json!({"Name": &*stored.name, "OrderedColumns": ordered_columns(stored)}).to_string(),
         SchemaForm::Csl | SchemaForm::Rows => csl_columns(stored),
@@ -164,7 +120,7 @@ fn schema_row(stored: &Table, schema: String) -> Vec<Value> {
 }
 
 /// What commands that define tables answer with.
-pub(super) fn table_schemas(tables: Vec<Arc<Table>>) -> Rows {
+pub(in crate::commands) fn table_schemas(tables: Vec<Arc<Table>>) -> Rows {
     let schema = |table: &Arc<Table>| json!({"Name": &*table.name, "OrderedColumns": ordered_columns(table)}).to_string();
     table(&SCHEMA_COLUMNS, tables.iter().map(|table| schema_row(table, schema(table))).collect())
 }
@@ -192,7 +148,7 @@ fn system_type(ty: Type) -> &'static str {
     }
 }
 
-fn databases(image: &Image, current: &str) -> Rows {
+pub(super) fn databases(image: &Image, current: &str) -> Rows {
     let columns = [
         ("DatabaseName", Type::String),
         ("PersistentStorage", Type::String),
@@ -222,7 +178,7 @@ fn databases(image: &Image, current: &str) -> Rows {
     table(&columns, image.databases.values().map(row).collect())
 }
 
-fn databases_schema(image: &Image, current: &str, names: Option<Vec<String>>, form: SchemaForm) -> Outcome {
+pub(super) fn databases_schema(image: &Image, current: &str, names: Option<Vec<String>>, form: SchemaForm) -> Outcome {
     let chosen: Vec<&Arc<Database>> = match names {
         None => image.databases.values().collect(),
         Some(names) => {
@@ -358,12 +314,12 @@ fn split_at_commas(text: &str) -> Vec<&str> {
     parts
 }
 
-fn function<'a>(database: &'a Database, name: &str) -> Result<&'a Function, KustoError> {
+pub(super) fn function<'a>(database: &'a Database, name: &str) -> Result<&'a Function, KustoError> {
     database.functions.get(name).map(|function| &**function).ok_or_else(|| KustoError::not_found("Function", name))
 }
 
 /// `.show functions`
-pub(super) fn functions<'a>(functions: impl IntoIterator<Item = &'a Function>) -> Rows {
+pub(in crate::commands) fn functions<'a>(functions: impl IntoIterator<Item = &'a Function>) -> Rows {
     let columns = [
         ("Name", Type::String),
         ("Parameters", Type::String),
@@ -377,7 +333,7 @@ pub(super) fn functions<'a>(functions: impl IntoIterator<Item = &'a Function>) -
     table(&columns, functions.into_iter().map(row).collect())
 }
 
-fn function_schema(database: &Database, function: &Function) -> Rows {
+pub(super) fn function_schema(database: &Database, function: &Function) -> Rows {
     let columns = [
         ("Name", Type::String),
         ("Schema", Type::String),
@@ -387,231 +343,6 @@ fn function_schema(database: &Database, function: &Function) -> Rows {
     ];
     let schema = function_json(function).to_string();
     let row = vec![text(&function.name), text(schema), text(&database.name), text(&function.folder), text(&function.docstring)];
-    table(&columns, vec![row])
-}
-
-const MAPPING_COLUMNS: [(&str, Type); 6] = [
-    ("Name", Type::String),
-    ("Kind", Type::String),
-    ("Mapping", Type::String),
-    ("LastUpdatedOn", Type::DateTime),
-    ("Database", Type::String),
-    ("Table", Type::String),
-];
-
-/// `.show table T ingestion mappings`
-pub(super) fn mappings_of(stored: &Table, kind: Option<&str>, name: Option<&str>) -> Rows {
-    table(&MAPPING_COLUMNS, mapping_rows(stored, kind, name))
-}
-
-fn mapping_rows(stored: &Table, kind: Option<&str>, name: Option<&str>) -> Vec<Vec<Value>> {
-    let wanted = |key: &(String, String)| kind.is_none_or(|kind| kind == key.0) && name.is_none_or(|name| name == key.1);
-    let title = |kind: &str| if kind == "csv" { "Csv" } else { "Json" };
-    stored
-        .mappings
-        .iter()
-        .filter(|(key, _)| wanted(key))
-        .map(|((kind, name), mapping)| {
-            vec![
-                text(name),
-                text(title(kind)),
-                text(&mapping.json),
-                Value::DateTime(mapping.updated),
-                text(&stored.database),
-                text(&stored.name),
-            ]
-        })
-        .collect()
-}
-
-fn cluster(kustd: &Kustd) -> Rows {
-    let columns = [("NodeId", Type::String), ("Address", Type::String), ("Name", Type::String), ("StartTime", Type::DateTime)];
-    table(&columns, vec![vec![text("kustd"), text(&kustd.address), text(PERSONAL), Value::DateTime(kustd.started)]])
-}
-
-/// The name by which clients know a Kusto that is not a cluster and takes rows directly.
-const PERSONAL: &str = "KustoPersonal";
-
-fn cluster_details(kustd: &Kustd, snapshot: &Snapshot) -> Rows {
-    let columns = [
-        ("NodeId", Type::String),
-        ("Address", Type::String),
-        ("Name", Type::String),
-        ("StartTime", Type::DateTime),
-        ("AssignedHotExtents", Type::Long),
-        ("IsAdmin", Type::Bool),
-        ("MachineTotalMemory", Type::Long),
-        ("MachineAvailableMemory", Type::Long),
-        ("ProcessorCount", Type::Int),
-        ("HotExtentsOriginalSize", Type::Long),
-        ("HotExtentsSize", Type::Long),
-    ];
-    let (mut count, mut original, mut size) = (0u64, 0u64, 0u64);
-    for database in snapshot.image().databases.values() {
-        for table in database.tables.values() {
-            for extent in &snapshot.data(table.id).extents {
-                count += 1;
-                original += extent.record.original_bytes;
-                size += extent.record.bytes;
-            }
-        }
-    }
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let (total, available) = crate::service::machine_memory();
-    let row = vec![
-        text("kustd"),
-        text(&kustd.address),
-        text(PERSONAL),
-        Value::DateTime(kustd.started),
-        long(count),
-        Value::Bool(true),
-        long(total),
-        long(available),
-        Value::Int(i32::try_from(processors).unwrap_or(i32::MAX)),
-        long(original),
-        long(size),
-    ];
-    table(&columns, vec![row])
-}
-
-fn version() -> Rows {
-    let columns =
-        [("BuildVersion", Type::String), ("BuildTime", Type::DateTime), ("ServiceType", Type::String), ("ProductVersion", Type::String)];
-    let version = env!("CARGO_PKG_VERSION");
-    table(&columns, vec![vec![text(version), Value::Null, text("kustd"), text(format!("kustd {version}"))]])
-}
-
-fn extents(kustd: &Kustd, snapshot: &Snapshot, database: &str, scope: Option<Scope>) -> Outcome {
-    let columns = [
-        ("ExtentId", Type::Guid),
-        ("DatabaseName", Type::String),
-        ("TableName", Type::String),
-        ("MaxCreatedOn", Type::DateTime),
-        ("OriginalSize", Type::Real),
-        ("ExtentSize", Type::Real),
-        ("CompressedSize", Type::Real),
-        ("IndexSize", Type::Real),
-        ("Blocks", Type::Long),
-        ("Segments", Type::Long),
-        ("RowCount", Type::Long),
-        ("MinCreatedOn", Type::DateTime),
-        ("Tags", Type::String),
-    ];
-    let chosen: Vec<Arc<Table>> = match scope {
-        Some(Scope::Table(name)) => vec![kustd.table(database, &name)?],
-        other => {
-            let name = if let Some(Scope::Database(name)) = &other { name } else { database };
-            let found = snapshot.image().database(name).ok_or_else(|| KustoError::not_found("Database", name))?;
-            found.tables.values().cloned().collect()
-        }
-    };
-    let mut rows = Vec::new();
-    for table in &chosen {
-        for extent in &snapshot.data(table.id).extents {
-            let record = &extent.record;
-            rows.push(vec![
-                guid(&record.id),
-                text(&table.database),
-                text(&table.name),
-                Value::DateTime(record.ingested.1),
-                Value::Real(record.original_bytes as f64),
-                Value::Real(record.bytes as f64),
-                Value::Real(record.bytes as f64),
-                Value::Real(0.0),
-                long(1),
-                long(1),
-                long(record.rows),
-                Value::DateTime(record.ingested.0),
-                text(record.tags.join(" ")),
-            ]);
-        }
-    }
-    Ok(table(&columns, rows))
-}
-
-fn operations(kustd: &Kustd, id: Option<&str>) -> Rows {
-    let columns = [
-        ("OperationId", Type::Guid),
-        ("Operation", Type::String),
-        ("NodeId", Type::String),
-        ("StartedOn", Type::DateTime),
-        ("LastUpdatedOn", Type::DateTime),
-        ("Duration", Type::TimeSpan),
-        ("State", Type::String),
-        ("Status", Type::String),
-        ("RootActivityId", Type::Guid),
-        ("ShouldRetry", Type::Bool),
-        ("Database", Type::String),
-        ("Principal", Type::String),
-        ("User", Type::String),
-        ("AdminEpochStartTime", Type::DateTime),
-    ];
-    let wanted = id.and_then(|id| uuid::Uuid::parse_str(id).ok()).map(|id| id.as_u128());
-    let row = |operation: &Operation| {
-        vec![
-            Value::Guid(operation.id),
-            text(&operation.name),
-            text("kustd"),
-            Value::DateTime(operation.started),
-            Value::DateTime(operation.ended),
-            Value::TimeSpan(operation.ended - operation.started),
-            text(if operation.failure.is_some() { "Failed" } else { "Completed" }),
-            text(operation.failure.as_deref().unwrap_or_default()),
-            Value::Guid(operation.id),
-            Value::Bool(operation.should_retry),
-            text(&operation.database),
-            text(""),
-            text(""),
-            Value::DateTime(kustd.started),
-        ]
-    };
-    let operations = kustd.operations.lock();
-    let chosen = operations.iter().filter(|operation| id.is_none() || wanted == Some(operation.id));
-    table(&columns, chosen.map(row).collect())
-}
-
-fn capacity() -> Rows {
-    let columns =
-        [("Resource", Type::String), ("Total", Type::Long), ("Consumed", Type::Long), ("Remaining", Type::Long), ("Origin", Type::String)];
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let row = |resource: &str| vec![text(resource), long(processors), long(0), long(processors), text("kustd")];
-    table(&columns, vec![row("Queries"), row("Ingestions")])
-}
-
-fn principals() -> Rows {
-    let columns = [("Scope", Type::String), ("DisplayName", Type::String), ("AADObjectID", Type::String), ("Role", Type::String)];
-    // nobody signs in: whoever reaches the listener may do everything
-    table(&columns, vec![vec![text("Cluster"), text("anonymous"), text(""), text("AllDatabasesAdmin")]])
-}
-
-/// A policy as stored, without the defaults.
-pub(super) fn stored_policy(kustd: &Kustd, database: &str, scope: &Scope, kind: &str) -> Result<Option<String>, KustoError> {
-    Ok(match scope {
-        Scope::Table(name) => kustd.table(database, name)?.policies.get(kind).cloned(),
-        Scope::Database(name) => {
-            let image = kustd.storage.catalog().image();
-            let database = image.database(name).ok_or_else(|| KustoError::not_found("Database", name))?;
-            database.policies.get(kind).cloned()
-        }
-    })
-}
-
-/// `.show … policy`
-pub(super) fn policy(scope: &Scope, kind: &str, stored: Option<&str>) -> Rows {
-    let columns = [
-        ("PolicyName", Type::String),
-        ("EntityName", Type::String),
-        ("Policy", Type::String),
-        ("ChildEntities", Type::String),
-        ("EntityType", Type::String),
-    ];
-    let (entity, of) = match scope {
-        Scope::Table(name) => (name, "Table"),
-        Scope::Database(name) => (name, "Database"),
-    };
-    let mut letters = kind.chars();
-    let kind: String = letters.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(letters).collect();
-    let row = vec![text(format!("{kind}Policy")), text(format!("[{entity}]")), text(stored.unwrap_or("null")), text(""), text(of)];
     table(&columns, vec![row])
 }
 
