@@ -159,11 +159,11 @@ pub(crate) fn concat(batches: &[RecordBatch], targets: &[Target]) -> Result<Reco
     let schema = Arc::new(Schema::new(targets.iter().map(|target| target.field.clone()).collect::<Vec<_>>()));
     let rows = batches.iter().map(RecordBatch::num_rows).sum();
     let mut arrays = Vec::with_capacity(targets.len());
-    for at in 0..targets.len() {
+    for (at, target) in targets.iter().enumerate() {
         let parts: Vec<&ArrayRef> = batches.iter().map(|batch| batch.column(at)).collect();
-        arrays.push(match targets[at].field.data_type() {
+        arrays.push(match target.field.data_type() {
             DataType::Dictionary(..) => concat_dictionaries(&parts)?,
-            _ if parts.is_empty() => absent(&targets[at], 0),
+            _ if parts.is_empty() => absent(target, 0),
             _ => compute::concat(&parts.iter().map(|part| part.as_ref()).collect::<Vec<_>>())?,
         });
     }

@@ -59,6 +59,7 @@ impl Storage {
     pub(crate) fn tick(&self, now: i64) -> Result<TickReport, StorageError> {
         let _one = self.maintenance.lock();
         let mut report = TickReport::default();
+        self.forget_dropped();
         self.merge_hot()?;
         let due = self.due_for_sealing(now);
         report.sealed += self.seal(&due, now)?;
@@ -118,6 +119,16 @@ impl Storage {
         for table in tables {
             state.drop_table(*table);
         }
+    }
+
+    /// Forgets rows that were on their way while their table was dropped: nobody sees them, and the journal would be
+    /// kept for them.
+    fn forget_dropped(&self) {
+        // first the rows, then the catalogue: a table that has rows was created before them
+        let with_rows: Vec<TableId> = self.state.lock().tables.keys().copied().collect();
+        let known = tables_by_id(&self.catalog.image());
+        let dropped: Vec<TableId> = with_rows.into_iter().filter(|id| !known.contains_key(id)).collect();
+        self.forget_tables(&dropped);
     }
 
     /// One catalogue transaction, then one swap under the lock.
@@ -368,4 +379,33 @@ fn merge_group(extents: &[Arc<Extent>]) -> Option<Vec<Arc<Extent>>> {
     group.truncate(MERGE_FAN_IN);
     let bytes: u64 = group.iter().map(|extent| extent.record.original_bytes).sum();
     (bytes <= MERGE_BYTES).then_some(group)
+}
+
+#[cfg(test)]
+mod tests {
+    use kql::Type;
+
+    use super::*;
+    use crate::ingest::{Format, Reading, read};
+    use crate::storage::StorageOptions;
+
+    #[tokio::test]
+    async fn rows_that_land_after_their_table_was_dropped_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = StorageOptions { journal_file_bytes: 1 << 20, ..StorageOptions::new(folder.path()) };
+        let storage = Storage::open(options).unwrap();
+        let mut table = Table::new(&"Db".into(), "T", 0);
+        table.add_column("n", Type::Long);
+        let table = storage.catalog().change(|edit| edit.create_database("Db", 0).and_then(|_| edit.put_table(table))).unwrap();
+        let reading = Reading { format: Format::Delimited(b','), mapping: None, skip_first: false };
+        let rows = read(&table, &reading, b"1\n2\n").unwrap();
+        storage.catalog().change(|edit| edit.drop_table(&table)).unwrap();
+        storage.forget_tables(&[table.id]);
+        storage.ingest(&table, rows, &[], 0).await.unwrap();
+        assert!(storage.pressure().0 > 0);
+        storage.tick(0).unwrap();
+        assert_eq!(storage.pressure().0, 0, "rows that nobody can see hold no memory");
+        let state = storage.state.lock();
+        assert_eq!(state.oldest_needed(), state.last_lsn + 1, "nor the journal");
+    }
 }
