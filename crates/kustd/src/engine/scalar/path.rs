@@ -32,7 +32,9 @@ pub(super) fn select<'a>(call: &Call<'a>) -> Option<Selected<'a>> {
             };
             let (base, keys) = path(args)?;
             let access = Access { keys, text: true };
-            Selected::new(TextEquals { access, value: value.to_string(), negated: call.function == "!=" }, vec![base])
+            let kernel =
+                TextEquals { access, only_string: only_a_string_reads(value), value: value.to_string(), negated: call.function == "!=" };
+            Selected::new(kernel, vec![base])
         }
         "tostring" => {
             let arg = call.single()?;
@@ -96,14 +98,29 @@ impl Kernel for Access {
 struct TextEquals {
     access: Access,
     value: String,
+    /// Of all JSON values, only a string has that text.
+    only_string: bool,
     negated: bool,
+}
+
+impl TextEquals {
+    /// Whether the text is nowhere in the document, which is found out without reading its JSON.
+    fn is_out_of_question(&self, document: &str) -> bool {
+        self.only_string && !document.contains(&self.value) && !document.contains('\\')
+    }
+}
+
+/// Whether a text that `tostring` gives can only be that of a JSON string: it is no number, truth value, list or bag.
+fn only_a_string_reads(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic()) && !["true", "false"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 impl Kernel for TextEquals {
     fn run(&self, args: &[ArrayRef], _: &Evaluation) -> Result<ArrayRef, EngineError> {
         let documents = args[0].as_string::<i32>();
         let holds = |document: Option<&str>| {
-            let found = document.and_then(|document| lookup(document, &self.access.keys));
+            let found =
+                document.filter(|document| !self.is_out_of_question(document)).and_then(|document| lookup(document, &self.access.keys));
             (found.map_or(Cow::Borrowed(""), text_of) == self.value) != self.negated
         };
         let holds: BooleanBuffer = documents.iter().map(holds).collect();

@@ -208,6 +208,27 @@ proptest! {
     }
 }
 
+/// Documents are compared without reading them where the text does not occur in them; escapes may hide it.
+#[test]
+fn a_text_behind_escapes_is_found() {
+    let documents = [r#"{"a":"b\u0061r"}"#, r#"{"a":"bar"}"#, r#"{"a":"barn"}"#, r#"{"b":"bar"}"#, r#"{"a":true}"#, r#"{"a":5.0}"#];
+    let array: ArrayRef = Arc::new(datafusion::arrow::array::StringArray::from(documents.to_vec()));
+    let path = call("[]", vec![Expr::column(0, Type::Dynamic), Expr::constant(Value::string("a"), Type::String)], Type::Dynamic);
+    for text in ["bar", "true", "True", "5", "5.0", "no"] {
+        for operator in ["==", "!="] {
+            let expr = call(operator, vec![path.clone(), Expr::constant(Value::string(text), Type::String)], Type::Bool);
+            let result = Program::compile(&expr).evaluate(std::slice::from_ref(&array), documents.len(), &Evaluation::new(0)).unwrap();
+            let mut context = EvalContext::new(0);
+            let by_row = |document: &&str| {
+                let row = [Dynamic::parse_json(document).map_or(Value::Null, Value::dynamic)];
+                matches!(eval::eval(&expr, &row, &mut context), Value::Bool(true))
+            };
+            let expected: Vec<Option<bool>> = documents.iter().map(by_row).map(Some).collect();
+            assert_eq!(result.as_boolean().iter().collect::<Vec<_>>(), expected, "{operator} {text}");
+        }
+    }
+}
+
 #[test]
 fn a_dictionary_larger_than_a_batch_is_computed_for_the_used_values_first() {
     let texts: Vec<String> = (0..100).map(|n| format!("value {n}")).collect();
