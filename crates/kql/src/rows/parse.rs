@@ -134,7 +134,7 @@ fn split_pairs(text: &str, plan: &ParseKv) -> Vec<(String, String)> {
         return split_greedy(text, plan);
     }
     let mut pairs = Vec::new();
-    for piece in split_unquoted(text, &plan.pair_delimiter, plan) {
+    for piece in split_at_pairs(text, plan) {
         let parts = split_unquoted(piece, &plan.kv_delimiter, plan);
         if let Some((key, rest)) = parts.split_first().filter(|(_, rest)| !rest.is_empty()) {
             let start = rest[0].as_ptr() as usize - piece.as_ptr() as usize;
@@ -164,7 +164,26 @@ fn split_greedy(text: &str, plan: &ParseKv) -> Vec<(String, String)> {
     pairs
 }
 
+/// The pieces between pair delimiters. Blanks around the delimiter of key and value belong to it, also where a blank
+/// is what stands between pairs.
+fn split_at_pairs<'t>(text: &'t str, plan: &ParseKv) -> Vec<&'t str> {
+    let (pair, kv) = (plan.pair_delimiter.as_str(), plan.kv_delimiter.as_str());
+    let ambiguous = pair.trim().is_empty() && !kv.trim().is_empty();
+    let inside = |at: usize| {
+        let (before, after) = (text[..at].trim_end(), text[at..].trim_start());
+        // an empty value ends at the next key
+        let value = after.split_whitespace().next().filter(|word| !word.contains(kv));
+        after.starts_with(kv) || before.ends_with(kv) && value.is_some()
+    };
+    split_unquoted_unless(text, pair, plan, |at| ambiguous && inside(at))
+}
+
 fn split_unquoted<'t>(text: &'t str, delimiter: &str, plan: &ParseKv) -> Vec<&'t str> {
+    split_unquoted_unless(text, delimiter, plan, |_| false)
+}
+
+/// Splits at the delimiters outside quotes for whose place `passed_over` does not hold.
+fn split_unquoted_unless<'t>(text: &'t str, delimiter: &str, plan: &ParseKv, passed_over: impl Fn(usize) -> bool) -> Vec<&'t str> {
     if delimiter.is_empty() {
         return vec![text];
     }
@@ -179,7 +198,7 @@ fn split_unquoted<'t>(text: &'t str, delimiter: &str, plan: &ParseKv) -> Vec<&'t
         if closing == Some(c) {
             closing = None;
         } else if closing.is_none() {
-            if text[at..].starts_with(delimiter) {
+            if text[at..].starts_with(delimiter) && !passed_over(at) {
                 parts.push(&text[start..at]);
                 at += delimiter.len();
                 start = at;
