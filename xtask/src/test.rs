@@ -12,9 +12,7 @@ pub(crate) fn run(no_setup: bool) -> Result<()> {
     }
     command::run("cargo", &["fmt", "--all", "--check"])?;
     command::run("cargo", &["deny", "check", "bans", "licenses", "sources"])?;
-    command::run("cargo", &["clippy", "--all-targets", "--locked", "--", "-D", "warnings"])?;
-    // The crates that link the engine are reported on until they are clean; then this joins the line above.
-    command::run("cargo", &["clippy", "--package", "kustd", "--package", "adx-mon", "--all-targets", "--locked"])?;
+    command::run("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     let venv = setup::venv();
     let venv = venv.to_str().context("the cache folder's name is not UTF-8")?;
     let env = [("ADXMON_PYTHON_VENV", venv), ("INSTA_UPDATE", "no"), ("PROPTEST_CASES", "64")];

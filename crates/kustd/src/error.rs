@@ -23,7 +23,7 @@ pub(crate) struct KustoError {
     /// `error.@permanent`: the same request fails again.
     pub(crate) permanent: bool,
     /// `error.innererror`
-    pub(crate) inner: Option<Inner>,
+    pub(crate) inner: Option<Box<Inner>>,
 }
 
 /// What is wrong with the text of a query.
@@ -122,7 +122,7 @@ impl KustoError {
         };
         let detail = format!("{class}: {}: {} [line:position={}:{}]", first.code, first.message, position.0, position.1);
         let inner = Inner { code: first.code.to_owned(), exception, message: detail.clone(), position };
-        KustoError { inner: Some(inner), ..KustoError::bad_request(detail) }
+        KustoError { inner: Some(Box::new(inner)), ..KustoError::bad_request(detail) }
     }
 
     /// Seconds after which a throttled client may come back.

@@ -5,11 +5,14 @@ use std::fmt::Write;
 
 use procfs::{Current, CurrentSI};
 
+/// Writes some of the metrics.
+type Part = fn(&mut Exposition) -> procfs::ProcResult<()>;
+
 /// The exposition of this moment. What cannot be read is left out: a container shows less than a machine.
 pub(crate) fn exposition() -> String {
     let mut text = Exposition::default();
     // Each part is worth having without the others.
-    let parts: [(&str, fn(&mut Exposition) -> procfs::ProcResult<()>); 6] =
+    let parts: [(&str, Part); 6] =
         [("cpu", cpu), ("load", load), ("memory", memory), ("disk", disks), ("network", network), ("filesystem", filesystems)];
     for (name, part) in parts {
         if let Err(error) = part(&mut text) {

@@ -48,7 +48,7 @@ fn load_until_killed(up: &mut Up, next: &AtomicU64, sent: &mut Sent, after: Dura
                     let mut results = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
                         let number = next.fetch_add(1, Ordering::Relaxed);
-                        let accepted = if number % 2 == 0 { send_samples(up, number) } else { send_logs(up, number) };
+                        let accepted = if number.is_multiple_of(2) { send_samples(up, number) } else { send_logs(up, number) };
                         results.push((number, accepted));
                     }
                     results

@@ -9,62 +9,62 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// 2024-05-01T00:00:00Z in ticks.
-pub const START: i64 = 638_501_184_000_000_000;
+pub(crate) const START: i64 = 638_501_184_000_000_000;
 /// Ticks of one second.
-pub const SECOND: i64 = 10_000_000;
+pub(crate) const SECOND: i64 = 10_000_000;
 
 /// A running kustd and a client of it.
-pub struct Kustd {
-    pub client: reqwest::Client,
-    pub address: String,
-    pub clock: Arc<AtomicI64>,
+pub(crate) struct Kustd {
+    pub(crate) client: reqwest::Client,
+    pub(crate) address: String,
+    pub(crate) clock: Arc<AtomicI64>,
     shutdown: CancellationToken,
     running: Running,
 }
 
 /// An answer.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: reqwest::header::HeaderMap,
-    pub text: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
     /// Rows of the first table of a version 1 answer.
-    pub fn rows(&self) -> Vec<Value> {
+    pub(crate) fn rows(&self) -> Vec<Value> {
         assert_eq!(self.status, 200, "{}", self.text);
         self.json()["Tables"][0]["Rows"].as_array().unwrap().clone()
     }
 
     /// Column names of the first table of a version 1 answer.
-    pub fn columns(&self) -> Vec<String> {
+    pub(crate) fn columns(&self) -> Vec<String> {
         let json = self.json();
         let columns = json["Tables"][0]["Columns"].as_array().unwrap();
         columns.iter().map(|column| column["ColumnName"].as_str().unwrap().to_owned()).collect()
     }
 
     /// `error.@message`, after checking the status.
-    pub fn error(&self, status: u16) -> String {
+    pub(crate) fn error(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.text);
         self.json()["error"]["@message"].as_str().unwrap().to_owned()
     }
 }
 
 impl Kustd {
-    pub async fn start(folder: &Path) -> Kustd {
+    pub(crate) async fn start(folder: &Path) -> Kustd {
         Self::start_with(folder, |_| ()).await
     }
 
-    pub async fn start_with(folder: &Path, change: impl FnOnce(&mut StorageOptions)) -> Kustd {
+    pub(crate) async fn start_with(folder: &Path, change: impl FnOnce(&mut StorageOptions)) -> Kustd {
         Self::try_start(folder, change).await.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    pub async fn try_start(folder: &Path, change: impl FnOnce(&mut StorageOptions)) -> anyhow::Result<Kustd> {
+    pub(crate) async fn try_start(folder: &Path, change: impl FnOnce(&mut StorageOptions)) -> anyhow::Result<Kustd> {
         server::install_crypto();
         let config = Config {
             data_dir: folder.to_owned(),
@@ -86,57 +86,57 @@ impl Kustd {
     }
 
     /// Ends it in order.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.running.finished().await.unwrap();
     }
 
-    pub fn advance(&self, seconds: i64) {
+    pub(crate) fn advance(&self, seconds: i64) {
         self.clock.fetch_add(seconds * SECOND, Ordering::SeqCst);
     }
 
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Reply {
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Reply {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Reply { status, headers, text: response.text().await.unwrap() }
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Reply {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Reply {
         self.send(self.client.post(format!("{}{path}", self.address)).json(&body)).await
     }
 
     /// A version 1 query in `Metrics`.
-    pub async fn query(&self, text: &str) -> Reply {
+    pub(crate) async fn query(&self, text: &str) -> Reply {
         self.post("/v1/rest/query", json!({"db": "Metrics", "csl": text})).await
     }
 
     /// A management command in `Metrics`.
-    pub async fn command(&self, text: &str) -> Reply {
+    pub(crate) async fn command(&self, text: &str) -> Reply {
         self.post("/v1/rest/mgmt", json!({"db": "Metrics", "csl": text})).await
     }
 
     /// A command that must work; its rows.
-    pub async fn done(&self, text: &str) -> Vec<Value> {
+    pub(crate) async fn done(&self, text: &str) -> Vec<Value> {
         self.command(text).await.rows()
     }
 
-    pub async fn ingest(&self, table: &str, parameters: &str, body: impl Into<Vec<u8>>) -> Reply {
+    pub(crate) async fn ingest(&self, table: &str, parameters: &str, body: impl Into<Vec<u8>>) -> Reply {
         let address = format!("{}/v1/rest/ingest/Metrics/{table}?{parameters}", self.address);
         self.send(self.client.post(address).body(body.into())).await
     }
 
-    pub async fn ingest_batch(&self, table: &str, id: &str, body: &str) -> Reply {
+    pub(crate) async fn ingest_batch(&self, table: &str, id: &str, body: &str) -> Reply {
         let address = format!("{}/v1/rest/ingest/Metrics/{table}?streamFormat=csv", self.address);
         self.send(self.client.post(address).header("x-adxmon-batch-id", id).body(body.to_owned())).await
     }
 
     /// The number of rows of a table.
-    pub async fn count(&self, table: &str) -> u64 {
+    pub(crate) async fn count(&self, table: &str) -> u64 {
         self.query(&format!("{table} | count")).await.rows()[0][0].as_u64().unwrap()
     }
 
     /// Waits until `text` answers with `expected` as its first row.
-    pub async fn until(&self, text: &str, expected: Value) {
+    pub(crate) async fn until(&self, text: &str, expected: Value) {
         let limit = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
         loop {
             let rows = self.command(text).await.rows();
