@@ -145,6 +145,7 @@ async fn check(shared: &Arc<Shared>, index: usize, entry: Entry, image: Vec<u8>,
             return Ok(None);
         }
     };
+    shared.check_room(&name)?;
     let (checksum, for_work) = (entry.checksum, name.clone());
     let admitted = blocking(move || (image_checksum(&image) == checksum).then(|| admit::admit(&for_work, &image, 0)));
     let Some(admitted) = admitted.await? else {
@@ -233,6 +234,7 @@ async fn receive_large(shared: &Arc<Shared>, directory: Directory, reader: &mut 
         Ok(name) => name,
         Err(why) => return Err(Answer::Unacceptable(why.to_owned())),
     };
+    shared.check_room(&name)?;
     let mut intake = Intake::begin(shared, &name, 0)?;
     let mut whole = Xxh3::new();
     let mut left = entry.length;

@@ -58,6 +58,8 @@ const PAUSE: Duration = Duration::from_secs(10);
 pub struct ReceiverOptions {
     /// Databases that are configured; nothing means all.
     pub databases: Option<HashSet<String>>,
+    /// Why a database takes no more for now, if so: its own 429, which does not concern the others.
+    pub full: Option<Full>,
     /// Segments whose file name begins with one of these are acknowledged and dropped.
     pub drop_prefixes: Vec<String>,
     /// Longest body after decompression.
@@ -78,6 +80,7 @@ impl ReceiverOptions {
     pub fn new(store_dir: impl Into<PathBuf>) -> ReceiverOptions {
         ReceiverOptions {
             databases: None,
+            full: None,
             drop_prefixes: Vec::new(),
             max_body_bytes: 256 << 20,
             max_frame_bytes: 16 << 20,
@@ -90,6 +93,9 @@ impl ReceiverOptions {
 
 /// Whether the process takes data at all; an error says why not.
 pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Why a database takes no more for now, if so.
+pub type Full = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// A router with `/transfer`.
 pub fn router(store: wal::Store, options: ReceiverOptions, ready: Ready) -> Router {
@@ -269,6 +275,14 @@ impl Shared {
         match &self.options.databases {
             Some(known) if !known.contains(&name.database) => Err("Filename is invalid: its database is not configured"),
             _ => Ok(name),
+        }
+    }
+
+    /// Refuses for now what goes to a database that takes no more.
+    fn check_room(&self, name: &FileName) -> Result<(), Answer> {
+        match self.options.full.as_ref().and_then(|full| full(&name.database)) {
+            Some(why) => Err(Answer::DatabaseFull(name.database.clone(), why)),
+            None => Ok(()),
         }
     }
 

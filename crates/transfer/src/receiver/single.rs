@@ -39,6 +39,10 @@ pub(super) async fn receive(shared: &Arc<Shared>, query: &str, headers: &HeaderM
             return Answer::Unacceptable(why.to_owned());
         }
     };
+    if let Err(answer) = shared.check_room(&name) {
+        drain(body).await;
+        return answer;
+    }
     let _claim = Claim::take(shared, &file_name).await;
     read_and_store(shared, &name, &file_name, headers, body).await.unwrap_or_else(|answer| answer)
 }
