@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use wal::Durability;
 
+/// Segments are sealed at this size at the latest: one is in memory as a whole while it is uploaded.
+const LARGEST_SEGMENT: u64 = 64 << 20;
+
 /// A database and the Kusto service that holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -93,13 +96,13 @@ pub struct Config {
     pub uploads: usize,
     /// Connections at a time on each listener; 0 is no limit.
     pub max_connections: usize,
-    /// A segment is sealed at this size, in bytes.
+    /// A segment is sealed at this size, in bytes; at 64 MiB at the latest.
     pub max_segment_bytes: u64,
     /// A segment is sealed when its first row is this old.
     pub max_segment_age: Duration,
-    /// All files together, in bytes.
+    /// All files together, in bytes, of which each database may use its equal share; 0 is no limit.
     pub max_disk_bytes: u64,
-    /// Not ready when this many segments wait.
+    /// A database takes no more when this many of its segments wait; 0 is no limit.
     pub max_segment_count: u64,
     /// Segments in one upload.
     pub max_batch_segments: usize,
@@ -109,6 +112,8 @@ pub struct Config {
     pub slow_request: Duration,
     /// Database and table of logs that name none.
     pub default_logs: Option<(String, String)>,
+    /// Label of the health metric.
+    pub region: String,
     /// After a signal: how long uploads may go on.
     pub grace: Duration,
 }
@@ -135,6 +140,7 @@ impl Config {
             drop_prefixes: Vec::new(),
             slow_request: Duration::from_secs(10),
             default_logs: None,
+            region: String::new(),
             grace: Duration::from_secs(20),
         }
     }
@@ -159,13 +165,70 @@ impl Config {
     pub(crate) fn store_options(&self) -> wal::Options {
         let mut options = wal::Options::new(&self.storage_dir);
         options.durability = self.durability;
-        options.segment_max_bytes = self.max_segment_bytes;
+        options.segment_max_bytes = self.max_segment_bytes.min(LARGEST_SEGMENT);
         options.segment_max_age_ms = self.max_segment_age.as_millis() as u64;
         options.max_disk_bytes = self.max_disk_bytes;
-        options.journal_file_bytes = (128 << 20).min(self.max_disk_bytes / 64).max(1 << 20);
+        let room = if self.max_disk_bytes == 0 { u64::MAX } else { self.max_disk_bytes };
+        options.journal_file_bytes = (128 << 20).min(room / 64).max(1 << 20);
         // Uploads wait much shorter than the journal is long; half of the disk is for segments.
-        options.journal_budget_bytes = (1 << 30).min(self.max_disk_bytes / 4).max(4 << 20);
+        options.journal_budget_bytes = (1 << 30).min(room / 4).max(4 << 20);
         options.memtable_bytes = 64 << 20;
+        if self.max_disk_bytes > 0 {
+            options.database_quota_bytes = Some(self.database_quota(&options));
+        }
         options
+    }
+
+    /// An equal share for each database of what journal and reserve leave, so that one whose service
+    /// is away cannot use up the room of the others.
+    fn database_quota(&self, options: &wal::Options) -> u64 {
+        let max = self.max_disk_bytes;
+        let reserve = (256 << 20).max(max / 50).min(max / 4);
+        let journal = options.journal_budget_bytes + 2 * options.journal_file_bytes;
+        max.saturating_sub(reserve + journal) / self.databases().len().max(1) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn endpoint(database: &str) -> Endpoint {
+        Endpoint { database: database.to_owned(), url: "http://a".to_owned() }
+    }
+
+    #[test]
+    fn databases_share_the_disk_and_leave_room_for_the_journal() {
+        let mut config = Config::new("/d");
+        config.metrics = vec![endpoint("A"), endpoint("B")];
+        config.logs = vec![endpoint("C"), endpoint("D")];
+        let options = config.store_options();
+        let quota = options.database_quota_bytes.unwrap();
+        let rest = config.max_disk_bytes - 4 * quota;
+        assert!(rest >= options.journal_budget_bytes + (256 << 20), "{rest}");
+        assert!(4 * quota > config.max_disk_bytes / 2);
+        config.max_disk_bytes = 0;
+        assert_eq!(config.store_options().database_quota_bytes, None);
+    }
+
+    #[test]
+    fn a_segment_fits_into_memory_whatever_the_flag_says() {
+        let mut config = Config::new("/d");
+        assert_eq!(config.store_options().segment_max_bytes, 64 << 20);
+        config.max_segment_bytes = 1000;
+        assert_eq!(config.store_options().segment_max_bytes, 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn an_endpoint_is_refused_or_has_a_name_that_fits_into_a_file_name(text in "\\PC{0,40}|[A-Za-z0-9]{0,5} ?=? ?https?://[a-z.:0-9]{0,10}") {
+            if let Ok(endpoint) = Endpoint::parse(&text, "--x") {
+                prop_assert!(!endpoint.database.is_empty() && endpoint.database.bytes().all(|b| b.is_ascii_alphanumeric()));
+                prop_assert!(kusto::Endpoint::parse(&endpoint.url).is_ok());
+                prop_assert!(text.contains(&endpoint.url));
+            }
+        }
     }
 }

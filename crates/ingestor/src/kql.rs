@@ -91,9 +91,11 @@ pub fn create_mapping(table: &str, columns: &[Column]) -> String {
 }
 
 /// Inline ingestion, for services that do not stream. The text of the rows follows the operator as
-/// it is; the service reads it as CSV to the end of the command.
-pub fn ingest_inline(table: &str, csv: &str) -> String {
-    format!(".ingest inline into table {} with (format='csv') <|\n{csv}", quote_name(table))
+/// it is; the service reads it as CSV to the end of the command. The mapping puts fields into the
+/// columns of their schema, which in a table of several schemas is not a matter of position.
+pub fn ingest_inline(table: &str, mapping: &str, csv: &str) -> String {
+    let (table, mapping) = (quote_name(table), quote_string(mapping));
+    format!(".ingest inline into table {table} with (format=\"csv\", ingestionMappingReference={mapping}) <|\n{csv}")
 }
 
 const SIGNATURE: &str = "(T:(Timestamp:datetime, SeriesId: long, Labels:dynamic, Value:real), interval:timespan=1m)";

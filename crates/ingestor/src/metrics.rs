@@ -52,8 +52,8 @@ impl UploadMetrics {
                 return;
             }
             Ended::Transient { .. } => "transient",
-            Ended::Permanent { .. } => "permanent",
-            Ended::Unreadable(_) => "unreadable",
+            Ended::Refused { .. } => "permanent",
+            Ended::Unreadable { .. } => "unreadable",
         };
         let labels = [("database", batch.table.database.to_string()), ("kind", kind.to_owned())];
         self.failures.get_or_create(&labels).inc();
@@ -79,11 +79,17 @@ pub(crate) struct StoreMetrics {
     ledger_balanced: Gauge,
     active_connections: Gauge,
     dropped_connections: Counter,
+    health: Family<Labels<1>, Gauge>,
+    /// A counter by its meaning; as a gauge it has the reference's name, which does not end in `_total`.
+    pub(crate) invalid_logs: Gauge,
 }
 
 impl StoreMetrics {
-    pub(crate) fn register(&self, registry: &mut Registry) {
+    pub(crate) fn register(&self, registry: &mut Registry, region: &str) {
         let r = registry.sub_registry_with_prefix("adxmon_ingestor");
+        self.health.get_or_create(&[("region", region.to_owned())]).set(1);
+        r.register("health_check", "1 while the ingestor runs", self.health.clone());
+        r.register("invalid_logs_dropped", "Log records without a destination", self.invalid_logs.clone());
         r.register("wal_segments_count", "Sealed segments that wait", self.segments.clone());
         r.register("wal_segments_size_bytes", "Bytes of all files of the store", self.bytes.clone());
         r.register("wal_segments_max_age_seconds", "Age of the oldest waiting segment", self.age.clone());

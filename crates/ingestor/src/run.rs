@@ -14,7 +14,8 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use server::{Connections, Limits, Sink, receive};
 use telemetry::rules::MetricRules;
@@ -29,7 +30,7 @@ use wal::{RealDisk, Store};
 use crate::config::{Config, Endpoint};
 use crate::metrics::{StoreMetrics, UploadMetrics};
 use crate::sink::KnownDatabases;
-use crate::status;
+use crate::status::{self, Admission};
 use crate::upload::plan::Limits as UploadLimits;
 use crate::upload::{Destination, KustoDatabase, Worker};
 
@@ -77,14 +78,15 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let store = open_store(&config).await?;
     let mut registry = Registry::default();
     let store_metrics = StoreMetrics::default();
-    store_metrics.register(&mut registry);
+    store_metrics.register(&mut registry, &config.region);
 
     let stop_uploads = CancellationToken::new();
     let workers = start_workers(&config, &store, &mut registry, &stop_uploads)?;
-    let ready = status::readiness(store.clone(), config.max_segment_count, config.max_disk_bytes, shutdown.clone());
+    let admission = Arc::new(Admission::new(store.clone(), &config, &workers, shutdown.clone()));
     let receiver = ReceiverMetrics::default();
     receiver.register(&mut registry);
-    let routers = Routers::new(&config, &store, &ready, receiver, Arc::new(registry));
+    let invalid_logs = store_metrics.invalid_logs.clone();
+    let routers = Routers::new(&config, &store, &admission, receiver, invalid_logs, Arc::new(registry));
 
     let limits = limits(&config);
     let connections: Vec<Arc<Connections>> = vec![Arc::default(), Arc::default()];
@@ -207,13 +209,26 @@ struct Routers {
 }
 
 impl Routers {
-    fn new(config: &Config, store: &Store, ready: &Ready, receiver: ReceiverMetrics, registry: Arc<Registry>) -> Routers {
+    fn new(
+        config: &Config,
+        store: &Store,
+        admission: &Arc<Admission>,
+        receiver: ReceiverMetrics,
+        invalid_logs: Gauge,
+        registry: Arc<Registry>,
+    ) -> Routers {
+        let ready: Ready = {
+            let admission = admission.clone();
+            Arc::new(move || admission.ready())
+        };
         let mut options = ReceiverOptions::new(&config.storage_dir);
         options.databases = Some(config.databases().into_iter().collect());
         options.drop_prefixes = config.drop_prefixes.clone();
         options.metrics = Some(Arc::new(receiver));
+        let full = admission.clone();
+        options.full = Some(Arc::new(move |database| full.full(database)));
         let transfer = transfer::receiver::router(store.clone(), options, ready.clone());
-        let telemetry = telemetry_router(config, store, ready);
+        let telemetry = telemetry_router(config, store, admission, invalid_logs);
         let readyz = {
             let ready = ready.clone();
             get(move || async move {
@@ -236,9 +251,9 @@ impl Routers {
 }
 
 /// Remote write and OTLP.
-fn telemetry_router(config: &Config, store: &Store, ready: &Ready) -> Router {
+fn telemetry_router(config: &Config, store: &Store, admission: &Arc<Admission>, invalid_logs: Gauge) -> Router {
     let known: HashSet<String> = config.databases().into_iter().collect();
-    let sink: Arc<dyn Sink> = Arc::new(KnownDatabases::new(store.clone(), known, ready.clone()));
+    let sink: Arc<dyn Sink> = Arc::new(KnownDatabases::new(store.clone(), known, admission.clone()));
     let metrics = Arc::new(MetricIntake::new(config.metrics_database(), MetricRules::default(), Vec::new()));
     let (database, table) = config.default_logs.clone().unzip();
     let logs = LogOptions { default_database: database.clone(), default_table: table, ..LogOptions::default() };
@@ -249,8 +264,22 @@ fn telemetry_router(config: &Config, store: &Store, ready: &Ready) -> Router {
         .route("/api/v1/write", remote_write())
         .route("/receive", remote_write())
         .route("/v1/metrics", receive::otlp_metrics(metrics.clone(), sink.clone(), body))
-        .route("/v1/logs", receive::otlp_logs(Arc::new(LogIntake::new(logs)), sink.clone(), body))
+        .route("/v1/logs", count_rejected(receive::otlp_logs(Arc::new(LogIntake::new(logs)), sink.clone(), body), invalid_logs))
         .route("/v1/traces", receive::otlp_traces(Arc::new(TraceIntake::new(traces)), sink.clone(), body))
+}
+
+/// Counts records that could not be used: logs without a destination.
+fn count_rejected(route: MethodRouter, rejected: Gauge) -> MethodRouter {
+    route.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
+        let rejected = rejected.clone();
+        async move {
+            let response: Response = next.run(request).await;
+            if let Some(received) = response.extensions().get::<receive::Received>() {
+                rejected.inc_by(received.rejected as i64);
+            }
+            response
+        }
+    }))
 }
 
 fn log_slow(router: Router, threshold: Duration) -> Router {

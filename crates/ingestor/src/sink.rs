@@ -11,25 +11,26 @@ use futures::future::BoxFuture;
 use server::{Refused, Sink, WalSink};
 use telemetry::RowSet;
 
+use crate::status::Admission;
+
 /// See the module.
 pub(crate) struct KnownDatabases {
     inner: WalSink,
     store: wal::Store,
     known: HashSet<String>,
-    /// Whether the process takes data at all.
-    ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    admission: Arc<Admission>,
 }
 
 impl KnownDatabases {
-    pub(crate) fn new(
-        store: wal::Store,
-        known: HashSet<String>,
-        ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
-    ) -> KnownDatabases {
-        KnownDatabases { inner: WalSink::new(store.clone()), store, known, ready }
+    pub(crate) fn new(store: wal::Store, known: HashSet<String>, admission: Arc<Admission>) -> KnownDatabases {
+        KnownDatabases { inner: WalSink::new(store.clone()), store, known, admission }
     }
 
     async fn commit_known(&self, rows: RowSet, filtered: u64) -> Result<(), Refused> {
+        // All or nothing: a client that repeats the request must not send the other rows twice.
+        if let Some(why) = rows.tables().iter().find_map(|t| self.admission.full(&t.database)) {
+            return Err(Refused::overloaded(why));
+        }
         let unknown = self.unknown(&rows);
         if unknown.is_empty() {
             return self.inner.commit(rows, filtered).await;
@@ -68,7 +69,7 @@ impl Sink for KnownDatabases {
     }
 
     fn ready(&self) -> Result<(), String> {
-        (self.ready)()?;
+        self.admission.ready()?;
         self.inner.ready()
     }
 }

@@ -1,56 +1,84 @@
 //! Readiness, and `/debug/store`: what is kept, for people.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use wal::Store;
 
+use crate::config::Config;
 use crate::metrics::{by_database, places};
+use crate::upload::{Worker, WorkerStatus};
 
 /// How long an answer about the store stays good enough.
 const FRESH: Duration = Duration::from_millis(250);
 /// Tables that `/debug/store` lists.
 const LISTED: usize = 1000;
 
-/// Whether data is taken: not while the store refuses, too many segments wait, or the disk is used
-/// up. Cheap enough to be asked with every request.
-pub(crate) fn readiness(
+/// Whether data is taken. Cheap enough to be asked with every request.
+pub(crate) struct Admission {
     store: Store,
     max_segments: u64,
     max_bytes: u64,
-    stopping: tokio_util::sync::CancellationToken,
-) -> Arc<dyn Fn() -> Result<(), String> + Send + Sync> {
-    let cached: Mutex<Option<(Instant, Result<(), String>)>> = Mutex::new(None);
-    Arc::new(move || {
-        if stopping.is_cancelled() {
+    /// What waits for each database.
+    databases: Vec<(String, watch::Receiver<WorkerStatus>)>,
+    stopping: CancellationToken,
+    cached: Mutex<Option<(Instant, Result<(), String>)>>,
+}
+
+impl Admission {
+    pub(crate) fn new(store: Store, config: &Config, workers: &[Worker], stopping: CancellationToken) -> Admission {
+        Admission {
+            store,
+            max_segments: config.max_segment_count,
+            max_bytes: config.max_disk_bytes,
+            databases: workers.iter().map(|w| (w.database.clone(), w.status.clone())).collect(),
+            stopping,
+            cached: Mutex::new(None),
+        }
+    }
+
+    /// Whether the process takes data at all: not while it stops, the store refuses, the disk is used
+    /// up, or every database is full.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        if self.stopping.is_cancelled() {
             return Err("the ingestor is stopping".to_owned());
         }
-        let mut cached = cached.lock();
+        let mut cached = self.cached.lock();
         if let Some((asked, answer)) = &*cached
             && asked.elapsed() < FRESH
         {
             return answer.clone();
         }
-        let answer = check(&store, max_segments, max_bytes);
+        let answer = self.check();
         *cached = Some((Instant::now(), answer.clone()));
         answer
-    })
-}
+    }
 
-fn check(store: &Store, max_segments: u64, max_bytes: u64) -> Result<(), String> {
-    let usage = store.usage();
-    if let Some(refusal) = usage.refusing {
-        return Err(refusal.to_string());
+    fn check(&self) -> Result<(), String> {
+        let usage = self.store.usage();
+        if let Some(refusal) = usage.refusing {
+            return Err(refusal.to_string());
+        }
+        if self.max_bytes > 0 && usage.total_bytes >= self.max_bytes {
+            return Err(format!("MaxDiskUsageExceeded: {} bytes are used", usage.total_bytes));
+        }
+        let full: Vec<String> = self.databases.iter().filter_map(|(name, _)| self.full(name)).collect();
+        match full.first() {
+            Some(why) if full.len() == self.databases.len() => Err(why.clone()),
+            _ => Ok(()),
+        }
     }
-    if usage.segments as u64 >= max_segments {
-        return Err(format!("MaxSegmentsExceeded: {} segments wait", usage.segments));
+
+    /// Why a database takes no more for now: too many of its segments wait. The others go on.
+    pub(crate) fn full(&self, database: &str) -> Option<String> {
+        let (_, status) = self.databases.iter().find(|(name, _)| name == database)?;
+        let waiting = status.borrow().pending as u64;
+        let full = self.max_segments > 0 && waiting >= self.max_segments;
+        full.then(|| format!("MaxSegmentsExceeded: {waiting} segments of database {database} wait"))
     }
-    if max_bytes > 0 && usage.total_bytes >= max_bytes {
-        return Err(format!("MaxDiskUsageExceeded: {} bytes are used", usage.total_bytes));
-    }
-    Ok(())
 }
 
 /// The text of `/debug/store`.

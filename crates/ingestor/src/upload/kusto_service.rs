@@ -6,19 +6,37 @@
 //! | kustd | streaming ingestion | batch ids: a repeat changes nothing |
 //! | Azure Data Explorer | streaming ingestion | nothing: at-least-once, counted |
 //! | the Kusto emulator | `.ingest inline`, since it does not stream | nothing |
+//!
+//! A failure is laid to the rows only when the service says that it refuses them. What an
+//! administrator can put right (rights, a missing database, streaming ingestion that is switched off)
+//! keeps the rows here until it is.
 
 use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kusto::{BatchId, Client, Delivery, Error, Kind, RetryPolicy, StreamOptions};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use wal::SegmentId;
 
 use super::plan::{Batch, Ended};
-use super::rows::{self, Rows};
+use super::rows::{Piece, Pieces, ReadError};
 use crate::kql::{self, Column};
 
 /// One request may take this long; the reference's limit for a whole batch.
 const TIMEOUT: Duration = Duration::from_secs(600);
+/// Segments and rows that the uploads of a database hold in memory at a time.
+const MEMORY_KIB: u32 = 256 << 10;
+/// CSV is at most about so many times as long as the blocks that it is stored in.
+const INFLATION: u64 = 24;
+/// Pieces are not made smaller than this.
+const SMALLEST_PIECE: usize = 4 << 10;
+
+/// Reads the image of a segment.
+pub(super) type Source = Arc<dyn Fn(SegmentId) -> io::Result<Vec<u8>> + Send + Sync>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Service {
@@ -49,6 +67,17 @@ pub struct KustoDatabase {
     connecting: tokio::sync::Mutex<()>,
     /// Mappings that exist, and with them their tables.
     ensured: Mutex<HashSet<String>>,
+    /// Bytes of CSV in one request; shrinks when the service finds it too much.
+    piece_bytes: AtomicUsize,
+    /// KiB that are not in use.
+    memory: Semaphore,
+}
+
+/// What a call was for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Connect,
+    Rows,
 }
 
 impl KustoDatabase {
@@ -66,6 +95,8 @@ impl KustoDatabase {
             service: Mutex::new(None),
             connecting: tokio::sync::Mutex::new(()),
             ensured: Mutex::new(HashSet::new()),
+            piece_bytes: AtomicUsize::new(0),
+            memory: Semaphore::new(MEMORY_KIB as usize),
         })
     }
 
@@ -74,42 +105,67 @@ impl KustoDatabase {
         *self.service.lock() == Some(Service::Kustd)
     }
 
-    /// Uploads the rows of a batch; `images` are its segments.
-    pub(super) async fn upload(&self, batch: &Batch, images: Vec<Vec<u8>>) -> Ended {
+    /// Uploads the rows of a batch.
+    pub(super) async fn upload(&self, batch: &Batch, source: Source) -> Ended {
         let service = match self.connect().await {
             Ok(service) => service,
-            Err(error) => return self.failed(batch, &error, Service::Kustd, 0, true),
+            Err(error) => return self.failed(batch, &error, Step::Connect, None),
         };
-        let headed = !batch.table.schema.is_empty();
-        let read = tokio::task::spawn_blocking(move || rows::read(&images, headed, service.piece_bytes()));
-        let Rows { columns, pieces } = match read.await {
-            Ok(Ok(rows)) => rows,
-            Ok(Err(error)) => return Ended::Permanent { reason: error.to_string(), partly: false },
-            Err(error) => {
-                tracing::error!(%error, "reading a batch failed");
-                return Ended::Transient { database: false, retry_after: None, outcome_unknown: false };
+        let most = self.piece_bytes.load(Ordering::Relaxed);
+        let _memory = self.memory.acquire_many(memory_kib(batch, most)).await;
+        let ids: Arc<[SegmentId]> = batch.segments.iter().map(|s| s.id).collect();
+        let mut pieces = Pieces::new(ids.len(), !batch.table.schema.is_empty(), most);
+        // Segments that earlier pieces hold rows of.
+        let mut sent = 0;
+        loop {
+            let (source, ids) = (source.clone(), ids.clone());
+            let read = move || {
+                let next = pieces.next(&mut |index| source(ids[index]));
+                (pieces, next)
+            };
+            let next;
+            (pieces, next) = match tokio::task::spawn_blocking(read).await {
+                Ok(read) => read,
+                Err(error) => {
+                    tracing::error!(%error, "reading a batch failed");
+                    return Ended::Transient { database: false, retry_after: None, outcome_unknown: sent > 0 && !self.remembers() };
+                }
+            };
+            let piece = match next {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return Ended::Landed,
+                Err(error) => return self.unread(batch, error, sent),
+            };
+            let columns = pieces.columns().map_or_else(|| self.default_columns(), <[Column]>::to_vec);
+            let table = batch.table.table.as_ref();
+            if let Err(error) = self.send(service, table, &columns, piece.id(&batch.id), piece.csv.clone()).await {
+                return self.failed(batch, &error, Step::Rows, Some(&piece));
             }
-        };
-        if pieces.is_empty() {
-            return Ended::Landed;
+            sent = piece.segments.end;
         }
-        let columns = columns.unwrap_or_else(|| self.default_columns());
-        let table = batch.table.table.as_ref();
-        if let Err(error) = self.ensure(table, &columns).await {
-            return self.failed(batch, &error, service, 0, false);
-        }
-        let count = pieces.len();
-        for (index, piece) in pieces.into_iter().enumerate() {
-            let id = rows::piece_id(&batch.id, index, count);
-            if let Err(error) = self.send(service, table, &columns, id, piece).await {
-                return self.failed(batch, &error, service, index, false);
-            }
-        }
-        Ended::Landed
     }
 
-    /// Sends one piece. When the service has forgotten table or mapping, both are made again once.
+    /// A segment of the batch cannot be read; pieces with rows of the first `sent` have arrived.
+    fn unread(&self, batch: &Batch, error: ReadError<io::Error>, sent: usize) -> Ended {
+        use io::ErrorKind::{InvalidData, NotFound};
+        match error {
+            ReadError::Content(segment, reason) => {
+                Ended::Refused { landed: sent.min(segment), bad: segment..segment + 1, reason, partly: segment < sent }
+            }
+            ReadError::Source(segment, error) if matches!(error.kind(), NotFound | InvalidData) => {
+                Ended::Unreadable { landed: sent.min(segment), segment, reason: format!("reading the segment: {error}") }
+            }
+            ReadError::Source(segment, error) => {
+                tracing::warn!(%error, table = %batch.table, segment, "a segment cannot be read now");
+                Ended::Transient { database: false, retry_after: None, outcome_unknown: sent > 0 && !self.remembers() }
+            }
+        }
+    }
+
+    /// Sends one piece into a table that is there. When the service has forgotten table or mapping,
+    /// both are made again once.
     async fn send(&self, service: Service, table: &str, columns: &[Column], id: [u8; 16], piece: bytes::Bytes) -> Result<(), Error> {
+        self.ensure(table, columns).await?;
         let first = self.send_once(service, table, columns, id, piece.clone()).await;
         match first {
             Err(error) if is_missing(&error) => {
@@ -124,7 +180,8 @@ impl KustoDatabase {
     async fn send_once(&self, service: Service, table: &str, columns: &[Column], id: [u8; 16], piece: bytes::Bytes) -> Result<(), Error> {
         if service == Service::Emulator {
             let csv = String::from_utf8_lossy(&piece);
-            let answer = self.client.mgmt(&self.database, &kql::ingest_inline(table, &csv)).await;
+            let mapping = kql::mapping_name(table, columns);
+            let answer = self.client.mgmt(&self.database, &kql::ingest_inline(table, &mapping, &csv)).await;
             return answer.map(drop);
         }
         let options = StreamOptions {
@@ -160,13 +217,25 @@ impl KustoDatabase {
         }
         let service = self.detect().await?;
         if self.metrics {
-            for statement in kql::create_functions() {
-                self.client.mgmt(&self.database, &statement).await?;
-            }
+            self.create_functions().await?;
         }
         tracing::info!(database = self.database, endpoint = %self.client.endpoint(), ?service, "connected to Kusto");
+        self.piece_bytes.store(service.piece_bytes(), Ordering::Relaxed);
         *self.service.lock() = Some(service);
         Ok(service)
+    }
+
+    /// A service that refuses the functions takes rows all the same.
+    async fn create_functions(&self) -> Result<(), Error> {
+        for statement in kql::create_functions() {
+            match self.client.mgmt(&self.database, &statement).await {
+                Err(error) if error.status == Some(400) && error.kind == Kind::Permanent && !concerns_database(&error) => {
+                    tracing::error!(%error, database = self.database, "the service refuses a function; queries with it will not work");
+                }
+                answer => drop(answer?),
+            }
+        }
+        Ok(())
     }
 
     async fn detect(&self) -> Result<Service, Error> {
@@ -175,9 +244,10 @@ impl KustoDatabase {
         if cells.into_iter().any(|text| text.to_ascii_lowercase().contains("kustd")) {
             return Ok(Service::Kustd);
         }
-        let details = self.client.mgmt(&self.database, ".show cluster details").await?;
-        match details.text(0, "Name") {
-            Some("KustoPersonal") => Ok(Service::Emulator),
+        match self.client.mgmt(&self.database, ".show cluster details").await {
+            Ok(details) if details.text(0, "Name") == Some("KustoPersonal") => Ok(Service::Emulator),
+            // Who may ingest may not always look at the cluster; the emulator knows no rights.
+            Err(error) if error.status != Some(403) => Err(error),
             _ => Ok(Service::Adx),
         }
     }
@@ -192,24 +262,68 @@ impl KustoDatabase {
         schema.columns.into_iter().map(column).collect()
     }
 
-    /// What an error means for a batch of which `landed` pieces are there.
-    fn failed(&self, batch: &Batch, error: &Error, service: Service, landed: usize, connecting: bool) -> Ended {
-        let remembers = service == Service::Kustd;
-        let wrong = error.kind == Kind::Permanent && matches!(error.status, Some(200 | 400 | 413));
-        tracing::warn!(%error, table = %batch.table, segments = batch.segments.len(), landed, permanent = wrong, "an upload failed");
-        if wrong && !connecting {
-            return Ended::Permanent { reason: error.to_string(), partly: landed > 0 };
+    /// What an error means for a batch; `piece` is what was sent.
+    fn failed(&self, batch: &Batch, error: &Error, step: Step, piece: Option<&Piece>) -> Ended {
+        let (table, hint) = (&batch.table, hint(error));
+        if let Some(piece) = piece
+            && error.status == Some(413)
+            && !piece.is_one_record()
+        {
+            let smaller = (piece.csv.len() / 2).max(SMALLEST_PIECE);
+            self.piece_bytes.fetch_min(smaller, Ordering::Relaxed);
+            tracing::warn!(%error, %table, bytes = piece.csv.len(), smaller, "the service wants smaller requests");
+            // Cut anew, what has arrived is not known again.
+            return Ended::Transient { database: false, retry_after: None, outcome_unknown: piece.index > 0 };
+        }
+        let wrong = error.kind == Kind::Permanent && matches!(error.status, Some(200 | 400 | 413)) && !concerns_database(error);
+        tracing::warn!(%error, hint, %table, segments = batch.segments.len(), permanent = wrong, "an upload failed");
+        if let Some(piece) = piece.filter(|_| wrong) {
+            let (landed, bad) = (piece.segments.start, piece.segments.clone());
+            return Ended::Refused { landed, bad, reason: error.to_string(), partly: piece.continues };
         }
         // Missing rights, a missing database, no connection: the rows are not at fault, and every
         // table of the database fails in the same way.
-        let database = connecting || error.status.is_none() || matches!(error.status, Some(401 | 403 | 404 | 429 | 503));
-        let sent = landed > 0 || error.delivery == Delivery::Unknown;
-        Ended::Transient { database, retry_after: error.retry_after, outcome_unknown: sent && !remembers && !connecting }
+        let statuses = matches!(error.status, None | Some(401 | 403 | 404 | 429 | 503));
+        let database = step == Step::Connect || statuses || concerns_database(error);
+        let sent = piece.is_some_and(|piece| piece.index > 0) || error.delivery == Delivery::Unknown;
+        let outcome_unknown = step == Step::Rows && sent && !self.remembers();
+        Ended::Transient { database, retry_after: error.retry_after, outcome_unknown }
+    }
+}
+
+/// An upper bound of what uploading a batch holds in memory: the largest segment and two pieces.
+fn memory_kib(batch: &Batch, most: usize) -> u32 {
+    let largest = batch.segments.iter().map(|s| s.bytes).max().unwrap_or(0);
+    let inflated = batch.segments.iter().map(|s| s.bytes).sum::<u64>().saturating_mul(INFLATION);
+    let bytes = largest.saturating_add(2 * inflated.min(most as u64));
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(MEMORY_KIB).clamp(1, MEMORY_KIB)
+}
+
+/// Whether text of the service speaks of something, by its code or message.
+fn speaks_of(error: &Error, words: &[&str]) -> bool {
+    let text = format!("{} {}", error.code, error.message).to_ascii_lowercase().replace(' ', "");
+    words.iter().any(|word| text.contains(word))
+}
+
+/// Whether it is the database, and not a table or its rows, that is wrong.
+fn concerns_database(error: &Error) -> bool {
+    speaks_of(error, &["ofkind'database'", "databasenotfound", "databasenotexist", "streamingingestion"])
+}
+
+/// What can be done about it, where that is known.
+fn hint(error: &Error) -> &'static str {
+    if speaks_of(error, &["streamingingestion"]) {
+        return "enable streaming ingestion on the cluster, and with .alter database D policy streamingingestion enable";
+    }
+    match error.status {
+        Some(400) if concerns_database(error) => "create the database, or correct its name in the ingestor's flags",
+        Some(401 | 403) => "give this identity the rights of a database admin, or of an ingestor and table creator",
+        Some(404) => "check the endpoint, and that streaming ingestion is enabled there",
+        _ => "",
     }
 }
 
 /// Whether table or mapping may be what is missing.
 fn is_missing(error: &Error) -> bool {
-    let about = |word: &str| error.message.to_ascii_lowercase().contains(word);
-    error.kind == Kind::Permanent && matches!(error.status, Some(400 | 404)) && (about("mapping") || about("table") || about("entity"))
+    error.kind == Kind::Permanent && matches!(error.status, Some(400 | 404)) && speaks_of(error, &["mapping", "table", "entity"])
 }

@@ -3,13 +3,13 @@
 //! One task owns the plan; uploads run in tasks of their own and report back. The members of a batch
 //! are durable before its first byte leaves, and a segment is forgotten only after its settlement is.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use wal::{BatchRecord, BatchState, Outcome, SegmentId, Settlement, Store, TableKey};
+use wal::{BatchRecord, BatchState, Outcome, SegmentId, SegmentInfo, Settlement, Store, TableKey};
 
 use super::fake;
 use super::kusto_service::KustoDatabase;
@@ -102,7 +102,9 @@ enum Event {
     Closed {
         table: TableKey,
         gone: Vec<SegmentId>,
-        alone: bool,
+        /// These of what is left go by themselves.
+        alone: Vec<SegmentId>,
+        outcome_unknown: bool,
     },
 }
 
@@ -123,17 +125,21 @@ struct Actor {
 impl Actor {
     /// Takes up the batches of an earlier run.
     fn resume(&mut self) {
-        let sealed = self.uploader.store.sealed();
+        let sealed = self.uploader.store.sealed().into_iter().filter(|s| s.table.database == self.database);
+        let sealed: HashMap<SegmentId, SegmentInfo> = sealed.map(|s| (s.id, s)).collect();
         for record in self.uploader.store.batches() {
-            let members: Vec<_> =
-                sealed.iter().filter(|s| s.table.database == self.database && record.segments.contains(&s.id)).cloned().collect();
+            // In the order of the record, on which the pieces of the batch depend.
+            let members: Vec<_> = record.segments.iter().filter_map(|id| sealed.get(id)).cloned().collect();
             if members.is_empty() {
                 continue;
             }
+            // Where a member was lost, rows of the others may have arrived in pieces that are cut
+            // differently now.
+            let incomplete = members.len() < record.segments.len();
             self.seen.extend(members.iter().map(|s| s.id));
             self.recorded.insert(record.id);
             self.resumed.insert(record.id);
-            self.plan.resume(record.id, members);
+            self.plan.resume(record.id, members, incomplete);
         }
     }
 
@@ -194,44 +200,34 @@ impl Actor {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Ended(batch, ended) => self.ended(batch, ended),
-            Event::Closed { table, gone, alone } => {
+            Event::Closed { table, gone, alone, outcome_unknown } => {
                 for id in &gone {
                     self.seen.remove(id);
                 }
-                self.plan.closed(&table, |id| gone.contains(&id), alone);
+                self.plan.closed(&table, &gone, &alone, outcome_unknown);
             }
         }
     }
 
     fn ended(&mut self, batch: Batch, ended: Ended) {
         self.uploader.metrics.ended(&batch, &ended);
-        let unknown = batch.outcome_unknown || matches!(ended, Ended::Permanent { partly: true, .. });
-        let verdict = self.plan.ended(&batch.table, ended, now_ms());
-        let resumed = self.resumed.contains(&batch.id) && !self.uploader.destination.remembers();
-        let maybe_duplicate = unknown || resumed;
-        let (items, alone) = match verdict {
-            Verdict::Keep => return,
-            Verdict::Landed => {
-                let (outcome, reason) = self.uploader.destination.outcome();
-                let settle = |s: &wal::SegmentInfo| settlement(s.id, outcome, reason, maybe_duplicate);
-                (batch.segments.iter().map(settle).collect(), false)
-            }
-            Verdict::Dead(dead) => {
-                let settle = |(id, reason): &(SegmentId, String)| {
-                    tracing::error!(table = %batch.table, segment = %id, reason, "a segment goes to the dead letters");
-                    settlement(*id, Outcome::DeadLettered, reason, maybe_duplicate)
-                };
-                (dead.iter().map(settle).collect(), false)
-            }
-            Verdict::Split => (Vec::new(), true),
+        let Verdict::Over { landed, dead, alone, partly, maybe_duplicate } = self.plan.ended(&batch.table, ended, now_ms()) else {
+            return;
         };
+        let resumed = self.resumed.remove(&batch.id) && !self.uploader.destination.remembers();
+        let maybe_duplicate = maybe_duplicate || resumed;
+        let (outcome, reason) = self.uploader.destination.outcome();
+        let mut items: Vec<Settlement> = landed.iter().map(|&id| settlement(id, outcome, reason, maybe_duplicate)).collect();
+        for (id, reason) in &dead {
+            tracing::error!(table = %batch.table, segment = %id, reason, "a segment goes to the dead letters");
+            items.push(settlement(*id, Outcome::DeadLettered, reason, maybe_duplicate || partly));
+        }
         self.recorded.remove(&batch.id);
-        self.resumed.remove(&batch.id);
         let (uploader, events) = (self.uploader.clone(), self.events.clone());
         tokio::spawn(async move {
             let table = batch.table.clone();
             let gone = uploader.close(&batch, items).await;
-            let _ = events.send(Event::Closed { table, gone, alone });
+            let _ = events.send(Event::Closed { table, gone, alone, outcome_unknown: maybe_duplicate });
         });
     }
 }
@@ -250,34 +246,8 @@ impl Uploader {
             self.record(batch.id, segments).await;
         }
         let Destination::Kusto(database) = &self.destination else { return fake::upload(batch) };
-        match self.read(batch).await {
-            Ok(images) => database.upload(batch, images).await,
-            Err(ended) => ended,
-        }
-    }
-
-    async fn read(&self, batch: &Batch) -> Result<Vec<Vec<u8>>, Ended> {
-        let later = Ended::Transient { database: false, retry_after: None, outcome_unknown: false };
-        let ids: Vec<SegmentId> = batch.segments.iter().map(|s| s.id).collect();
         let store = self.store.clone();
-        let read = tokio::task::spawn_blocking(move || ids.into_iter().map(|id| (id, store.read_segment(id))).collect::<Vec<_>>());
-        let Ok(results) = read.await else { return Err(later) };
-        let mut images = Vec::with_capacity(results.len());
-        let mut lost = Vec::new();
-        for (id, result) in results {
-            use std::io::ErrorKind::{InvalidData, NotFound};
-            match result {
-                Ok(image) => images.push(image),
-                Err(e) if matches!(e.kind(), NotFound | InvalidData) => {
-                    lost.push((id, format!("reading the segment: {e}")));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, segment = %id, "a segment cannot be read now");
-                    return Err(later);
-                }
-            }
-        }
-        if lost.is_empty() { Ok(images) } else { Err(Ended::Unreadable(lost)) }
+        database.upload(batch, Arc::new(move |id| store.read_segment(id))).await
     }
 
     /// Makes the members of a batch durable; none forgets it. Tries until it works.
@@ -286,8 +256,9 @@ impl Uploader {
             let record = BatchRecord { id, state: BatchState::Batched, segments: segments.clone(), detail: Vec::new() };
             let (done, durable) = oneshot::channel();
             self.store.record_batch(record, Box::new(move |outcome| drop(done.send(outcome))));
-            if matches!(durable.await, Ok(Ok(_))) {
-                return;
+            match durable.await {
+                Ok(Ok(_)) => return,
+                outcome => tracing::warn!(?outcome, "a batch cannot be recorded yet, and waits"),
             }
             tokio::time::sleep(RETRY_STORE).await;
         }
@@ -299,8 +270,9 @@ impl Uploader {
         while !items.is_empty() {
             let (done, durable) = oneshot::channel();
             self.store.settle(items.clone(), Box::new(move |outcome| drop(done.send(outcome))));
-            if matches!(durable.await, Ok(Ok(_))) {
-                break;
+            match durable.await {
+                Ok(Ok(_)) => break,
+                outcome => tracing::warn!(?outcome, "the end of a batch cannot be recorded yet"),
             }
             tokio::time::sleep(RETRY_STORE).await;
         }

@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Kustd,
     /// The emulator: no streaming.
     Emulator,
+    /// Azure Data Explorer: streams, and remembers no batches.
+    Adx,
 }
 
 #[derive(Default)]
@@ -29,6 +31,12 @@ pub(crate) struct Seen {
     /// Batch ids of all streaming requests, repeats included.
     pub(crate) batches: Vec<String>,
     pub(crate) mappings: Vec<String>,
+    /// Lengths of all streamed bodies, refused ones included.
+    pub(crate) lengths: Vec<usize>,
+    /// Columns of tables by `database.table`, in the order in which they were added.
+    pub(crate) tables: BTreeMap<String, Vec<String>>,
+    /// Columns that a mapping puts the fields into, by table and name.
+    mapped: HashMap<(String, String), Vec<String>>,
     known: HashSet<String>,
 }
 
@@ -41,6 +49,12 @@ pub(crate) struct Faults {
     pub(crate) down: bool,
     /// Rows that contain this text make the request a bad one.
     pub(crate) bad_text: Option<String>,
+    /// Rows that contain this text end in no answer.
+    pub(crate) hang_up: Option<String>,
+    /// Commands that contain this text, and streaming with the empty text, are refused so.
+    pub(crate) refuse: Option<(&'static str, StatusCode, Value)>,
+    /// Longer bodies are too large.
+    pub(crate) most_bytes: Option<usize>,
 }
 
 #[derive(Clone)]
@@ -65,6 +79,7 @@ impl FakeKusto {
         let router = Router::new()
             .route("/v1/rest/mgmt", post(command))
             .route("/v1/rest/ingest/{database}/{table}", post(ingest))
+            .layer(axum::extract::DefaultBodyLimit::disable())
             .with_state(fake.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         fake
@@ -92,8 +107,52 @@ impl FakeKusto {
         rows
     }
 
+    /// Lets go of every table and mapping, as when somebody drops them.
+    pub(crate) fn forget_tables(&self) {
+        let mut seen = self.seen.lock();
+        seen.tables.clear();
+        seen.mapped.clear();
+    }
+
     fn store(&self, table: String, csv: &str) {
         self.seen.lock().rows.entry(table).or_default().extend(csv.lines().map(str::to_owned));
+    }
+
+    /// Rows as `Column=value`, by the mapping; nothing when table or mapping is not there.
+    fn store_mapped(&self, table: &str, mapping: &str, csv: &str) -> Option<()> {
+        let columns = {
+            let seen = self.seen.lock();
+            let have = seen.tables.get(table)?;
+            let columns = seen.mapped.get(&(table.to_owned(), mapping.to_owned()))?.clone();
+            assert!(columns.iter().all(|c| have.contains(c)), "{columns:?} {have:?}");
+            columns
+        };
+        for line in csv.lines() {
+            let fields: Vec<_> = columns.iter().zip(line.split(',')).map(|(column, field)| format!("{column}={field}")).collect();
+            self.store(format!("{table} mapped"), &fields.join(" "));
+        }
+        Some(())
+    }
+
+    fn define(&self, database: &str, csl: &str) {
+        let mut seen = self.seen.lock();
+        if let Some(rest) = csl.strip_prefix(".create-merge table ['") {
+            let (name, list) = rest.split_once("'] (").unwrap();
+            let columns = seen.tables.entry(format!("{database}.{name}")).or_default();
+            for field in list.trim_end_matches(')').split(", ") {
+                let column = field.split_once("']:").unwrap().0.trim_start_matches("['").to_owned();
+                if !columns.contains(&column) {
+                    columns.push(column);
+                }
+            }
+        }
+        if let Some(rest) = csl.strip_prefix(".create-or-alter table ['") {
+            let (name, rest) = rest.split_once("'] ingestion csv mapping \"").unwrap();
+            let (mapping, json) = rest.split_once("\" '").unwrap();
+            let entries: Vec<Value> = serde_json::from_str(json.trim_end_matches('\'')).unwrap();
+            let columns = entries.iter().map(|e| e["Column"].as_str().unwrap().to_owned()).collect();
+            seen.mapped.insert((format!("{database}.{name}"), mapping.to_owned()), columns);
+        }
     }
 }
 
@@ -113,16 +172,29 @@ async fn command(State(fake): State<FakeKusto>, Json(body): Json<Value>) -> Resp
     }
     let csl = body["csl"].as_str().unwrap().to_owned();
     fake.seen.lock().commands.push(csl.clone());
+    let refuse = fake.faults.lock().refuse.clone();
+    if let Some((_, status, body)) = refuse.filter(|(text, ..)| !text.is_empty() && csl.contains(text)) {
+        fake.changed.notify_waiters();
+        return (status, Json(body)).into_response();
+    }
     let answer = match (csl.as_str(), fake.kind) {
         (".show version", Kind::Kustd) => table(&["ServiceType"], &["kustd"]),
         (".show version", _) => table(&["ServiceType"], &["Engine"]),
-        (".show cluster details", _) => table(&["Name"], &["KustoPersonal"]),
+        (".show cluster details", Kind::Emulator) => table(&["Name"], &["KustoPersonal"]),
+        (".show cluster details", _) => table(&["Name"], &["KEngine000001"]),
         _ => table(&["Result"], &["Completed"]),
     };
+    let database = body["db"].as_str().unwrap();
+    fake.define(database, &csl);
     if let Some(rest) = csl.strip_prefix(".ingest inline into table ['") {
         let (name, rest) = rest.split_once("']").unwrap();
-        let csv = rest.split_once("<|\n").unwrap().1;
-        fake.store(format!("{}.{name}", body["db"].as_str().unwrap()), csv);
+        let (properties, csv) = rest.split_once("<|\n").unwrap();
+        let mapping = properties.split_once("ingestionMappingReference=\"").unwrap().1.split_once('"').unwrap().0;
+        let table = format!("{database}.{name}");
+        if fake.store_mapped(&table, mapping, csv).is_none() {
+            return bad_request("Entity ID 'T' of kind 'Table' was not found.");
+        }
+        fake.store(table, csv);
     }
     fake.changed.notify_waiters();
     Json(answer).into_response()
@@ -141,7 +213,22 @@ async fn ingest(
     if fake.kind == Kind::Emulator {
         return StatusCode::NOT_FOUND.into_response();
     }
+    fake.seen.lock().lengths.push(body.len());
+    if fake.faults.lock().most_bytes.is_some_and(|most| body.len() > most) {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    }
+    let refuse = fake.faults.lock().refuse.clone();
+    if let Some((_, status, body)) = refuse.filter(|(text, ..)| text.is_empty()) {
+        fake.changed.notify_waiters();
+        return (status, Json(body)).into_response();
+    }
     let csv = String::from_utf8(body.to_vec()).unwrap();
+    let hang_up = fake.faults.lock().hang_up.clone();
+    if hang_up.is_some_and(|text| csv.contains(&text)) {
+        // A body that breaks off: the client cannot know what happened.
+        let broken = futures::stream::iter([Err::<Bytes, _>(std::io::Error::other("gone"))]);
+        return axum::body::Body::from_stream(broken).into_response();
+    }
     let bad = fake.faults.lock().bad_text.clone();
     if bad.is_some_and(|bad| csv.contains(&bad)) {
         return bad_request("malformed rows");
@@ -151,9 +238,13 @@ async fn ingest(
         let mut seen = fake.seen.lock();
         seen.batches.push(id.clone());
         seen.mappings.push(query["mappingName"].clone());
-        seen.known.insert(id)
+        seen.known.insert(id.clone()) || fake.kind == Kind::Adx
     };
     if new {
+        if fake.store_mapped(&format!("{database}.{table}"), &query["mappingName"], &csv).is_none() {
+            fake.seen.lock().known.remove(&id);
+            return bad_request("Entity ID 'T' of kind 'Table' was not found.");
+        }
         fake.store(format!("{database}.{table}"), &csv);
     }
     fake.changed.notify_waiters();

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod admission;
+mod failures;
 mod fake_kusto;
+mod support;
 mod uploads;
 mod vectors;

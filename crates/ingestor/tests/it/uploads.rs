@@ -1,73 +1,8 @@
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
-use ingestor::{Config, Endpoint, Running};
-use tokio_util::sync::CancellationToken;
-use wal::segment::{BlockMeta, HEADER, Scratch, encode_block};
-
 use crate::fake_kusto::{FakeKusto, Kind};
-
-struct Process {
-    running: Running,
-    stop: CancellationToken,
-    plain: String,
-}
-
-async fn start(dir: &Path, metrics: &[(&str, &FakeKusto)], change: impl FnOnce(&mut Config)) -> Process {
-    let mut config = Config::new(dir);
-    config.durability = wal::Durability::Process;
-    config.listen_plain = SocketAddr::from(([127, 0, 0, 1], 0));
-    config.listen_tls = None;
-    config.transfer_on_plain = true;
-    config.max_segment_age = Duration::from_millis(100);
-    config.max_disk_bytes = 1 << 30;
-    config.metrics =
-        metrics.iter().map(|(database, kusto)| Endpoint { database: (*database).to_owned(), url: kusto.url.clone() }).collect();
-    change(&mut config);
-    let stop = CancellationToken::new();
-    let running = ingestor::start(config, stop.clone()).await.unwrap();
-    let plain = format!("http://{}", running.plain);
-    Process { running, stop, plain }
-}
-
-impl Process {
-    async fn finish(self) {
-        self.stop.cancel();
-        self.running.finished().await.unwrap();
-    }
-
-    async fn post(&self, file_name: &str, body: Vec<u8>) -> http::StatusCode {
-        let url = format!("{}/transfer?filename={file_name}", self.plain);
-        client().post(url).body(body).send().await.unwrap().status()
-    }
-
-    async fn get(&self, path: &str) -> (http::StatusCode, String) {
-        let response = client().get(format!("{}{path}", self.plain)).send().await.unwrap();
-        (response.status(), response.text().await.unwrap())
-    }
-
-    async fn metric(&self, name: &str) -> Option<f64> {
-        let (_, text) = self.get("/metrics").await;
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        line.rsplit(' ').next()?.parse().ok()
-    }
-}
-
-fn client() -> reqwest::Client {
-    server::install_crypto();
-    reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap()
-}
-
-fn image(header: &str, rows: &str) -> Vec<u8> {
-    let mut out = HEADER.to_vec();
-    let meta = BlockMeta { sample_type: 1, rows: rows.lines().count() as u32 };
-    encode_block(&mut out, meta, format!("{header}\n{rows}").as_bytes(), &mut Scratch::default());
-    out
-}
-
-const NARROW: &str = "Timestamp:datetime,Value:real";
-const WIDE: &str = "Timestamp:datetime,Value:real,Host:string";
+use crate::support::{NARROW, WIDE, client, image, ledger, start};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_become_tables_that_widen_and_rows() {
@@ -88,6 +23,7 @@ async fn segments_become_tables_that_widen_and_rows() {
     assert!(functions < position(".create-merge table ['Cpu'] (['Timestamp']:datetime, ['Value']:real)"));
     position(".create-merge table ['Cpu'] (['Timestamp']:datetime, ['Value']:real, ['Host']:string)");
     assert_eq!(commands.iter().filter(|c| c.contains("ingestion csv mapping")).count(), 2);
+    assert_eq!(kusto.rows("Metrics.Cpu mapped"), ["Timestamp=t1 Value=1", "Timestamp=t2 Value=2", "Timestamp=t3 Value=3 Host=h"]);
     process.finish().await;
 }
 
@@ -149,16 +85,14 @@ async fn a_bad_segment_dies_alone() {
         let name = format!("Metrics_Cpu_aaa_2f5d0c3e517e400{n}.wal");
         assert_eq!(process.post(&name, image(NARROW, &format!("{row}\n"))).await, 202);
         // Each into a segment of its own.
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        process.sealed(n + 1).await;
     }
     kusto.faults.lock().down = false;
     kusto.wait(|seen| seen.rows.get("Metrics.Cpu").is_some_and(|rows| rows.len() == 2)).await;
     assert_eq!(kusto.rows("Metrics.Cpu"), ["t1,1", "t3,3"]);
     process.finish().await;
-    let (store, _) = wal::Store::open(wal::Options::new(dir.path()), wal::RealDisk::new(), 0).unwrap();
-    let total = store.ledger().total();
+    let total = ledger(dir.path());
     assert_eq!((total.landed, total.dead_lettered, total.maybe_duplicate), (2, 1, 0));
-    store.ledger().check().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,15 +122,7 @@ async fn without_endpoints_segments_are_logged_and_dropped_and_counted() {
     assert_eq!(process.post("FakeLogs_App_aaa_2f5d0c3e517e4001.wal", image(NARROW, "t1,1\n")).await, 202);
     assert_eq!(process.post("Metrics_App_aaa_2f5d0c3e517e4001.wal", image(NARROW, "t1,1\n")).await, 400);
     let dropped = "adxmon_ingestor_ledger_rows{database=\"FakeLogs\",state=\"dropped\"}";
-    let mut value = None;
-    for _ in 0..100 {
-        value = process.metric(dropped).await;
-        if value == Some(1.0) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert_eq!(value, Some(1.0));
+    process.until("/metrics", |text| text.contains(&format!("{dropped} 1"))).await;
     process.finish().await;
 }
 

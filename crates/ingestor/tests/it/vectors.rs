@@ -106,7 +106,8 @@ fn cuts(limits: Limits, segments: &[Value]) -> Vec<Vec<String>> {
         let batch = plan.start(0, || [0; 16]).remove(0);
         cuts.push(batch.segments.iter().map(|s| s.file_name.clone()).collect());
         plan.ended(&batch.table, Ended::Landed, 0);
-        plan.closed(&batch.table, |_| true, false);
+        let gone: Vec<SegmentId> = batch.segments.iter().map(|s| s.id).collect();
+        plan.closed(&batch.table, &gone, &[], false);
     }
     cuts
 }
