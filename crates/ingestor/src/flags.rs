@@ -12,17 +12,34 @@ use wal::Durability;
 
 use crate::config::{Config, ConfigError, Endpoint};
 
+/// Shown below the flags.
+const EXAMPLES: &str = "\
+Lists are repeated or separated by commas; durations are written as 90s, 5m or 1h30m.
+
+Examples:
+  Metrics and logs into an embedded Kusto on this machine:
+    ingestor --storage-dir /var/lib/ingestor \\
+      --metrics-kusto-endpoints Metrics=http://127.0.0.1:8080 \\
+      --logs-kusto-endpoints Logs=http://127.0.0.1:8080
+
+  Then, with collectors that send to https://HOST:9090:
+    curl http://127.0.0.1:9091/debug/store     what waits, and where all rows are
+    curl http://127.0.0.1:9091/metrics         the same for Prometheus
+
+On SIGTERM nothing more is taken, and what is here is uploaded for up to 20 seconds; the rest is kept
+and uploaded after the next start. LOG_LEVEL (ERROR, WARN, INFO, DEBUG, TRACE) says how much is logged.";
+
 /// Takes segments and telemetry, batches them per table and uploads them to Kusto.
 #[derive(Debug, Parser)]
-#[command(name = "ingestor", version)]
+#[command(name = "ingestor", version, after_help = EXAMPLES)]
 pub struct Flags {
     /// Kubeconfig file. Peers are not looked for yet, so it has no effect.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
-    /// Namespace of the ingestors.
+    /// Namespace of the ingestors. Peers are not looked for yet, so it has no effect.
     #[arg(long)]
     pub namespace: Option<String>,
-    /// Name of this host, usually `<statefulset>-<n>`.
+    /// Name of this host, usually `<statefulset>-<n>`. No effect without peers.
     #[arg(long)]
     pub hostname: Option<String>,
     /// Region, a label of the health metric.
@@ -40,7 +57,7 @@ pub struct Flags {
     /// Databases of logs and traces, `<database>=<endpoint>`.
     #[arg(long, value_delimiter = ',', action = ArgAction::Append)]
     pub logs_kusto_endpoints: Vec<String>,
-    /// Labels of this cluster, `<key>=<value>`.
+    /// Labels of this cluster, `<key>=<value>`. Checked; rules, which use them, are not run yet.
     #[arg(long, value_delimiter = ',', action = ArgAction::Append)]
     pub cluster_labels: Vec<String>,
     /// Upload everything oneself instead of passing it to the owner. Always so until peers exist.
@@ -52,28 +69,28 @@ pub struct Flags {
     /// Connections at a time on each listener; 0 is no limit.
     #[arg(long, default_value_t = 1000)]
     pub max_connections: usize,
-    /// Bytes at which a segment is sealed.
+    /// Bytes at which a segment is sealed; at 64 MiB at the latest.
     #[arg(long, default_value_t = 1 << 30)]
     pub max_segment_size: u64,
     /// Age at which a segment is sealed.
     #[arg(long, default_value = "5m", value_parser = parse_go_duration)]
     pub max_segment_age: Duration,
-    /// Bytes up to which segments are passed to peers.
+    /// Bytes up to which segments are passed to peers. No effect without peers.
     #[arg(long, default_value_t = 100 << 20)]
     pub max_transfer_size: u64,
-    /// Age up to which segments are passed to peers.
+    /// Age up to which segments are passed to peers. No effect without peers.
     #[arg(long, default_value = "90s", value_parser = parse_go_duration)]
     pub max_transfer_age: Duration,
-    /// Bytes of all files together.
+    /// Bytes of all files together, of which each database may use its equal share; 0 is no limit.
     #[arg(long, default_value_t = 10 << 30)]
     pub max_disk_usage: u64,
-    /// Waiting segments from which on the ingestor is not ready.
+    /// Waiting segments from which on a database takes no more; 0 is no limit.
     #[arg(long, default_value_t = 10_000)]
     pub max_segment_count: u64,
     /// Segments in one upload.
     #[arg(long, default_value_t = 25)]
     pub max_batch_segments: usize,
-    /// Transfers to peers at a time.
+    /// Transfers to peers at a time. No effect without peers.
     #[arg(long, default_value_t = 50)]
     pub max_transfer_concurrency: usize,
     /// Accepted for the reference's manifests; has no meaning there either.
@@ -98,7 +115,7 @@ pub struct Flags {
     /// PEM file of its key.
     #[arg(long)]
     pub key: Option<PathBuf>,
-    /// Accept any certificate of peers.
+    /// Accept any certificate of peers. No effect without peers.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub insecure_skip_verify: bool,
     /// Address with TLS.
@@ -110,6 +127,18 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// Flags that were given and do nothing in this version, for a warning.
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let given = [
+            ("--kubeconfig", self.kubeconfig.is_some()),
+            ("--namespace", self.namespace.is_some()),
+            ("--hostname", self.hostname.is_some()),
+            ("--cluster-labels", !self.cluster_labels.is_empty()),
+            ("--insecure-skip-verify", self.insecure_skip_verify),
+        ];
+        given.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag).collect()
+    }
+
     /// What the flags mean.
     ///
     /// # Errors
@@ -138,6 +167,7 @@ impl Flags {
         config.max_segment_count = self.max_segment_count;
         config.drop_prefixes = self.drop_prefix.iter().filter(|p| !p.is_empty()).cloned().collect();
         config.slow_request = self.slow_request_threshold;
+        config.region = self.region.clone();
         config.listen_tls = Some(self.listen_tls);
         config.listen_plain = self.listen_plain;
         Ok(config)
@@ -271,6 +301,28 @@ mod tests {
         ] {
             let error = config(&["--storage-dir=/d", flag]).unwrap_err().to_string();
             assert!(error.contains(part), "{flag}: {error}");
+        }
+    }
+
+    #[test]
+    fn flags_without_effect_are_named() {
+        let flags = |arguments: &[&str]| Flags::try_parse_from(["ingestor"].iter().chain(arguments)).unwrap().without_effect();
+        assert!(flags(&["--storage-dir=/d", "--disable-peer-transfer", "--region=r"]).is_empty());
+        assert_eq!(flags(&["--kubeconfig=/k", "--cluster-labels=a=b"]), ["--kubeconfig", "--cluster-labels"]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_reader_of_durations_panic(text in "\\PC{0,20}|[-+0-9.hmsuµn]{0,20}") {
+            let _ = parse_go_duration(&text);
+        }
+
+        #[test]
+        fn whole_units_are_read_exactly(hours in 0u64..1000, minutes in 0u64..60, seconds in 0u64..60, ms in 0u64..1000) {
+            let text = format!("{hours}h{minutes}m{seconds}s{ms}ms");
+            let expected = Duration::from_millis(((hours * 60 + minutes) * 60 + seconds) * 1000 + ms);
+            let read = parse_go_duration(&text).unwrap();
+            proptest::prop_assert!(read.abs_diff(expected) < Duration::from_micros(1), "{read:?}");
         }
     }
 

@@ -13,6 +13,10 @@ async fn main() -> anyhow::Result<()> {
     server::init_logging();
     let flags = ingestor::Flags::parse();
     let config = flags.config()?;
+    let unused = flags.without_effect();
+    if !unused.is_empty() {
+        tracing::warn!(flags = unused.join(" "), "flags without effect in this version: peers and rules come later");
+    }
     let shutdown = CancellationToken::new();
     let running = ingestor::start(config, shutdown.clone()).await?;
     tokio::spawn(stop_on_signal(shutdown));

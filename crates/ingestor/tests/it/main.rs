@@ -6,6 +6,7 @@
 mod admission;
 mod failures;
 mod fake_kusto;
+mod process;
 mod support;
 mod uploads;
 mod vectors;

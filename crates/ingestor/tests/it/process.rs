@@ -1,0 +1,117 @@
+//! The binary itself: its help, its refusals, and SIGTERM.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::fake_kusto::{FakeKusto, Kind};
+use crate::support::{NARROW, client, image};
+
+fn ingestor(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ingestor"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ADXMON_") || name.starts_with("INGESTOR_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments);
+    command
+}
+
+/// The flags of the reference.
+const FLAGS: [&str; 28] = [
+    "--kubeconfig",
+    "--namespace",
+    "--hostname",
+    "--region",
+    "--storage-dir",
+    "--storage-backend",
+    "--metrics-kusto-endpoints",
+    "--logs-kusto-endpoints",
+    "--cluster-labels",
+    "--disable-peer-transfer",
+    "--uploads",
+    "--max-connections",
+    "--max-segment-size",
+    "--max-segment-age",
+    "--max-transfer-size",
+    "--max-transfer-age",
+    "--max-disk-usage",
+    "--max-segment-count",
+    "--max-batch-segments",
+    "--max-transfer-concurrency",
+    "--partition-size",
+    "--drop-prefix",
+    "--enable-wal-fsync",
+    "--slow-request-threshold",
+    "--ca-cert",
+    "--key",
+    "--insecure-skip-verify",
+    "--durability",
+];
+
+#[test]
+fn the_help_names_every_flag_and_shows_how_to_begin() {
+    let output = ingestor(&["--help"]).output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    for flag in FLAGS {
+        let line = text.lines().position(|l| l.split_whitespace().any(|word| word.split('[').next() == Some(flag)));
+        let line = line.unwrap_or_else(|| panic!("{flag} is not in the help"));
+        let explained = text.lines().nth(line + 1).is_some_and(|l| l.trim().len() > 10);
+        assert!(explained, "{flag} is not explained");
+    }
+    assert!(text.contains("ingestor --storage-dir") && text.contains("--metrics-kusto-endpoints Metrics=http"), "{text}");
+}
+
+#[test]
+fn what_cannot_work_ends_with_the_reason() {
+    for (arguments, part) in [
+        (&[][..], "--storage-dir is required"),
+        (&["--storage-dir=/x", "--storage-backend=clickhouse"][..], "not supported"),
+        (&["--storage-dir=/x", "--max-segment-age=5"][..], "write it like 90s"),
+    ] {
+        let output = ingestor(arguments).output().unwrap();
+        assert!(!output.status.success());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains(part), "{arguments:?}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_uploads_what_is_here_and_ends_well() {
+    let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Kustd).await);
+    let storage = format!("--storage-dir={}", dir.path().display());
+    let endpoint = format!("--metrics-kusto-endpoints=Metrics={}", kusto.url);
+    let listen = ["--listen-plain=127.0.0.1:0", "--listen-tls=127.0.0.1:0", "--kubeconfig=/none"];
+    let mut command = ingestor(&[&[storage.as_str(), endpoint.as_str()][..], &listen].concat());
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    let mut warned = false;
+    let running = lines
+        .by_ref()
+        .inspect(|line| warned |= line.to_string().contains("--kubeconfig"))
+        .find(|line| line.to_string().contains("is running"));
+    let running = running.unwrap();
+    assert!(warned, "a flag without effect is not reported");
+    let text = running.to_string();
+    let port = text.split("127.0.0.1:").find_map(|part| part.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u16>().ok());
+    let ports: Vec<u16> =
+        text.split("127.0.0.1:").skip(1).filter_map(|part| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()).collect();
+    assert!(port.is_some() && ports.len() == 2, "{text}");
+    let mut taken = false;
+    for port in ports {
+        let url = format!("https://127.0.0.1:{port}/transfer?filename=Metrics_Cpu_aaa_2f5d0c3e517e4001.wal");
+        if let Ok(answer) = client().post(url).body(image(NARROW, "t1,1\n")).send().await {
+            assert_eq!(answer.status(), 202);
+            taken = true;
+        }
+    }
+    assert!(taken);
+    assert!(kusto.rows("Metrics.Cpu").is_empty());
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let rest = tokio::task::spawn_blocking(move || (lines.count(), child.wait().unwrap()));
+    let (_, status) = tokio::time::timeout(Duration::from_secs(60), rest).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(kusto.rows("Metrics.Cpu"), ["t1,1"]);
+}
