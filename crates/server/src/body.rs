@@ -6,12 +6,14 @@
 //! than it is allowed to.
 
 use std::io::Read;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
-use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::room::Room;
 
 /// Most bytes one request body may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,9 @@ pub enum BodyError {
     /// A content coding we do not speak.
     #[error("unsupported Content-Encoding {0:?}: use identity, gzip, zstd or snappy")]
     UnsupportedEncoding(String),
+    /// The bodies in memory are as many as may be.
+    #[error("too many request bodies are in memory at a time; retry")]
+    Busy,
     /// The client went away or broke the transfer coding.
     #[error("failed to read request body: {0}")]
     Read(String),
@@ -70,9 +75,17 @@ impl BodyError {
             BodyError::TooLarge { .. } | BodyError::InflatesTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             BodyError::UnsupportedEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             BodyError::Corrupt { .. } | BodyError::Read(_) => StatusCode::BAD_REQUEST,
+            BodyError::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
+
+    /// When to try again, where that helps.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        matches!(self, BodyError::Busy).then_some(BUSY_RETRY_AFTER)
+    }
 }
+
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Coding {
@@ -87,29 +100,17 @@ enum Coding {
 /// # Errors
 /// [`BodyError`]: too large, damaged, unknown coding, or the client went away.
 pub async fn read_body(headers: &HeaderMap, body: Body, limits: &BodyLimits) -> Result<Bytes, BodyError> {
-    let coding = coding(headers)?;
-    let wire = read_wire(headers, body, limits.wire).await?;
-    match coding {
-        Coding::Identity => Ok(wire),
-        coding => inflate(coding, &wire, limits.inflated).map(Bytes::from),
-    }
+    read_body_into(&mut Room::unlimited(), headers, body, limits).await
 }
 
-/// Bytes of request bodies that may be in memory at a time, over all listeners of the process.
-const IN_FLIGHT_BYTES: usize = 256 << 20;
-/// What a body without a declared length is charged.
-const UNDECLARED_BYTES: usize = 2 << 20;
-
-static IN_FLIGHT: Semaphore = Semaphore::const_new(IN_FLIGHT_BYTES >> 10);
-
-/// Waits until a body of the declared length has room among those in flight. Held until its rows
-/// are stored, so that slow storage slows intake down instead of filling memory.
-pub(crate) async fn room(headers: &HeaderMap, limits: &BodyLimits) -> Result<SemaphorePermit<'static>, BodyError> {
-    let declared = declared(headers, limits.wire)?;
-    let bytes = declared.unwrap_or(UNDECLARED_BYTES).min(IN_FLIGHT_BYTES);
-    let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX) + 1;
-    let closed = |e: tokio::sync::AcquireError| BodyError::Read(e.to_string());
-    IN_FLIGHT.acquire_many(kib.min((IN_FLIGHT_BYTES >> 10) as u32)).await.map_err(closed)
+/// [`read_body`], with the body's memory charged to `room`.
+pub(crate) async fn read_body_into(room: &mut Room, headers: &HeaderMap, body: Body, limits: &BodyLimits) -> Result<Bytes, BodyError> {
+    let coding = coding(headers)?;
+    let wire = read_wire(room, headers, body, limits.wire).await?;
+    match coding {
+        Coding::Identity => Ok(wire),
+        coding => inflate(room, coding, &wire, limits.inflated).await.map(Bytes::from),
+    }
 }
 
 /// The declared length, if it is within `limit`.
@@ -122,23 +123,26 @@ fn declared(headers: &HeaderMap, limit: usize) -> Result<Option<usize>, BodyErro
     }
 }
 
-/// Reads a body as it came, whatever `Content-Encoding` says.
-pub(crate) async fn read_wire(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, BodyError> {
+/// Reads a body as it came, whatever `Content-Encoding` says. Memory is taken and charged as bytes arrive, not as
+/// the header promises: a promise costs the sender nothing.
+pub(crate) async fn read_wire(room: &mut Room, headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, BodyError> {
     let declared = declared(headers, limit)?;
     let mut body = body;
-    let Some(mut first) = next_data(&mut body).await? else { return Ok(Bytes::new()) };
+    let Some(first) = next_data(&mut body).await? else { return Ok(Bytes::new()) };
     if first.len() > limit {
         return Err(BodyError::TooLarge { limit });
     }
+    room.grow_to(first.len()).await?;
     let Some(mut next) = next_data(&mut body).await? else { return Ok(first) };
-    // Grow with what arrives, not with what the header promises: a promise costs the sender nothing.
     let promised = declared.map_or(0, |n| n.min(1 << 20));
     let mut whole = BytesMut::with_capacity(promised.max(first.len() + next.len()));
-    whole.extend_from_slice(&std::mem::take(&mut first));
+    whole.extend_from_slice(&first);
+    drop(first);
     loop {
         if whole.len() + next.len() > limit {
             return Err(BodyError::TooLarge { limit });
         }
+        room.grow_to(whole.len() + next.len()).await?;
         whole.extend_from_slice(&next);
         match next_data(&mut body).await? {
             Some(data) => next = data,
@@ -169,20 +173,47 @@ fn coding(headers: &HeaderMap) -> Result<Coding, BodyError> {
     }
 }
 
-fn inflate(coding: Coding, wire: &[u8], limit: usize) -> Result<Vec<u8>, BodyError> {
+async fn inflate(room: &mut Room, coding: Coding, wire: &[u8], limit: usize) -> Result<Vec<u8>, BodyError> {
     match coding {
         Coding::Identity => Ok(wire.to_vec()),
-        Coding::Gzip => inflate_limited("gzip", flate2::read::MultiGzDecoder::new(wire), limit),
+        Coding::Gzip => inflate_into(room, "gzip", flate2::read::MultiGzDecoder::new(wire), wire.len(), limit).await,
         Coding::Zstd => {
             let decoder = zstd::Decoder::with_buffer(wire)
                 .and_then(|mut d| d.window_log_max(ZSTD_WINDOW_LOG_MAX).map(|()| d))
                 .map_err(|e| BodyError::Corrupt { encoding: "zstd", reason: e.to_string() })?;
-            inflate_limited("zstd", decoder, limit)
+            inflate_into(room, "zstd", decoder, wire.len(), limit).await
         }
         Coding::Snappy => {
+            room.grow_to(wire.len() + snappy_len(wire, limit)?).await?;
             let mut out = Vec::new();
             snappy_block(wire, limit, &mut out)?;
             Ok(out)
+        }
+    }
+}
+
+/// Bytes inflated at a time, after room for them was found.
+const INFLATE_STEP: usize = 1 << 20;
+
+/// [`inflate_limited`], with room taken step by step.
+async fn inflate_into(
+    room: &mut Room,
+    encoding: &'static str,
+    mut decoder: impl Read + Send,
+    wire: usize,
+    limit: usize,
+) -> Result<Vec<u8>, BodyError> {
+    let mut out = Vec::new();
+    loop {
+        let step = INFLATE_STEP.max(out.len()).min(limit + 1 - out.len());
+        room.grow_to(wire + out.len() + step).await?;
+        let read = crate::receive::on_this_task(step, || decoder.by_ref().take(step as u64).read_to_end(&mut out));
+        let read = read.map_err(|e| BodyError::Corrupt { encoding, reason: e.to_string() })?;
+        if out.len() > limit {
+            return Err(BodyError::InflatesTooLarge { limit, encoding });
+        }
+        if read < step {
+            return Ok(out);
         }
     }
 }
@@ -203,8 +234,8 @@ pub fn inflate_limited(encoding: &'static str, decoder: impl Read, limit: usize)
     Ok(out)
 }
 
-/// Decodes a Snappy block into `out`, whose old contents are lost and whose memory is reused.
-pub(crate) fn snappy_block(wire: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), BodyError> {
+/// The length that a Snappy block declares, if it can be true and is within `limit`.
+pub(crate) fn snappy_len(wire: &[u8], limit: usize) -> Result<usize, BodyError> {
     let corrupt = |reason: String| BodyError::Corrupt { encoding: "snappy", reason };
     let len = snap::raw::decompress_len(wire).map_err(|e| corrupt(e.to_string()))?;
     if len > limit {
@@ -214,11 +245,18 @@ pub(crate) fn snappy_block(wire: &[u8], limit: usize, out: &mut Vec<u8>) -> Resu
     if len > wire.len().saturating_mul(SNAPPY_BEST_RATIO) {
         return Err(corrupt(format!("{} bytes cannot decompress to the declared {len}", wire.len())));
     }
+    Ok(len)
+}
+
+/// Decodes a Snappy block into `out`, whose old contents are lost and whose memory is reused.
+pub(crate) fn snappy_block(wire: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), BodyError> {
+    let len = snappy_len(wire, limit)?;
     if out.len() < len {
         out.resize(len, 0);
     }
     out.truncate(len);
-    let written = snap::raw::Decoder::new().decompress(wire, out).map_err(|e| corrupt(e.to_string()))?;
+    let written = snap::raw::Decoder::new().decompress(wire, out);
+    let written = written.map_err(|e| BodyError::Corrupt { encoding: "snappy", reason: e.to_string() })?;
     out.truncate(written);
     Ok(())
 }

@@ -12,6 +12,7 @@ mod listen;
 mod logging;
 mod operations;
 pub mod receive;
+mod room;
 mod sink;
 pub mod tls;
 

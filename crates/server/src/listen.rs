@@ -3,9 +3,9 @@
 //!
 //! hyper speaks the protocol; what a connection may do with its time is decided here, in the same
 //! way for HTTP/1, HTTP/2 and the bytes before that is known. A watchdog looks at two instants that
-//! the socket wrapper keeps: a connection that began a request must bring its whole header within
-//! `header_timeout`, and one that does nothing is closed after `idle_timeout`. The time of a
-//! request itself is bounded by `request_timeout`.
+//! the socket wrapper keeps: a connection that began a request, or has not had one yet, must bring a
+//! whole header within `header_timeout`, and one that does nothing is closed after `idle_timeout`.
+//! The time of a request itself is bounded by `request_timeout`.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -37,7 +37,8 @@ use crate::BodyLimits;
 pub struct Limits {
     /// Open connections at a time, 0 for no limit; surplus connections are closed at once.
     pub max_connections: usize,
-    /// From the first byte of a request to the end of its header (also the TLS handshake).
+    /// From the first byte of a request, or the start of the connection, to the end of its header
+    /// (also the TLS handshake).
     pub header_timeout: Duration,
     /// Without any traffic and without a running request.
     pub idle_timeout: Duration,
@@ -219,7 +220,7 @@ impl Shell {
 struct Activity {
     start: Instant,
     running: AtomicUsize,
-    /// First byte since the last request ended, while no request runs.
+    /// The connection's start, or the first byte since the last request ended, while no request runs.
     began: AtomicU64,
     last: AtomicU64,
     /// HTTP/2 has traffic between requests, so `began` says nothing once a request came that way.
@@ -231,7 +232,8 @@ impl Activity {
         Activity {
             start: Instant::now(),
             running: AtomicUsize::new(0),
-            began: AtomicU64::new(0),
+            // A new connection owes its first request.
+            began: AtomicU64::new(1),
             last: AtomicU64::new(1),
             http2: AtomicBool::new(false),
         }

@@ -34,6 +34,25 @@ pub enum Encoding {
     Json,
 }
 
+/// Longest reason that is passed on: senders' own names and texts occur in it.
+const MAX_REASON: usize = 500;
+
+/// A reason without the rest of an endless name.
+pub(crate) fn shortened(mut reason: String) -> String {
+    if reason.len() > MAX_REASON {
+        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        reason.push('…');
+    }
+    reason
+}
+
+/// Why a log record or span has no table.
+pub(crate) struct Misrouted {
+    pub(crate) reason: String,
+    /// Whether it names no usable destination, rather than one there is no room for.
+    pub(crate) unrouted: bool,
+}
+
 /// What became of the items (samples, points, records, spans) of one readable request.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Outcome {
@@ -43,6 +62,8 @@ pub struct Outcome {
     pub filtered: u64,
     /// Items that could not be used; a series that cannot be read counts once.
     pub rejected: u64,
+    /// Of the rejected ones, log records and spans that name no usable destination.
+    pub unrouted: u64,
     /// Why the first rejected item was rejected.
     pub first_error: Option<String>,
 }
@@ -51,8 +72,13 @@ impl Outcome {
     pub(crate) fn reject(&mut self, items: u64, reason: impl FnOnce() -> String) {
         self.rejected += items;
         if self.first_error.is_none() {
-            self.first_error = Some(reason());
+            self.first_error = Some(shortened(reason()));
         }
+    }
+
+    pub(crate) fn misroute(&mut self, misrouted: Misrouted) {
+        self.unrouted += u64::from(misrouted.unrouted);
+        self.reject(1, || misrouted.reason);
     }
 
     /// All items seen.

@@ -6,10 +6,10 @@
 use crate::otlp::object::{Member, Object, json_field};
 use crate::otlp::route::{Route, Router};
 use crate::otlp::value::{self, Any};
-use crate::otlp::{self, Described, Scope, Signal};
+use crate::otlp::{self, Described, Scope, Signal, is_internal};
 use crate::schema::{SampleType, Schema};
 use crate::text;
-use crate::wire::{Reader, Span, Value, WireError};
+use crate::wire::{self, Reader, Span, Value, WireError};
 use crate::{DecodeError, Encoding, Lift, Outcome, RowSet};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl LogIntake {
         while let Some((field, value)) = fields.next()? {
             let (1, Value::Bytes(resource_logs)) = (field, value) else { continue };
             if let Err(error) = request.resource(resource_logs) {
-                request.outcome.reject(1, || error.to_string());
+                request.outcome.reject(otlp::count_lost(&body, resource_logs, 1, otlp::one_each), || error.to_string());
             }
         }
         Ok(request.outcome)
@@ -102,9 +102,9 @@ impl<'b> Request<'b, '_> {
     fn resource(&mut self, message: Span) -> Result<(), WireError> {
         let described = Described::read(self.body, message)?;
         self.write_resource(described.about)?;
-        for scope_logs in described.items {
+        for scope_logs in described.items() {
             if let Err(error) = self.scope(scope_logs) {
-                self.outcome.reject(1, || error.to_string());
+                self.outcome.reject(otlp::count_lost(self.body, scope_logs, 0, otlp::one_each), || error.to_string());
             }
         }
         Ok(())
@@ -138,9 +138,8 @@ impl<'b> Request<'b, '_> {
     fn scope(&mut self, message: Span) -> Result<(), WireError> {
         let described = Described::read(self.body, message)?;
         let scope = Scope::read(self.body, described.about)?;
-        self.scope.clear();
         scope.describe(self.body, &mut self.scope)?;
-        for record in described.items {
+        for record in described.items() {
             if let Err(error) = self.record(record) {
                 self.outcome.reject(1, || error.to_string());
             }
@@ -149,12 +148,17 @@ impl<'b> Request<'b, '_> {
     }
 
     fn record(&mut self, message: Span) -> Result<(), WireError> {
+        if self.out.is_full() {
+            self.outcome.reject(1, RowSet::too_large);
+            return Ok(());
+        }
+        wire::check_item(message)?;
         let record = self.read_record(message)?;
         self.write_row(&record)?;
         let table = match self.router.table(record.route, self.out) {
             Ok(table) => table,
-            Err(reason) => {
-                self.outcome.reject(1, || reason);
+            Err(misrouted) => {
+                self.outcome.misroute(misrouted);
                 return Ok(());
             }
         };
@@ -182,7 +186,7 @@ impl<'b> Request<'b, '_> {
                 (6, Value::Bytes(attribute)) => {
                     let (key, value) = value::key_value(body, attribute)?;
                     record.route.attribute(body, key.of(body), value);
-                    self.attributes.push(key.of(body), Member::Any(value));
+                    self.attributes.push_any(body, key, value)?;
                 }
                 (8, Value::Fixed32(flags)) => record.flags = flags,
                 (9, Value::Bytes(id)) => record.trace_id = id,
@@ -290,11 +294,6 @@ fn lifted_field(out: &mut Vec<u8>, body: &[u8], value: Option<Member<'_>>) -> Re
         }
     }
     Ok(())
-}
-
-/// Keys of our own bookkeeping.
-pub(crate) fn is_internal(key: &[u8]) -> bool {
-    key.starts_with(b"adxmon_")
 }
 
 fn log_time(row: &mut Vec<u8>, time: u64) {

@@ -117,10 +117,15 @@ impl RowSet {
         Some(index)
     }
 
+    /// Whether [`RowSet::append`] would refuse any row.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes > MAX_BYTES
+    }
+
     /// Appends one row, written by `write`, to the table at `index`; false when the set holds too much already.
     #[inline]
     pub(crate) fn append(&mut self, index: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        if self.bytes > MAX_BYTES {
+        if self.is_full() {
             return false;
         }
         let table = &mut self.tables[index];

@@ -4,13 +4,12 @@
 //! What has no column of its own (scope, status message, trace state) joins the attributes under the names
 //! OpenTelemetry gives it outside of OTLP.
 
-use crate::logs::is_internal;
 use crate::otlp::object::{Member, Object, json_field};
 use crate::otlp::route::{Route, Router};
-use crate::otlp::{self, Described, Scope, Signal, value};
+use crate::otlp::{self, Described, Scope, Signal, is_internal, value};
 use crate::schema::{SampleType, Schema};
 use crate::text;
-use crate::wire::{Reader, Span, Value, WireError};
+use crate::wire::{self, Reader, Span, Value, WireError};
 use crate::{DecodeError, Encoding, Outcome, RowSet};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,7 +64,7 @@ impl TraceIntake {
         while let Some((field, value)) = fields.next()? {
             let (1, Value::Bytes(resource_spans)) = (field, value) else { continue };
             if let Err(error) = request.resource(resource_spans) {
-                request.outcome.reject(1, || error.to_string());
+                request.outcome.reject(otlp::count_lost(&body, resource_spans, 1, otlp::one_each), || error.to_string());
             }
         }
         Ok(request.outcome)
@@ -99,9 +98,9 @@ impl<'b> Request<'b, '_> {
         object.settle();
         self.resource.clear();
         object.write(&mut self.resource, self.body, is_internal)?;
-        for scope_spans in described.items {
+        for scope_spans in described.items() {
             if let Err(error) = self.scope(scope_spans) {
-                self.outcome.reject(1, || error.to_string());
+                self.outcome.reject(otlp::count_lost(self.body, scope_spans, 0, otlp::one_each), || error.to_string());
             }
         }
         Ok(())
@@ -110,9 +109,8 @@ impl<'b> Request<'b, '_> {
     fn scope(&mut self, message: Span) -> Result<(), WireError> {
         let described = Described::read(self.body, message)?;
         let scope = Scope::read(self.body, described.about)?;
-        self.scope.clear();
         scope.describe(self.body, &mut self.scope)?;
-        for span in described.items {
+        for span in described.items() {
             if let Err(error) = self.span(span) {
                 self.outcome.reject(1, || error.to_string());
             }
@@ -121,12 +119,17 @@ impl<'b> Request<'b, '_> {
     }
 
     fn span(&mut self, message: Span) -> Result<(), WireError> {
+        if self.out.is_full() {
+            self.outcome.reject(1, RowSet::too_large);
+            return Ok(());
+        }
+        wire::check_item(message)?;
         let span = self.read_span(message)?;
         self.write_row(&span)?;
         let table = match self.router.table(span.route, self.out) {
             Ok(table) => table,
-            Err(reason) => {
-                self.outcome.reject(1, || reason);
+            Err(misrouted) => {
+                self.outcome.misroute(misrouted);
                 return Ok(());
             }
         };
@@ -159,10 +162,10 @@ impl<'b> Request<'b, '_> {
                 (9, Value::Bytes(attribute)) => {
                     let (key, value) = value::key_value(body, attribute)?;
                     span.route.attribute(body, key.of(body), value);
-                    self.attributes.push(key.of(body), Member::Any(value));
+                    self.attributes.push_any(body, key, value)?;
                 }
-                (11, Value::Bytes(event)) => span.events.push(event),
-                (13, Value::Bytes(link)) => span.links.push(link),
+                (11, Value::Bytes(event)) => wire::push(&mut span.events, event, event)?,
+                (13, Value::Bytes(link)) => wire::push(&mut span.links, link, link)?,
                 (15, Value::Bytes(status)) => (span.status, span.status_message) = read_status(body, status)?,
                 (1..=9 | 11 | 13 | 15, _) => return Err(fields.error("unexpected wire type")),
                 _ => {}

@@ -47,6 +47,38 @@ const MAX_BODY: usize = 0x7fff_ffff;
 /// Deepest nesting of unknown groups that is skipped; the same as other protobuf libraries allow.
 const MAX_GROUPS: usize = 100;
 
+/// Members that one list within a message may have: two bytes of body make one, and tens of bytes of memory.
+const MAX_MEMBERS: usize = 1 << 17;
+
+/// Longest item (series, point, record) and longest description of items (resource, scope), in bytes. Rows repeat
+/// them with escapes, so they take a multiple of it.
+const MAX_ITEM: u32 = 16 << 20;
+
+/// Refuses what is longer than an item may be.
+#[inline]
+pub(crate) fn check_item(message: Span) -> Result<(), WireError> {
+    if message.len > MAX_ITEM {
+        return Err(WireError { offset: message.start as usize, reason: "an item of more than 16 MiB" });
+    }
+    Ok(())
+}
+
+/// Refuses a list that has become longer than a list may be; `at` is its last member.
+#[inline]
+pub(crate) fn check_members(members: usize, at: Span) -> Result<(), WireError> {
+    if members > MAX_MEMBERS {
+        return Err(WireError { offset: at.start as usize, reason: "more than 131072 members in one list" });
+    }
+    Ok(())
+}
+
+/// Adds to a list of bounded length.
+#[inline]
+pub(crate) fn push<T>(list: &mut Vec<T>, member: T, at: Span) -> Result<(), WireError> {
+    list.push(member);
+    check_members(list.len(), at)
+}
+
 /// Where and why reading stopped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct WireError {

@@ -14,17 +14,20 @@ use telemetry::{DecodeError, Encoding, LogIntake, MetricIntake, Outcome, RowSet,
 
 use super::status::{self, Code};
 use super::{Received, on_this_task, retry_after};
-use crate::body::{BodyError, read_body, room};
+use crate::body::{BodyError, read_body_into};
+use crate::room::Room;
 use crate::{BodyLimits, Refused, Sink};
 
 /// What differs between the three signals.
 trait Signal: Send + Sync + 'static {
     /// JSON name of the count of rejected items.
     const REJECTED: &'static str;
+    /// What the items are called in messages.
+    const ITEMS: &'static str;
     /// Start of the message about an unreadable body.
     const UNREADABLE: &'static str;
-    /// Message of a partial success, when the decoder gave no reason.
-    const REJECTED_MESSAGE: &'static str;
+    /// Message about items that name no destination.
+    const UNROUTED: &'static str = "";
 
     fn decode(&self, body: &[u8], encoding: Encoding, rows: &mut RowSet) -> Result<Outcome, DecodeError>;
 
@@ -36,8 +39,8 @@ trait Signal: Send + Sync + 'static {
 
 impl Signal for MetricIntake {
     const REJECTED: &'static str = "rejectedDataPoints";
+    const ITEMS: &'static str = "data points";
     const UNREADABLE: &'static str = "Unable to unmarshal ExportMetricsServiceRequest.";
-    const REJECTED_MESSAGE: &'static str = "data points without a usable value";
 
     fn decode(&self, body: &[u8], encoding: Encoding, rows: &mut RowSet) -> Result<Outcome, DecodeError> {
         self.otlp(body, encoding, rows)
@@ -46,8 +49,9 @@ impl Signal for MetricIntake {
 
 impl Signal for LogIntake {
     const REJECTED: &'static str = "rejectedLogRecords";
+    const ITEMS: &'static str = "log records";
     const UNREADABLE: &'static str = "Failed to unmarshal request body:";
-    const REJECTED_MESSAGE: &'static str = "Logs lacking kusto.database and kusto.table attributes or body fields";
+    const UNROUTED: &'static str = "Logs lacking kusto.database and kusto.table attributes or body fields";
 
     fn decode(&self, body: &[u8], encoding: Encoding, rows: &mut RowSet) -> Result<Outcome, DecodeError> {
         self.otlp(body, encoding, rows)
@@ -56,7 +60,7 @@ impl Signal for LogIntake {
     fn refuse(outcome: &Outcome) -> Option<String> {
         match outcome {
             Outcome { accepted: 0, rejected: 0, filtered: 0, .. } => Some("No logs to process.".to_owned()),
-            Outcome { accepted: 0, filtered: 0, first_error, .. } => Some(all_dropped("logs", "Logs", first_error.as_deref())),
+            Outcome { accepted: 0, filtered: 0, .. } => Some(all_dropped("logs", "otel-log", outcome)),
             _ => None,
         }
     }
@@ -64,8 +68,9 @@ impl Signal for LogIntake {
 
 impl Signal for TraceIntake {
     const REJECTED: &'static str = "rejectedSpans";
+    const ITEMS: &'static str = "spans";
     const UNREADABLE: &'static str = "Failed to unmarshal request body:";
-    const REJECTED_MESSAGE: &'static str = "Spans lacking a kusto.database attribute";
+    const UNROUTED: &'static str = "Spans lacking kusto.database and kusto.table attributes";
 
     fn decode(&self, body: &[u8], encoding: Encoding, rows: &mut RowSet) -> Result<Outcome, DecodeError> {
         self.otlp(body, encoding, rows)
@@ -73,25 +78,30 @@ impl Signal for TraceIntake {
 
     fn refuse(outcome: &Outcome) -> Option<String> {
         match outcome {
-            Outcome { accepted: 0, filtered: 0, rejected: 1.., first_error, .. } => {
-                Some(all_dropped("spans", "Traces", first_error.as_deref()))
-            }
+            Outcome { accepted: 0, filtered: 0, rejected: 1.., .. } => Some(all_dropped("spans", "otel-trace", outcome)),
             _ => None,
         }
     }
 }
 
-fn all_dropped(items: &str, database: &str, first_error: Option<&str>) -> String {
-    let section = if items == "logs" { "otel-log" } else { "otel-trace" };
-    let mut text = format!(
-        "All {items} dropped. Required kusto.database and kusto.table attributes or body fields are missing. \
-         Set the attributes (kusto.database={database:?}, say), or a default destination in [{section}] of the configuration."
-    );
-    if let Some(error) = first_error {
-        text.push_str(" First: ");
-        text.push_str(error);
+/// Why nothing of a request was stored; in the reference's words where it is for want of a destination.
+fn all_dropped(items: &str, section: &str, outcome: &Outcome) -> String {
+    if outcome.unrouted < outcome.rejected {
+        return format!("All {items} dropped. First: {}", outcome.first_error.as_deref().unwrap_or_default());
     }
-    text
+    format!(
+        "All {items} dropped. Required kusto.database and kusto.table attributes or body fields are missing. \
+         Set the attributes, or a default destination in [{section}] of the configuration."
+    )
+}
+
+/// Message of a partial success.
+fn partly_dropped<S: Signal>(outcome: &Outcome) -> String {
+    if outcome.unrouted == outcome.rejected {
+        return S::UNROUTED.to_owned();
+    }
+    let first = outcome.first_error.as_deref().unwrap_or_default();
+    format!("{} {} were not stored; first: {first}", outcome.rejected, S::ITEMS)
 }
 
 struct Receiver<S> {
@@ -136,8 +146,9 @@ async fn receive<S: Signal>(State(receiver): State<Arc<Receiver<S>>>, headers: H
 impl<S: Signal> Receiver<S> {
     async fn store(&self, headers: &HeaderMap, body: Body, encoding: Encoding) -> Result<Outcome, Failure> {
         self.sink.ready().map_err(|reason| Failure::Sink(Refused::overloaded(reason)))?;
-        let _room = room(headers, &self.limits).await.map_err(Failure::Body)?;
-        let body = read_body(headers, body, &self.limits).await.map_err(Failure::Body)?;
+        // Held until the rows are stored.
+        let mut room = Room::new();
+        let body = read_body_into(&mut room, headers, body, &self.limits).await.map_err(Failure::Body)?;
         let mut rows = RowSet::new();
         let decoded = on_this_task(body.len(), || self.signal.decode(&body, encoding, &mut rows));
         let outcome = decoded.map_err(|error| Failure::Unreadable(format!("{} {error}", S::UNREADABLE)))?;
@@ -164,10 +175,7 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, String> {
 }
 
 fn answer<S: Signal>(encoding: Encoding, outcome: &Outcome) -> Response {
-    let message = match &outcome.first_error {
-        Some(error) => format!("{}; first: {error}", S::REJECTED_MESSAGE),
-        None => S::REJECTED_MESSAGE.to_owned(),
-    };
+    let message = if outcome.rejected > 0 { partly_dropped::<S>(outcome) } else { String::new() };
     let mut response = status::success(encoding, S::REJECTED, outcome.rejected, &message);
     response.extensions_mut().insert(Received::from(outcome));
     response
@@ -184,7 +192,12 @@ impl Failure {
     fn answer(self, encoding: Encoding) -> Response {
         let bad = |text: &str| status::error(StatusCode::BAD_REQUEST, encoding, Code::InvalidArgument, text);
         match self {
-            Failure::Body(error) => status::error(error.status(), encoding, Code::InvalidArgument, &error.to_string()),
+            Failure::Body(error) => {
+                let code = if error.retry_after().is_some() { Code::Unavailable } else { Code::InvalidArgument };
+                let mut response = status::error(error.status(), encoding, code, &error.to_string());
+                error.retry_after().into_iter().for_each(|delay| retry_after(&mut response, delay));
+                response
+            }
             Failure::Unreadable(text) | Failure::Sink(Refused::Invalid(text)) => bad(&text),
             Failure::Unusable(text, received) => {
                 let mut response = bad(&text);

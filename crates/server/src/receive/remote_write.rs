@@ -15,7 +15,8 @@ use http::{HeaderMap, StatusCode, header};
 use telemetry::{MetricIntake, Outcome, RowSet};
 
 use super::{Received, on_this_task, plain, retry_after};
-use crate::body::{BodyError, read_wire, room, snappy_block};
+use crate::body::{BodyError, read_wire, snappy_block, snappy_len};
+use crate::room::Room;
 use crate::{BodyLimits, Refused, Sink};
 
 struct Receiver {
@@ -33,6 +34,7 @@ struct Receiver {
 /// | 413, 415 | too large; not remote write 1.0 |
 /// | 429 + `Retry-After` | the store is full; nothing was stored |
 /// | 500 | the store failed; retry |
+/// | 503 + `Retry-After` | too much at a time; nothing was stored |
 pub fn remote_write(intake: Arc<MetricIntake>, sink: Arc<dyn Sink>, limits: BodyLimits) -> MethodRouter {
     post(receive).with_state(Arc::new(Receiver { intake, sink, limits }))
 }
@@ -48,10 +50,13 @@ impl Receiver {
     async fn store(&self, headers: &HeaderMap, body: Body) -> Result<Outcome, Failure> {
         refuse_other_messages(headers)?;
         self.sink.ready().map_err(|reason| Failure::Sink(Refused::overloaded(reason)))?;
-        let _room = room(headers, &self.limits).await?;
-        let wire = read_wire(headers, body, self.limits.wire).await?;
+        // Held until the rows are stored.
+        let mut room = Room::new();
+        let wire = read_wire(&mut room, headers, body, self.limits.wire).await?;
+        let inflated = snappy_len(&wire, self.limits.inflated)?;
+        room.grow_to(wire.len() + inflated).await?;
         let mut rows = RowSet::new();
-        let outcome = on_this_task(wire.len(), || self.decode(&wire, &mut rows))?;
+        let outcome = on_this_task(inflated, || self.decode(&wire, &mut rows))?;
         drop(wire);
         self.sink.commit(rows, outcome.filtered).await.map_err(Failure::Sink)?;
         Ok(outcome)
@@ -114,7 +119,11 @@ impl From<BodyError> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         match self {
-            Failure::Body(error) => plain(error.status(), &error.to_string()),
+            Failure::Body(error) => {
+                let mut response = plain(error.status(), &error.to_string());
+                error.retry_after().into_iter().for_each(|delay| retry_after(&mut response, delay));
+                response
+            }
             Failure::Message(text) => plain(StatusCode::BAD_REQUEST, &text),
             Failure::OtherMessage(proto) => plain(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,

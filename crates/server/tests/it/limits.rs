@@ -42,16 +42,18 @@ async fn a_header_that_does_not_end_closes_the_connection() {
 
 #[tokio::test]
 async fn a_header_timeout_does_not_end_idle_connections() {
-    let server = Server::start(hello(), short(50, 60_000)).await;
+    let server = Server::start(hello(), short(500, 60_000)).await;
     let mut stream = TcpStream::connect(server.addr).await.unwrap();
-    for _ in 0..2 {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+    for idle in [0, 700, 700] {
+        tokio::time::sleep(Duration::from_millis(idle)).await;
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         let mut answer = [0u8; 12];
         timeout(PATIENCE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200");
-        let mut rest = [0u8; 4096];
-        assert!(stream.read(&mut rest).await.unwrap() > 0);
+        let mut rest = Vec::new();
+        while !rest.ends_with(b"hello") {
+            assert!(stream.read_buf(&mut rest).await.unwrap() > 0);
+        }
     }
 }
 
@@ -135,4 +137,11 @@ async fn both_versions_of_http_are_spoken_and_tls_too() {
     assert_eq!(client().get(url).send().await.unwrap().text().await.unwrap(), "hello");
     shutdown.cancel();
     served.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_never_sends_is_closed_like_one_whose_header_does_not_end() {
+    let server = Server::start(hello(), short(100, 60_000)).await;
+    let mut silent = TcpStream::connect(server.addr).await.unwrap();
+    assert!(closed(&mut silent).await.is_empty());
 }

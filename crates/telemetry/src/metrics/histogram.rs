@@ -30,6 +30,9 @@ impl<'r, 'i, 'o> Family<'r, 'i, 'o> {
     /// Writes `<metric><suffix>` with one label more.
     pub(crate) fn series(&mut self, suffix: &[u8], extra: Option<(&[u8], f64)>, value: f64) {
         let request = &mut *self.request;
+        if request.is_spent(1) {
+            return;
+        }
         request.labels.begin();
         request.labels.restore(&self.labels);
         if let Some((label, number)) = extra {
@@ -75,6 +78,16 @@ pub(crate) fn write_exponential(request: &mut Request<'_, '_>, metric: Span, tim
             family.series(b"_sum", None, sum);
         }
         family.buckets(fitted.cumulative().into_iter());
+    });
+}
+
+/// Writes that the histogram whose labels the request holds has ended. Its buckets are not known any more.
+pub(crate) fn write_ended(request: &mut Request<'_, '_>, metric: Span, timestamp_ms: i64) {
+    request.as_one_item(|request| {
+        let mut family = Family::new(request, metric, timestamp_ms, None);
+        family.series(b"_count", None, f64::NAN);
+        family.series(b"_sum", None, f64::NAN);
+        family.buckets([(f64::INFINITY, f64::NAN)].into_iter());
     });
 }
 

@@ -3,7 +3,7 @@
 use super::exponential::{Exponential, SCALES, Side};
 use super::histogram;
 use super::series::Request;
-use crate::wire::{Reader, Span, Value, WireError};
+use crate::wire::{self, Reader, Span, Value, WireError};
 
 /// Longest gap between spans that is filled with empty buckets.
 const MAX_SPREAD: usize = 1 << 16;
@@ -44,10 +44,10 @@ fn read(body: &[u8], message: Span) -> Result<(i64, Option<Exponential>), WireEr
             (5, Value::Fixed64(bits)) => histogram.zero_threshold = f64::from_bits(bits),
             (6, Value::Varint(count)) => histogram.zero_count = count as f64,
             (7, Value::Fixed64(bits)) => histogram.zero_count = f64::from_bits(bits),
-            (8, Value::Bytes(span)) => negative.spans.push(bucket_span(body, span)?),
+            (8, Value::Bytes(span)) => wire::push(&mut negative.spans, bucket_span(body, span)?, span)?,
             (9, value) => packed_zigzag(body, value, &mut negative.deltas)?,
             (10, value) => packed_doubles(body, value, &mut negative.counts)?,
-            (11, Value::Bytes(span)) => positive.spans.push(bucket_span(body, span)?),
+            (11, Value::Bytes(span)) => wire::push(&mut positive.spans, bucket_span(body, span)?, span)?,
             (12, value) => packed_zigzag(body, value, &mut positive.deltas)?,
             (13, value) => packed_doubles(body, value, &mut positive.counts)?,
             (15, Value::Varint(ms)) => timestamp_ms = ms.cast_signed(),
@@ -117,7 +117,7 @@ fn packed_zigzag(body: &[u8], value: Value, out: &mut Vec<i64>) -> Result<(), Wi
         Value::Bytes(span) => {
             let mut numbers = Reader::within(body, span);
             while !numbers.at_end() {
-                out.push(zigzag(numbers.varint()?));
+                wire::push(out, zigzag(numbers.varint()?), span)?;
             }
         }
         _ => {}
@@ -126,5 +126,5 @@ fn packed_zigzag(body: &[u8], value: Value, out: &mut Vec<i64>) -> Result<(), Wi
 }
 
 fn packed_doubles(body: &[u8], value: Value, out: &mut Vec<f64>) -> Result<(), WireError> {
-    super::otlp::packed_fixed64(body, value, |bits| out.push(f64::from_bits(bits)))
+    super::otlp::packed_fixed64(body, value, out, f64::from_bits)
 }

@@ -9,7 +9,7 @@ use super::series::{Request, Sample};
 use crate::labels::Label;
 use crate::otlp::value::{Any, key_value, label_text};
 use crate::otlp::{self, Described, Scope, Signal};
-use crate::wire::{Reader, Span, Value, WireError};
+use crate::wire::{self, Reader, Span, Value, WireError};
 use crate::{DecodeError, Encoding, MetricIntake, Outcome, RowSet};
 
 const NO_RECORDED_VALUE: u64 = 1;
@@ -25,7 +25,7 @@ pub(crate) fn decode(intake: &MetricIntake, body: &[u8], encoding: Encoding, out
     while let Some((field, value)) = fields.next()? {
         let (1, Value::Bytes(resource_metrics)) = (field, value) else { continue };
         if let Err(error) = resource(&mut request, resource_metrics) {
-            request.outcome.reject(1, || error.to_string());
+            request.outcome.reject(otlp::count_lost(&body, resource_metrics, 1, points_of), || error.to_string());
         }
     }
     Ok(request.outcome)
@@ -42,9 +42,9 @@ fn resource(request: &mut Request<'_, '_>, message: Span) -> Result<(), WireErro
     }
     let labels = request.labels.entries().to_vec();
     request.labels.keep_arena();
-    for scope_metrics in resource.items {
+    for scope_metrics in resource.items() {
         if let Err(error) = scope(request, scope_metrics, &labels) {
-            request.outcome.reject(1, || error.to_string());
+            request.outcome.reject(otlp::count_lost(request.body, scope_metrics, 0, points_of), || error.to_string());
         }
     }
     request.labels.release_to(kept);
@@ -62,9 +62,9 @@ fn scope(request: &mut Request<'_, '_>, message: Span, resource_labels: &[Label]
     request.labels.push_missing(request.body, resource_labels);
     let labels = request.labels.entries().to_vec();
     request.labels.keep_arena();
-    for one in described.items {
+    for one in described.items() {
         if let Err(error) = metric(request, one, &labels) {
-            request.outcome.reject(1, || error.to_string());
+            request.outcome.reject(points_of(request.body, one), || error.to_string());
         }
     }
     request.labels.release_to(kept);
@@ -127,6 +127,20 @@ fn metric(request: &mut Request<'_, '_>, message: Span, shared: &[Label]) -> Res
     points(request, Metric { name, shared, delta }, kind, data)
 }
 
+/// Number of points in a metric that has to be given up, as far as it can be read; at least one.
+fn points_of(body: &[u8], metric: Span) -> u64 {
+    let mut points = 0;
+    let mut fields = Reader::within(body, metric);
+    while let Ok(Some((field, value))) = fields.next() {
+        let (5 | 7 | 9..=11, Value::Bytes(data)) = (field, value) else { continue };
+        let mut data = Reader::within(body, data);
+        while let Ok(Some((field, value))) = data.next() {
+            points += u64::from(matches!((field, value), (1, Value::Bytes(_))));
+        }
+    }
+    points.max(1)
+}
+
 /// Field 2 of `Sum`, `Histogram` and `ExponentialHistogram`.
 fn temporality(body: &[u8], data: Span) -> Result<u64, WireError> {
     let mut temporality = 0;
@@ -143,13 +157,16 @@ fn points(request: &mut Request<'_, '_>, metric: Metric<'_>, kind: Kind, data: S
     let mut fields = Reader::within(request.body, data);
     while let Some((field, value)) = fields.next()? {
         let (1, Value::Bytes(message)) = (field, value) else { continue };
+        if request.is_spent(1) {
+            continue;
+        }
         request.labels.begin();
-        let read = match kind {
+        let read = wire::check_item(message).and_then(|()| match kind {
             Kind::Number => number_point(request, metric, message),
             Kind::Histogram => histogram_point(request, metric, message),
             Kind::Exponential => exponential_point(request, metric, message),
             Kind::Summary => summary_point(request, metric, message),
-        };
+        });
         if let Err(error) = read {
             request.outcome.reject(1, || error.to_string());
         }
@@ -192,8 +209,8 @@ fn histogram_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: S
             (3, Value::Fixed64(ns)) => time_ns = ns,
             (4, Value::Fixed64(number)) => count = number,
             (5, Value::Fixed64(bits)) => sum = Some(f64::from_bits(bits)),
-            (6, value) => packed_fixed64(request.body, value, |number| counts.push(number))?,
-            (7, value) => packed_fixed64(request.body, value, |bits| bounds.push(f64::from_bits(bits)))?,
+            (6, value) => packed_fixed64(request.body, value, &mut counts, |number| number)?,
+            (7, value) => packed_fixed64(request.body, value, &mut bounds, f64::from_bits)?,
             (9, Value::Bytes(attribute)) => push_attribute(request, attribute)?,
             (10, Value::Varint(bits)) => flags = bits,
             (3..=5 | 9 | 10, _) => return Err(fields.error("unexpected wire type")),
@@ -227,7 +244,7 @@ fn histogram_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: S
 
 fn exponential_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: Span) -> Result<(), WireError> {
     let mut histogram = Exponential::default();
-    let mut time_ns = 0;
+    let (mut time_ns, mut flags) = (0, 0);
     let mut fields = Reader::within(request.body, message);
     while let Some((field, value)) = fields.next()? {
         match (field, value) {
@@ -239,8 +256,9 @@ fn exponential_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message:
             (7, Value::Fixed64(number)) => histogram.zero_count = number as f64,
             (8, Value::Bytes(side)) => histogram.positive = buckets(request.body, side)?,
             (9, Value::Bytes(side)) => histogram.negative = buckets(request.body, side)?,
+            (10, Value::Varint(bits)) => flags = bits,
             (14, Value::Fixed64(bits)) => histogram.zero_threshold = f64::from_bits(bits),
-            (1 | 3..=9 | 14, _) => return Err(fields.error("unexpected wire type")),
+            (1 | 3..=10 | 14, _) => return Err(fields.error("unexpected wire type")),
             _ => {}
         }
     }
@@ -250,7 +268,9 @@ fn exponential_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message:
     }
     request.labels.push_missing(request.body, metric.shared);
     let timestamp_ms = milliseconds(time_ns);
-    if metric.delta {
+    if flags & NO_RECORDED_VALUE != 0 {
+        histogram::write_ended(request, metric.name, timestamp_ms);
+    } else if metric.delta {
         histogram::write_exponential_delta(request, metric.name, timestamp_ms, time_ns, histogram);
     } else {
         histogram::write_exponential(request, metric.name, timestamp_ms, &histogram);
@@ -264,11 +284,11 @@ fn buckets(body: &[u8], message: Span) -> Result<Side, WireError> {
     while let Some((field, value)) = fields.next()? {
         match (field, value) {
             (1, Value::Varint(number)) => side.offset = zigzag32(number),
-            (2, Value::Varint(count)) => side.counts.push(count as f64),
+            (2, Value::Varint(count)) => wire::push(&mut side.counts, count as f64, message)?,
             (2, Value::Bytes(span)) => {
                 let mut counts = Reader::within(body, span);
                 while !counts.at_end() {
-                    side.counts.push(counts.varint()? as f64);
+                    wire::push(&mut side.counts, counts.varint()? as f64, span)?;
                 }
             }
             (1 | 2, _) => return Err(fields.error("unexpected wire type")),
@@ -279,26 +299,28 @@ fn buckets(body: &[u8], message: Span) -> Result<Side, WireError> {
 }
 
 fn summary_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: Span) -> Result<(), WireError> {
-    let (mut time_ns, mut count, mut sum, mut quantiles) = (0, 0, 0.0, Vec::new());
+    let (mut time_ns, mut count, mut sum, mut quantiles, mut flags) = (0, 0, 0.0, Vec::new(), 0);
     let mut fields = Reader::within(request.body, message);
     while let Some((field, value)) = fields.next()? {
         match (field, value) {
             (3, Value::Fixed64(ns)) => time_ns = ns,
             (4, Value::Fixed64(number)) => count = number,
             (5, Value::Fixed64(bits)) => sum = f64::from_bits(bits),
-            (6, Value::Bytes(quantile)) => quantiles.push(read_quantile(request.body, quantile)?),
+            (6, Value::Bytes(quantile)) => wire::push(&mut quantiles, read_quantile(request.body, quantile)?, quantile)?,
             (7, Value::Bytes(attribute)) => push_attribute(request, attribute)?,
-            (3..=7, _) => return Err(fields.error("unexpected wire type")),
+            (8, Value::Varint(bits)) => flags = bits,
+            (3..=8, _) => return Err(fields.error("unexpected wire type")),
             _ => {}
         }
     }
     request.labels.push_missing(request.body, metric.shared);
+    let value = |number: f64| if flags & NO_RECORDED_VALUE == 0 { number } else { f64::NAN };
     request.as_one_item(|request| {
         let mut family = Family::new(request, metric.name, milliseconds(time_ns), None);
-        family.series(b"_count", None, count as f64);
-        family.series(b"_sum", None, sum);
-        for (quantile, value) in quantiles {
-            family.series(b"", Some((b"quantile", quantile)), value);
+        family.series(b"_count", None, value(count as f64));
+        family.series(b"_sum", None, value(sum));
+        for (quantile, read) in quantiles {
+            family.series(b"", Some((b"quantile", quantile)), value(read));
         }
     });
     Ok(())
@@ -319,6 +341,7 @@ fn read_quantile(body: &[u8], message: Span) -> Result<(f64, f64), WireError> {
 
 fn push_attribute(request: &mut Request<'_, '_>, attribute: Span) -> Result<(), WireError> {
     let (key, value) = key_value(request.body, attribute)?;
+    wire::check_members(request.labels.entries().len(), attribute)?;
     push_value(request, key, value)
 }
 
@@ -346,18 +369,19 @@ fn zigzag32(number: u64) -> i32 {
     (number >> 1).cast_signed() ^ -((number & 1).cast_signed())
 }
 
-/// One fixed64 or a packed field of them.
-pub(crate) fn packed_fixed64(body: &[u8], value: Value, mut take: impl FnMut(u64)) -> Result<(), WireError> {
+/// One fixed64 or a packed field of them, added to a list.
+pub(crate) fn packed_fixed64<T>(body: &[u8], value: Value, list: &mut Vec<T>, from: fn(u64) -> T) -> Result<(), WireError> {
     match value {
-        Value::Fixed64(number) => take(number),
+        Value::Fixed64(number) => wire::push(list, from(number), Span::default()),
         Value::Bytes(span) => {
             let (numbers, rest) = span.of(body).as_chunks::<8>();
             if !rest.is_empty() {
                 return Err(WireError { offset: span.start as usize, reason: "packed numbers cut short" });
             }
-            numbers.iter().for_each(|number| take(u64::from_le_bytes(*number)));
+            wire::check_members(list.len() + numbers.len(), span)?;
+            list.extend(numbers.iter().map(|number| from(u64::from_le_bytes(*number))));
+            Ok(())
         }
-        _ => return Err(WireError { offset: 0, reason: "unexpected wire type" }),
+        _ => Err(WireError { offset: 0, reason: "unexpected wire type" }),
     }
-    Ok(())
 }

@@ -41,6 +41,7 @@ fn one_series(request: &mut Request<'_, '_>, series: Span, scratch: &mut Scratch
 
 /// Collects labels into the request and the rest into `scratch`; answers with the metric's name.
 fn read_series(request: &mut Request<'_, '_>, series: Span, scratch: &mut Scratch) -> Result<Span, WireError> {
+    wire::check_item(series)?;
     request.labels.begin();
     scratch.samples.clear();
     scratch.histograms.clear();
@@ -50,13 +51,14 @@ fn read_series(request: &mut Request<'_, '_>, series: Span, scratch: &mut Scratc
         match (field, value) {
             (1, Value::Bytes(label)) => {
                 let (name, value) = read_label(request.body, label)?;
+                wire::check_members(request.labels.entries().len(), label)?;
                 if metric.len == 0 && name.of(request.body) == NAME {
                     metric = value;
                 }
                 request.labels.push(request.body, name, value);
             }
-            (2, Value::Bytes(sample)) => scratch.samples.push(read_sample(request.body, sample)?),
-            (4, Value::Bytes(histogram)) => scratch.histograms.push(histogram),
+            (2, Value::Bytes(sample)) => wire::push(&mut scratch.samples, read_sample(request.body, sample)?, sample)?,
+            (4, Value::Bytes(histogram)) => wire::push(&mut scratch.histograms, histogram, histogram)?,
             (1 | 2 | 4, _) => return Err(fields.error("unexpected wire type")),
             _ => {}
         }

@@ -14,6 +14,13 @@ use std::collections::HashMap;
 /// Labels with this prefix count in the SeriesId and are left out of the `Labels` column.
 const HIDDEN_PREFIX: &[u8] = b"adxmon_";
 
+/// Label bytes that one request may have compared and hashed. A resource's labels are those of all its points, so a
+/// small body can ask for very much; normal requests stay below a few times their own size.
+const MAX_WORK: usize = 2 << 30;
+
+/// What a label costs beside its bytes.
+const LABEL_WORK: usize = 16;
+
 /// A timestamp in milliseconds since 1970, and a value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
@@ -32,6 +39,7 @@ pub(crate) struct Request<'i, 'o> {
     names: Names,
     added: Vec<Label>,
     name_label: Span,
+    work: usize,
 }
 
 impl<'i, 'o> Request<'i, 'o> {
@@ -54,6 +62,7 @@ impl<'i, 'o> Request<'i, 'o> {
             names: Names::default(),
             added,
             name_label,
+            work: 0,
         }
     }
 
@@ -68,10 +77,25 @@ impl<'i, 'o> Request<'i, 'o> {
         self.admitted_series(index, metric, samples);
     }
 
+    /// Whether the request has had its share of work; if so, counts `items` as rejected.
+    #[inline]
+    pub(crate) fn is_spent(&mut self, items: u64) -> bool {
+        if self.work <= MAX_WORK && !self.out.is_full() {
+            return false;
+        }
+        let reason = if self.out.is_full() { RowSet::too_large } else { too_much_work };
+        self.outcome.reject(items, reason);
+        true
+    }
+
     /// Whether the filters keep the series whose labels were collected, and what its metric's name decided.
     /// Counts and returns `None` when not.
     pub(crate) fn admit(&mut self, metric: Span, samples: u64) -> Option<usize> {
+        if self.is_spent(samples.max(1)) {
+            return None;
+        }
         let name = self.labels.text(self.body, metric);
+        self.work += name.len() + self.labels.entries().len() * LABEL_WORK;
         if name.is_empty() {
             self.outcome.reject(samples.max(1), || "series without a metric name (label __name__)".to_owned());
             return None;
@@ -105,6 +129,7 @@ impl<'i, 'o> Request<'i, 'o> {
         };
         self.apply_label_rules(index);
         self.encoder.labels(&self.labels, self.body, &self.intake.lifted);
+        self.work += self.encoder.hashed.len();
         for sample in samples {
             if self.out.append(table, |row| self.encoder.row(row, *sample)) {
                 self.outcome.accepted += 1;
@@ -142,7 +167,9 @@ impl<'i, 'o> Request<'i, 'o> {
     /// Brings the collected labels into their final form and identifies the series by them.
     pub(crate) fn identify(&mut self, index: usize) -> u128 {
         self.apply_label_rules(index);
-        self.encoder.identify(&self.labels, self.body)
+        let series = self.encoder.identify(&self.labels, self.body);
+        self.work += self.encoder.hashed.len();
+        series
     }
 
     fn apply_label_rules(&mut self, index: usize) {
@@ -173,6 +200,10 @@ impl<'i, 'o> Request<'i, 'o> {
         });
         entry.table.ok_or_else(RowSet::too_many_tables)
     }
+}
+
+fn too_much_work() -> String {
+    "the request repeats its labels too often; send smaller requests".to_owned()
 }
 
 /// Metric names remembered at a time.

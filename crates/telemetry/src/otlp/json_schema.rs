@@ -188,6 +188,7 @@ static SUMMARY_POINT: Message = Message {
         one("sum", 5, Kind::Double),
         many("quantileValues", 6, Kind::Message(&QUANTILE)),
         many("attributes", 7, Kind::Message(&KEY_VALUE)),
+        one("flags", 8, Kind::Varint),
     ],
 };
 static QUANTILE: Message = Message { fields: &[one("quantile", 1, Kind::Double), one("value", 2, Kind::Double)] };

@@ -2,7 +2,7 @@
 
 use super::value::{self, Any};
 use crate::text;
-use crate::wire::{Span, WireError};
+use crate::wire::{self, Span, WireError};
 
 /// A value that comes from the body or from elsewhere.
 #[derive(Clone, Copy, Debug)]
@@ -33,11 +33,15 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Adds what a `KeyValue` message holds.
+    pub(crate) fn push_any(&mut self, body: &'a [u8], key: Span, value: Any) -> Result<(), WireError> {
+        wire::push(&mut self.members, (key.of(body), Member::Any(value)), key)
+    }
+
     /// Adds a `KeyValue` message.
     pub(crate) fn push_attribute(&mut self, body: &'a [u8], attribute: Span) -> Result<(), WireError> {
         let (key, value) = value::key_value(body, attribute)?;
-        self.push(key.of(body), Member::Any(value));
-        Ok(())
+        self.push_any(body, key, value)
     }
 
     pub(crate) fn extend(&mut self, other: &Self) {
@@ -52,6 +56,11 @@ impl<'a> Object<'a> {
         self.members.reverse();
         self.members.sort_by(|a, b| a.0.cmp(b.0));
         self.members.dedup_by(|later, earlier| later.0 == earlier.0);
+    }
+
+    /// Drops for good what [`Object::write`] would not write.
+    pub(crate) fn forget(&mut self, hidden: impl Fn(&[u8]) -> bool) {
+        self.members.retain(|(key, member)| !hidden(key) && is_writable(member));
     }
 
     /// The value of a key, after [`Object::settle`].
@@ -70,7 +79,7 @@ impl<'a> Object<'a> {
         out.push(b'{');
         let mut first = true;
         for (key, member) in &self.members {
-            if hidden(key) || matches!(member, Member::Any(value) if !value::is_writable(*value)) {
+            if hidden(key) || !is_writable(member) {
                 continue;
             }
             if !first {
@@ -86,6 +95,13 @@ impl<'a> Object<'a> {
         }
         out.push(b'}');
         Ok(())
+    }
+}
+
+fn is_writable(member: &Member<'_>) -> bool {
+    match member {
+        Member::Any(value) => value::is_writable(*value),
+        Member::Text(_) => true,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where a log record or span goes: its attributes `kusto.database` and `kusto.table`, or the defaults.
 
 use super::value::{self, Any};
+use crate::error::Misrouted;
 use crate::names;
 use crate::rows::{Destination, RowSet};
 use crate::schema::{SampleType, Schema};
@@ -67,19 +68,21 @@ impl<'i> Router<'i> {
     }
 
     /// Index of the record's table, or why there is none.
-    pub(crate) fn table(&mut self, route: Route<'_>, out: &mut RowSet) -> Result<usize, String> {
+    pub(crate) fn table(&mut self, route: Route<'_>, out: &mut RowSet) -> Result<usize, Misrouted> {
+        let unrouted = |reason: &str| Misrouted { reason: reason.to_owned(), unrouted: true };
         let database = route.database.or(self.default_database.map(str::as_bytes));
         let table = route.table.or(self.default_table.map(str::as_bytes));
         let (Some(database), Some(table)) = (database, table) else {
-            return Err("kusto.database and kusto.table are neither among the attributes nor in the body".to_owned());
+            return Err(unrouted("kusto.database and kusto.table are neither among the attributes nor in the body"));
         };
         let table = names::normalize_id(table);
         let database = self.database(database);
         if database.is_empty() || table.is_empty() {
-            return Err("kusto.database or kusto.table has no letter or digit".to_owned());
+            return Err(unrouted("kusto.database or kusto.table has no letter or digit"));
         }
         let (schema, sample_type) = (self.schema, self.sample_type);
-        out.find_or_add(Destination { database: &database, table: &table, schema, sample_type }).ok_or_else(RowSet::too_many_tables)
+        let index = out.find_or_add(Destination { database: &database, table: &table, schema, sample_type });
+        index.ok_or_else(|| Misrouted { reason: RowSet::too_many_tables(), unrouted: false })
     }
 
     fn database(&mut self, name: &[u8]) -> Arc<str> {

@@ -142,7 +142,8 @@ fn nested_json(out: &mut Vec<u8>, body: &[u8], value: Any, depth: usize) -> Resu
 pub(crate) fn sorted_entries(body: &[u8], container: Span) -> Result<Vec<(Span, Any)>, WireError> {
     let mut entries = Vec::new();
     for member in members(body, container) {
-        entries.push(key_value(body, member?)?);
+        let member = member?;
+        wire::push(&mut entries, key_value(body, member)?, member)?;
     }
     sort_entries(body, &mut entries);
     Ok(entries)
