@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
@@ -55,6 +55,35 @@ pub(crate) struct ScrapeResult {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MetricName {
+    metric: String,
+}
+
+/// Samples that filters drop, by metric.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Dropped(Family<MetricName, Counter>, Arc<AtomicUsize>);
+
+/// Names that are counted one by one; senders choose them.
+const MAX_DROPPED_NAMES: usize = 10_000;
+
+impl Dropped {
+    /// What counts the drops of one source.
+    pub(crate) fn counter(&self) -> impl Fn(&str, u64) + Send + Sync + use<> {
+        let Dropped(family, names) = self.clone();
+        move |metric, samples| {
+            let name = MetricName { metric: metric.to_owned() };
+            if let Some(counter) = family.get(&name) {
+                counter.inc_by(samples);
+                return;
+            }
+            let known = names.fetch_add(1, Ordering::Relaxed) < MAX_DROPPED_NAMES;
+            let name = if known { name } else { MetricName { metric: "(others)".to_owned() } };
+            family.get_or_create(&name).inc_by(samples);
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Region {
     region: String,
 }
@@ -75,12 +104,17 @@ pub(crate) struct Metrics {
     pub(crate) logs_dropped: Family<SourceStage, PlainCount>,
     pub(crate) spans_stored: Counter,
     pub(crate) scrapes: Family<ScrapeResult, Counter>,
+    /// Only with `METRICS_DEBUG`.
+    pub(crate) dropped: Option<Dropped>,
 }
 
 impl Metrics {
-    /// Makes the metrics and registers them.
-    pub(crate) fn register(registry: &mut Registry, region: &str) -> Arc<Metrics> {
-        let m = Metrics::default();
+    /// Makes the metrics and registers them; with `debug`, dropped samples are counted by metric.
+    pub(crate) fn register(registry: &mut Registry, region: &str, debug: bool) -> Arc<Metrics> {
+        let m = Metrics { dropped: debug.then(Dropped::default), ..Metrics::default() };
+        if let Some(Dropped(family, _)) = &m.dropped {
+            registry.register("adxmon_ingestor_metrics_dropped", "Samples that filters dropped", family.clone());
+        }
         let health = Family::<Region, Gauge>::default();
         health.get_or_create(&Region { region: region.to_owned() }).set(1);
         registry.register("adxmon_collector_health_check", "1 while the collector runs", health);

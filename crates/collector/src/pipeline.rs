@@ -49,6 +49,7 @@ impl Pipeline {
     fn metric_endpoint(&self, endpoint: &MetricEndpoint, config: &Config) -> anyhow::Result<MethodRouter> {
         let rules = endpoint.rules.clone().with_labels(&self.identity);
         let intake = self.intake(&endpoint.database, &rules, config).with_context(|| format!("rules of {}", endpoint.path))?;
+        let intake = intake.reference_labels(endpoint.reference_labels);
         let sink = self.sink(Kind::Metrics, Some(&endpoint.database), endpoint.discard);
         let routes = match endpoint.protocol {
             MetricProtocol::RemoteWrite => receive::remote_write(Arc::new(intake), sink, self.body),
@@ -66,7 +67,11 @@ impl Pipeline {
     /// # Errors
     /// An expression that does not compile.
     pub(crate) fn intake(&self, database: &str, rules: &RuleScope, config: &Config) -> anyhow::Result<MetricIntake> {
-        Ok(MetricIntake::new(database, rules.compile()?, config.lift_labels.clone()))
+        let intake = MetricIntake::new(database, rules.compile()?, config.lift_labels.clone());
+        Ok(match &self.metrics.dropped {
+            Some(dropped) => intake.on_drop(dropped.counter()),
+            None => intake,
+        })
     }
 
     fn logs(&self, source: &LogSource) -> MethodRouter {

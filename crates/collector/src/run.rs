@@ -73,7 +73,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let store = open_store(&config).await?;
     let mut registry = Registry::default();
     let parts = Parts {
-        metrics: Metrics::register(&mut registry, &config.region),
+        metrics: Metrics::register(&mut registry, &config.region, config.count_drops),
         connections: Arc::default(),
         draining: Arc::default(),
         background: CancellationToken::new(),

@@ -27,7 +27,7 @@ pub struct LogOptions {
     pub default_table: Option<String>,
     /// Attributes set on the Resource of every record, whatever the record says.
     pub add_attributes: BTreeMap<String, String>,
-    /// Resource keys with columns of their own, matched exactly.
+    /// Resource keys with columns of their own.
     pub lift_resources: Vec<Lift>,
 }
 
@@ -123,16 +123,11 @@ impl<'b> Request<'b, '_> {
         self.lifted.clear();
         for lift in &options.lift_resources {
             self.lifted.push(b',');
-            lifted_field(&mut self.lifted, self.body, object.get(lift.name.as_bytes()))?;
+            lifted_field(&mut self.lifted, self.body, object.take(lift.name.as_bytes()))?;
         }
         self.lifted.push(b'\n');
         self.resource.clear();
-        object.write(&mut self.resource, self.body, |key| {
-            is_internal(key)
-                || key.starts_with(b"label.")
-                || key.starts_with(b"annotation.")
-                || options.lift_resources.iter().any(|lift| lift.name.as_bytes() == key)
-        })
+        object.write(&mut self.resource, self.body, |key| is_internal(key) || key.starts_with(b"label.") || key.starts_with(b"annotation."))
     }
 
     fn scope(&mut self, message: Span) -> Result<(), WireError> {

@@ -37,10 +37,11 @@ pub enum SampleType {
     Log = 3,
 }
 
-/// A label or resource key that gets a column of its own instead of a place in the JSON object.
+/// A label or resource key that gets a column of its own instead of a place in the JSON object. Of resource keys
+/// that differ in case only, the one written like the name counts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Lift {
-    /// The label, matched without regard to ASCII case for metrics and exactly for log resources.
+    /// The label or resource key, matched without regard to ASCII case.
     pub name: String,
     /// The column; the label's name when absent. Normalised like a metric name.
     pub column: Option<String>,

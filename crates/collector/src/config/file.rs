@@ -174,6 +174,7 @@ metric_source! {
     OtelMetric {
         path: String,
         grpc_port: i64,
+        reference_labels: bool,
         request_timeout_seconds: i64,
     }
 }

@@ -114,6 +114,9 @@ request-timeout-seconds = 15
 database = 'Metrics'
 path = '/v1/metrics'
 request-timeout-seconds = 15
+# Only the attributes of the points become labels, not those of resource and scope: the labels, and
+# so the SeriesIds, of earlier versions of the collector.
+reference-labels = false
 
 # Receiver of OTLP logs over HTTP, at /v1/logs. A record names its destination in the attributes
 # kusto.database and kusto.table.

@@ -57,6 +57,8 @@ pub struct Config {
     pub otlp_listen_addr: Option<String>,
     /// Label of the health gauge.
     pub region: String,
+    /// Whether samples that filters drop are counted by metric (`METRICS_DEBUG`).
+    pub count_drops: bool,
     /// Certificate and key of the listener.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// What the collector writes for.
@@ -117,6 +119,8 @@ pub struct MetricEndpoint {
     pub timeout: Duration,
     /// `disable-metrics-forwarding`: received, counted, not stored.
     pub discard: bool,
+    /// Whether OTLP points keep only their own attributes as labels.
+    pub reference_labels: bool,
 }
 
 /// The receiver of OTLP logs.
@@ -184,6 +188,7 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         listen_addr: file.listen_addr.clone().filter(|a| !a.is_empty()).unwrap_or_else(|| LISTEN_ADDR.to_owned()),
         otlp_listen_addr: file.otlp_listen_addr.clone().filter(|addr| !addr.is_empty()),
         region: file.region.clone(),
+        count_drops: std::env::var_os("METRICS_DEBUG").is_some_and(|value| !value.is_empty()),
         tls: (!file.tls_cert_file.is_empty()).then(|| ((&file.tls_cert_file).into(), (&file.tls_key_file).into())),
         backend: Backend::parse(file.storage_backend.as_deref()).map_err(problem)?,
         max_connections: positive(file.max_connections).unwrap_or(0) as usize,
@@ -235,7 +240,8 @@ fn storage_dir(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn lifts(lifts: &[super::file::Lift]) -> Vec<Lift> {
+/// The lifts of a file, as telemetry knows them.
+pub(super) fn lifts(lifts: &[super::file::Lift]) -> Vec<Lift> {
     let column = |lift: &super::file::Lift| (!lift.column.is_empty()).then(|| lift.column.clone());
     lifts.iter().map(|lift| Lift { name: lift.name.clone(), column: column(lift) }).collect()
 }
@@ -245,21 +251,24 @@ fn request_timeout(seconds: i64) -> Duration {
 }
 
 fn metric_endpoints(file: &File, global: &RuleScope) -> Vec<MetricEndpoint> {
-    let endpoint = |protocol, path: &str, source: &MetricSource, seconds| MetricEndpoint {
+    let endpoint = |protocol, path: &str, source: &MetricSource, seconds, reference_labels| MetricEndpoint {
         protocol,
         path: path.to_owned(),
         database: source.database.clone(),
         rules: source_rules(global, source),
         timeout: request_timeout(seconds),
         discard: file.disable_metrics_forwarding || source.disable_metrics_forwarding,
+        reference_labels,
     };
-    let remote_write =
-        file.prometheus_remote_write.iter().map(|s| endpoint(MetricProtocol::RemoteWrite, &s.path, &s.source(), s.request_timeout_seconds));
+    let remote_write = file
+        .prometheus_remote_write
+        .iter()
+        .map(|s| endpoint(MetricProtocol::RemoteWrite, &s.path, &s.source(), s.request_timeout_seconds, false));
     let otlp = file
         .otel_metric
         .iter()
         .filter(|s| !s.path.is_empty())
-        .map(|s| endpoint(MetricProtocol::Otlp, &s.path, &s.source(), s.request_timeout_seconds));
+        .map(|s| endpoint(MetricProtocol::Otlp, &s.path, &s.source(), s.request_timeout_seconds, s.reference_labels));
     remote_write.chain(otlp).collect()
 }
 

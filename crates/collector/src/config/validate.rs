@@ -9,6 +9,7 @@ use super::file::{
 use super::rules::RuleScope;
 use super::settings::Backend;
 use super::{Problem, settings};
+use telemetry::Schema;
 
 /// The problems of `file`; the first is what the reference would say.
 pub(super) fn problems(file: &File) -> Vec<Problem> {
@@ -136,6 +137,21 @@ impl<'a> Check<'a> {
                 self.say(format!("{name}.column-name `{}` contains invalid characters", lift.column));
             }
         }
+        self.lifted_columns(name, lifts);
+    }
+
+    /// A table has no two columns of one name.
+    fn lifted_columns(&mut self, name: &str, lifts: &[Lift]) {
+        let base = if name == "lift-labels" { Schema::metrics(&[]) } else { Schema::logs(&[]) };
+        let mut taken: HashSet<String> = base.columns.into_iter().map(|column| column.name).collect();
+        for lift in settings::lifts(lifts).iter().filter(|lift| !lift.name.is_empty()) {
+            let column = lift.column_name();
+            if column.is_empty() {
+                self.say(format!("{name} {:?} needs a column: its name has no ASCII letter or digit", lift.name));
+            } else if !taken.insert(column.clone()) {
+                self.say(format!("{name} {:?}: column {column} exists already; set another column", lift.name));
+            }
+        }
     }
 
     fn global_rules(&mut self) {
@@ -196,13 +212,13 @@ impl<'a> Check<'a> {
         if let Err(error) = RuleScope::source(source).compile() {
             self.say(format!("{name}: {}", invalid_regex(&error)));
         }
-        self.database(name, &source.database);
+        self.identifier(&format!("{name}.database"), &source.database);
     }
 
-    /// Databases keep their ASCII letters and digits only; one without any has no name left.
-    fn database(&mut self, name: &str, database: &str) {
-        if !database.is_empty() && !database.bytes().any(|b| b.is_ascii_alphanumeric()) {
-            self.say(format!("{name}.database {database:?} must contain an ASCII letter or digit"));
+    /// Databases and tables keep their ASCII letters and digits only; one without any has no name left.
+    fn identifier(&mut self, name: &str, value: &str) {
+        if !value.is_empty() && !value.bytes().any(|b| b.is_ascii_alphanumeric()) {
+            self.say(format!("{name} {value:?} must contain an ASCII letter or digit"));
         }
     }
 
@@ -232,11 +248,15 @@ impl<'a> Check<'a> {
         if log.default_database.is_empty() != log.default_table.is_empty() {
             self.say("otel-log.default-database and otel-log.default-table must both be set or both be empty");
         }
+        self.identifier("otel-log.default-database", &log.default_database);
+        self.identifier("otel-log.default-table", &log.default_table);
     }
 
     fn otel_trace(&mut self) {
         let Some(trace) = &self.file.otel_trace else { return };
         self.timeout("otel-trace", trace.request_timeout_seconds);
+        self.identifier("otel-trace.database", &trace.database);
+        self.identifier("otel-trace.table", &trace.table);
         self.path("otel-trace", if trace.path.is_empty() { settings::TRACES_PATH } else { &trace.path });
     }
 

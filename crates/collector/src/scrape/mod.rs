@@ -118,14 +118,17 @@ impl Scraper {
     async fn store_page(&self, target: &Target, page: &Page, now_ms: i64) -> (&'static str, Option<u64>) {
         let mut samples = 0;
         let mut rejected = 0;
+        let mut parsed = 0;
         for part in parts(&page.body, self.settings.batch_samples) {
             let mut rows = RowSet::new();
             let outcome = server::receive::on_this_task(part.len(), || self.parse(part, page.format, &target.labels, now_ms, &mut rows));
             if let Some(reason) = &outcome.first_error
                 && rejected == 0
             {
-                tracing::warn!(url = target.url, reason, "a scraped line cannot be used");
+                let lines_before = page.body[..parsed].iter().filter(|byte| **byte == b'\n').count();
+                tracing::warn!(url = target.url, reason, lines_before, "a scraped line cannot be used");
             }
+            parsed += part.len();
             samples += outcome.accepted + outcome.filtered;
             rejected += outcome.rejected;
             if let Err(error) = self.sink.commit(rows, outcome.filtered).await {

@@ -127,3 +127,40 @@ fn paths_of_the_collector_itself_cannot_be_taken() {
     let got = errors("[otel-trace]\n[[otel-metric]]\npath='/v1/traces'\ndatabase='m'");
     assert!(got[0].contains("is already defined"), "{got:?}");
 }
+
+/// A table has no two columns of one name, and Kusto would refuse every row.
+#[test]
+fn lifted_columns_have_names_of_their_own() {
+    let lift = |kind: &str, name: &str, column: &str| format!("[[{kind}]]\nname='{name}'\ncolumn='{column}'\n");
+    let cases = [
+        (lift("lift-labels", "a.b", "") + &lift("lift-labels", "a_b", ""), "lift-labels \"a_b\": column AB exists already"),
+        (lift("lift-labels", "value", ""), "lift-labels \"value\": column Value exists already"),
+        (lift("lift-resources", "x", "TraceId"), "lift-resources \"x\": column TraceId exists already"),
+        (lift("lift-labels", "---", ""), "lift-labels \"---\" needs a column"),
+    ];
+    for (toml, wanted) in cases {
+        let got = errors(&toml);
+        assert!(got.len() == 1 && got[0].starts_with(wanted), "{got:?}, expected {wanted}");
+    }
+    let fine = format!("storage-dir='/x'\n{}{}", lift("lift-labels", "TraceId", ""), lift("lift-resources", "value", ""));
+    assert_eq!(errors(&fine), [""; 0]);
+}
+
+#[test]
+fn destinations_without_a_letter_or_digit_are_refused() {
+    let got = errors("[otel-log]\ndefault-database='-'\ndefault-table='_'\n[otel-trace]\ndatabase='.'\ntable='+'\n");
+    let names = ["otel-log.default-database", "otel-log.default-table", "otel-trace.database", "otel-trace.table"];
+    assert_eq!(got.len(), names.len(), "{got:?}");
+    for (got, name) in got.iter().zip(names) {
+        assert!(got.starts_with(name) && got.ends_with("must contain an ASCII letter or digit"), "{got}");
+    }
+}
+
+#[test]
+fn labels_of_the_reference_are_a_switch() {
+    let toml =
+        "storage-dir='/x'\n[[otel-metric]]\npath='/a'\ndatabase='m'\nreference-labels=true\n[[otel-metric]]\npath='/b'\ndatabase='m'\n";
+    let (config, _) = Config::from_toml(toml, "node-1").unwrap();
+    let switches: Vec<bool> = config.metrics.iter().map(|endpoint| endpoint.reference_labels).collect();
+    assert_eq!(switches, [true, false]);
+}

@@ -34,6 +34,69 @@ fn the_reference_cases_keep_and_drop_the_same() {
     }
 }
 
+/// A file with rules at the top and in every source of metrics.
+const SCOPES: &str = "
+storage-dir = '/x'
+default-drop-metrics = true
+drop-metrics = ['^global_drop']
+keep-metrics = ['^global_keep', '_drop']
+[add-labels]
+both = 'global'
+global = 'g'
+[drop-labels]
+'^global' = '^x$'
+'.' = '^y$'
+[[keep-metrics-with-label-value]]
+label-regex = '^keep$'
+value-regex = '^global$'
+SOURCE
+database = 'M'
+drop-metrics = ['^source_drop']
+keep-metrics = ['^source_keep']
+add-labels = { both = 'source', source = 's' }
+drop-labels = { '^source' = '^x$', '.' = '^z$' }
+keep-metrics-with-label-value = [{ label-regex = '^keep$', value-regex = '^source$' }]
+";
+
+/// Lists of the two scopes are joined; of maps and of default-drop-metrics the source's value wins.
+#[test]
+fn rules_of_the_file_and_of_a_source_are_joined() {
+    let sources = [
+        ("[prometheus-scrape]\nscrape-interval = 1\ndisable-discovery = true", 0),
+        ("[[prometheus-remote-write]]\npath = '/r'", 1),
+        ("[[otel-metric]]\npath = '/m'", 1),
+    ];
+    for (source, endpoints) in sources {
+        let intake = |more: &str| {
+            let toml = SCOPES.replace("SOURCE", source) + more;
+            let (config, _) = Config::from_toml(&toml, "node-1").unwrap_or_else(|e| panic!("{e}\n{toml}"));
+            assert_eq!(config.metrics.len(), endpoints);
+            let rules = config.scrape.map_or_else(|| config.metrics[0].rules.clone(), |scrape| scrape.rules);
+            MetricIntake::new("M", rules.compile().unwrap(), Vec::new())
+        };
+        let labels = |name: &str, more: &[(&str, &str)]| -> Vec<(String, String)> {
+            let all = [("__name__", name), ("both", "own"), ("x", "1"), ("y", "1"), ("z", "1")];
+            all.iter().chain(more).map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+        };
+        let kept = |intake: &MetricIntake, name: &str, more: &[(&str, &str)]| stored_labels(intake, &labels(name, more));
+        let joined = intake("");
+        for dropped in ["global_drop", "source_drop", "neither"] {
+            assert_eq!(kept(&joined, dropped, &[]), None, "{source}: {dropped}");
+        }
+        for value in ["global", "source"] {
+            assert!(kept(&joined, "neither", &[("keep", value)]).is_some(), "{source}: {value}");
+        }
+        assert_eq!(kept(&joined, "neither", &[("keep", "other")]), None);
+        // `.` is a key of both maps, so that the source's value counts and y stays.
+        let expected = [("both", "source"), ("global", "g"), ("source", "s"), ("y", "1")];
+        let expected: Vec<_> = expected.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        for name in ["global_keep", "source_keep"] {
+            assert_eq!(kept(&joined, name, &[]), Some(expected.clone()), "{source}: {name}");
+        }
+        assert!(kept(&intake("default-drop-metrics = false"), "neither", &[]).is_some(), "{source}: the source's default wins");
+    }
+}
+
 /// The configuration of a case, as a remote-write source.
 fn toml_of(config: &Value) -> String {
     let mut toml = "storage-dir='/x'\n[[prometheus-remote-write]]\npath='/r'\ndatabase='M'\n".to_owned();

@@ -1,8 +1,10 @@
 //! The collector's configuration against the vectors, and a collector over real HTTP.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod binary;
 mod configuration;
 mod filters;
+mod http_vectors;
 mod process;
 mod scraping;
 mod support;

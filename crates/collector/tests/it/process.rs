@@ -61,7 +61,20 @@ async fn logs_metrics_and_traces_arrive_in_json() {
         let name = format!("adxmon_ledger_rows{{database=\"{database}\",state=\"accepted\"}}");
         assert_eq!(collector.metric(&name).await, Some(1.0), "{database}");
     }
-    assert_eq!(collector.metric("adxmon_collector_logs_keys{database=\"Logs\",table=\"App\"}").await, Some(1.0));
+    let lost = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"no destination"}}]}]}]}"#;
+    let request = client().post(format!("{}/v1/logs", collector.url)).header(CONTENT_TYPE, "application/json").body(lost);
+    assert_eq!(request.send().await.unwrap().status(), 400);
+    for name in [
+        "adxmon_collector_logs_keys{database=\"Logs\",table=\"App\"}",
+        "adxmon_collector_logs_sent{source=\"otlp-logs\",sink=\"StoreSink\"}",
+        "adxmon_collector_logs_dropped{source=\"otlp-logs\",stage=\"routing\"}",
+        "adxmon_ingestor_invalid_logs_dropped",
+        "adxmon_ingestor_requests_received_total{path=\"/v1/logs\",code=\"200\"}",
+        "adxmon_ingestor_requests_received_total{path=\"/v1/logs\",code=\"400\"}",
+        "adxmon_collector_metrics_requests_received_total{protocol=\"oltp/http\",code=\"200\",endpoint=\"/v1/metrics\"}",
+    ] {
+        assert_eq!(collector.metric(name).await, Some(1.0), "{name}");
+    }
     collector.stop().await;
 }
 

@@ -15,6 +15,7 @@ mod tests;
 use crate::rules::MetricRules;
 use crate::schema::Schema;
 use crate::{DecodeError, Encoding, Lift, Outcome, RowSet, names};
+use std::fmt;
 use std::sync::Arc;
 
 pub use exposition::ExpositionFormat;
@@ -33,6 +34,19 @@ pub struct MetricIntake {
     added_labels: Vec<(String, String)>,
     only_point_attributes: bool,
     deltas: delta::Totals,
+    on_drop: OnDrop,
+}
+
+/// Is told the metric and the number of samples that a filter removes.
+type Told = Box<dyn Fn(&str, u64) + Send + Sync>;
+
+#[derive(Default)]
+struct OnDrop(Option<Told>);
+
+impl fmt::Debug for OnDrop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnDrop").field(&self.0.is_some()).finish()
+    }
 }
 
 impl MetricIntake {
@@ -51,6 +65,7 @@ impl MetricIntake {
             added_labels,
             only_point_attributes: false,
             deltas: delta::Totals::default(),
+            on_drop: OnDrop::default(),
         }
     }
 
@@ -58,6 +73,12 @@ impl MetricIntake {
     /// attributes and the scope become labels too. Needed where dashboards rely on equal SeriesIds.
     pub fn reference_labels(mut self, only_point_attributes: bool) -> Self {
         self.only_point_attributes = only_point_attributes;
+        self
+    }
+
+    /// Tells `told` the metric and the number of samples whenever the filters remove some.
+    pub fn on_drop(mut self, told: impl Fn(&str, u64) + Send + Sync + 'static) -> Self {
+        self.on_drop = OnDrop(Some(Box::new(told)));
         self
     }
 

@@ -16,7 +16,7 @@ const HIDDEN_PREFIX: &[u8] = b"adxmon_";
 
 /// Label bytes that one request may have compared and hashed. A resource's labels are those of all its points, so a
 /// small body can ask for very much; normal requests stay below a few times their own size.
-const MAX_WORK: usize = 2 << 30;
+const MAX_WORK: usize = 1 << 30;
 
 /// What a label costs beside its bytes.
 const LABEL_WORK: usize = 16;
@@ -106,6 +106,9 @@ impl<'i, 'o> Request<'i, 'o> {
             Verdict::AskLabels if self.intake.rules.keeps_labels(self.labels.iter(self.body)) => Some(index),
             Verdict::AskLabels | Verdict::Drop => {
                 self.outcome.filtered += samples;
+                if let Some(told) = &self.intake.on_drop.0 {
+                    told(&String::from_utf8_lossy(self.labels.text(self.body, metric)), samples);
+                }
                 None
             }
         }

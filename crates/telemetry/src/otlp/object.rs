@@ -63,10 +63,12 @@ impl<'a> Object<'a> {
         self.members.retain(|(key, member)| !hidden(key) && is_writable(member));
     }
 
-    /// The value of a key, after [`Object::settle`].
-    pub(crate) fn get(&self, key: &[u8]) -> Option<Member<'a>> {
-        let at = self.members.binary_search_by(|member| member.0.cmp(key)).ok()?;
-        Some(self.members[at].1)
+    /// Takes out the value of a key, after [`Object::settle`]: of that very key, or of the first one that differs in
+    /// the case of ASCII letters only.
+    pub(crate) fn take(&mut self, key: &[u8]) -> Option<Member<'a>> {
+        let exact = self.members.binary_search_by(|member| member.0.cmp(key)).ok();
+        let at = exact.or_else(|| self.members.iter().position(|member| member.0.eq_ignore_ascii_case(key)))?;
+        Some(self.members.remove(at).1)
     }
 
     /// Writes the members whose keys are not hidden as one CSV field, after [`Object::settle`].

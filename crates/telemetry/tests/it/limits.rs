@@ -180,3 +180,90 @@ fn many_attributes_take_no_quadratic_time() {
     assert_eq!(metrics().otlp(&body, Encoding::Protobuf, &mut set).unwrap().accepted, 1);
     assert_eq!(rows(&set)[0].json("Labels").as_object().unwrap().len(), 100_000);
 }
+
+/// Two bytes of body make an empty label, sample, bucket or attribute, which takes tens of bytes in memory.
+#[test]
+fn lists_of_tiny_members_are_bounded() {
+    let many = |field: u8| [field << 3 | 2, 0].repeat(200_000);
+    let metric =
+        |data: u8, point: &[u8]| message(1, &message(2, &message(2, &[message(1, b"m"), message(data, &message(1, point))].concat())));
+    let packed_buckets = message(8, &message(2, &vec![1; 200_000]));
+    let mut set = RowSet::new();
+    for (what, body) in [
+        ("labels", message(1, &many(1))),
+        ("samples", message(1, &many(2))),
+        ("histograms", message(1, &many(4))),
+        (
+            "spans of a histogram",
+            message(1, &[message(1, &[message(1, b"__name__"), message(2, b"m")].concat()), message(4, &many(11))].concat()),
+        ),
+    ] {
+        let outcome = metrics().remote_write(&body, &mut set).unwrap();
+        assert_eq!((outcome.rejected, outcome.total()), (1, 1), "{what}");
+        assert!(outcome.first_error.unwrap().ends_with("more than 131072 members in one list"), "{what}");
+    }
+    for (what, body) in [
+        ("attributes", metric(5, &message(7, &message(2, &[0x10, 1])).repeat(200_000))),
+        ("quantiles", metric(11, &many(6))),
+        ("buckets", metric(10, &packed_buckets)),
+        ("bucket counts", metric(9, &message(6, &vec![0; 200_000 * 8]))),
+    ] {
+        let outcome = metrics().otlp(&body, Encoding::Protobuf, &mut set).unwrap();
+        assert_eq!((outcome.rejected, outcome.total()), (1, 1), "{what}");
+        assert!(outcome.first_error.unwrap().ends_with("more than 131072 members in one list"), "{what}");
+    }
+    for (what, span) in [("attributes", many(9)), ("events", many(11)), ("links", many(13))] {
+        let body = message(1, &message(2, &message(2, &span)));
+        assert_eq!(traces().otlp(&body, Encoding::Protobuf, &mut set).unwrap().rejected, 1, "{what}");
+    }
+    let map = message(5, &message(6, &many(1)));
+    for (what, record) in [("attributes", many(6)), ("members of the body", map)] {
+        let body = message(1, &message(2, &message(2, &record)));
+        assert_eq!(logs().otlp(&body, Encoding::Protobuf, &mut set).unwrap().rejected, 1, "{what}");
+    }
+    assert!(set.is_empty());
+}
+
+/// Everything below a resource that cannot be read is counted.
+#[test]
+fn what_is_lost_with_a_resource_is_counted() {
+    let bad_resource = message(1, &message(1, &[7, 0x10])); // an attribute that is no message
+    let bad_resource = [bad_resource, message(2, &[message(2, &[]), message(2, &[])].concat()), message(2, &message(2, &[]))].concat();
+    let good = message(1, &message(2, &message(2, &[])));
+    let body = [message(1, &bad_resource), good].concat();
+    let mut set = RowSet::new();
+    let outcome = logs().otlp(&body, Encoding::Protobuf, &mut set).unwrap();
+    assert_eq!((outcome.accepted, outcome.rejected), (1, 3), "{:?}", outcome.first_error);
+    let outcome = traces().otlp(&body, Encoding::Protobuf, &mut set).unwrap();
+    assert_eq!((outcome.accepted, outcome.rejected), (1, 3), "{:?}", outcome.first_error);
+    let metric = message(2, &[message(1, b"m"), message(5, &[message(1, &[]), message(1, &[])].concat())].concat());
+    let bad_scope = message(2, &[message(1, &message(3, &[7, 0x10])), metric.clone()].concat());
+    let body = message(1, &[bad_scope, message(2, &metric)].concat());
+    let outcome = metrics().otlp(&body, Encoding::Protobuf, &mut set).unwrap();
+    assert_eq!((outcome.accepted, outcome.rejected), (2, 2), "{:?}", outcome.first_error);
+}
+
+/// A resource's labels belong to each of its points: a megabyte of hidden ones for a million points would be a
+/// terabyte to hash, and leaves no row that is too large.
+#[test]
+fn labels_are_not_repeated_without_end() {
+    let hidden = message(1, &[message(1, b"adxmon_x"), message(2, &message(1, &vec![b'y'; 1 << 20]))].concat());
+    let points = message(1, &[]).repeat(100_000);
+    let metric = message(2, &[message(1, b"m"), message(5, &points)].concat());
+    let body = message(1, &[message(1, &hidden), message(2, &metric)].concat());
+    let outcome = metrics().otlp(&body, Encoding::Protobuf, &mut RowSet::new()).unwrap();
+    assert_eq!(outcome.total(), 100_000);
+    assert!((500..1500).contains(&outcome.accepted), "{}", outcome.accepted);
+    assert!(outcome.first_error.unwrap().contains("repeats its labels too often"));
+}
+
+#[test]
+fn items_and_reasons_have_a_bounded_length() {
+    let huge = message(1, &message(2, &message(2, &message(5, &message(1, &vec![b'x'; 17 << 20])))));
+    let outcome = logs().otlp(&huge, Encoding::Protobuf, &mut RowSet::new()).unwrap();
+    assert_eq!((outcome.accepted, outcome.rejected), (0, 1));
+    let endless_name = message(1, &message(2, &message(2, &message(1, &vec![b'x'; 1 << 20]))));
+    let outcome = metrics().otlp(&endless_name, Encoding::Protobuf, &mut RowSet::new()).unwrap();
+    assert_eq!(outcome.rejected, 1);
+    assert!(outcome.first_error.unwrap().len() < 600);
+}

@@ -163,6 +163,18 @@ fn points_without_a_recorded_value_end_the_series() {
 }
 
 #[test]
+fn histograms_and_summaries_without_a_recorded_value_end_too() {
+    for (kind, tables) in [("exponentialHistogram", ["GBucket", "GCount", "GSum"]), ("summary", ["G", "GCount", "GSum"])] {
+        let data = json!({"flags": 1, "quantileValues": [{"quantile": 0.5, "value": 0.0}]});
+        let (outcome, rows) = decode(intake, &request(json!([{"name": "g", kind: {"dataPoints": [point(json!([]), data)]}}])));
+        assert_eq!((outcome.accepted, outcome.total()), (1, 1), "{kind}");
+        let mut ended: Vec<_> = rows.iter().map(|row| (row.table.as_str(), row.get("Value"))).collect();
+        ended.sort_unstable();
+        assert_eq!(ended, tables.map(|table| (table, "NaN")), "{kind}");
+    }
+}
+
+#[test]
 fn unusable_metrics_and_points_cost_only_themselves() {
     let bad_histogram = json!({"count": "6", "bucketCounts": ["1", "2", "3"], "explicitBounds": [1.0]});
     let body = request(json!([
