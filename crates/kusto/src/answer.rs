@@ -60,10 +60,23 @@ impl Dataset {
 
 #[derive(Deserialize)]
 struct V1Answer {
-    #[serde(rename = "Tables", default)]
-    tables: Vec<V1Table>,
+    #[serde(rename = "Tables")]
+    tables: Option<Vec<V1Table>>,
     #[serde(rename = "Exceptions", default)]
     exceptions: Vec<Value>,
+    error: Option<Value>,
+}
+
+impl V1Answer {
+    /// Reads an answer that tells of no failure.
+    fn read(doing: &str, body: &[u8]) -> Result<V1Answer, Error> {
+        let answer: V1Answer = serde_json::from_slice(body).map_err(|e| Error::unreadable(doing, e))?;
+        match (&answer.error, answer.exceptions.first()) {
+            (Some(error), _) => Err(Error::from_one_api(doing, error, Kind::Transient)),
+            (None, Some(exception)) => Err(exception_error(doing, exception)),
+            (None, None) => Ok(answer),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -88,16 +101,22 @@ struct WireColumn {
 
 /// The first table of a version 1 answer, which is the answer to a command.
 pub(crate) fn parse_v1(doing: &str, body: &[u8]) -> Result<Table, Error> {
-    let answer: V1Answer = serde_json::from_slice(body).map_err(|e| Error::unreadable(doing, e))?;
-    if let Some(exception) = answer.exceptions.first() {
-        return Err(exception_error(doing, exception));
-    }
-    let Some(first) = answer.tables.into_iter().next() else {
+    let tables = V1Answer::read(doing, body)?.tables.ok_or_else(|| Error::unreadable(doing, "it has no tables"))?;
+    let Some(first) = tables.into_iter().next() else {
         return Ok(Table::default());
     };
     let mut table = Table { name: first.name, columns: columns(first.columns), rows: Vec::new() };
     append_rows(doing, &mut table, first.rows)?;
     Ok(table)
+}
+
+/// Checks the answer to streamed rows: nothing at all, or JSON that tells of no failure. A page of a
+/// proxy is no acknowledgement.
+pub(crate) fn parse_ingested(doing: &str, body: &[u8]) -> Result<(), Error> {
+    match body.trim_ascii().is_empty() {
+        true => Ok(()),
+        false => V1Answer::read(doing, body).map(drop),
+    }
 }
 
 /// The results and properties of a version 2 answer.
@@ -268,6 +287,7 @@ fn fail_on_errors(doing: &str, frame: &Map<String, Value>) -> Result<(), Error> 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn header() -> Value {
@@ -333,11 +353,80 @@ mod tests {
         assert!(parse_v1("command", body.to_string().as_bytes()).is_err());
     }
 
-    proptest::proptest! {
+    #[test]
+    fn what_is_no_answer_is_no_success() {
+        for body in ["", "{}", "[]", "<html>sign in</html>", r#"{"error":{"code":"X","@message":"no"}}"#] {
+            assert!(parse_v1("command", body.as_bytes()).is_err(), "{body}");
+        }
+        for (body, fine) in [
+            ("", true),
+            (" \n", true),
+            ("{}", true),
+            (r#"{"Tables":[]}"#, true),
+            ("<html>sign in</html>", false),
+            (r#"{"error":{"code":"X","@message":"no"}}"#, false),
+            (r#"{"Tables":[],"Exceptions":["boom"]}"#, false),
+        ] {
+            assert_eq!(parse_ingested("rows", body.as_bytes()).is_ok(), fine, "{body}");
+        }
+    }
+
+    /// A frame or answer in the protocol's shape, with anything where it may vary.
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[a-zA-Z0-9 :=\\[\\]]{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            let key = prop::sample::select(vec![
+                "FrameType",
+                "TableId",
+                "TableKind",
+                "Columns",
+                "ColumnName",
+                "ColumnType",
+                "DataType",
+                "Rows",
+                "OneApiErrors",
+                "Exceptions",
+                "error",
+                "code",
+                "@message",
+                "@permanent",
+                "innererror",
+                "HasErrors",
+                "Cancelled",
+                "Tables",
+            ]);
+            let kind = prop::sample::select(vec!["DataTable", "TableHeader", "TableFragment", "TableCompletion", "DataSetCompletion"]);
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map(key, inner.clone(), 0..6)
+                    .prop_map(|map| map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
+                (kind, inner.clone(), inner)
+                    .prop_map(|(kind, columns, rows)| json!({"FrameType": kind, "TableId": 1, "Columns": columns, "Rows": rows})),
+            ]
+        })
+    }
+
+    proptest! {
         #[test]
-        fn no_bytes_make_the_parsers_panic(body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        fn no_bytes_make_the_parsers_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse_v1("x", &body);
             let _ = parse_v2("x", &body);
+            let _ = parse_ingested("x", &body);
+        }
+
+        #[test]
+        fn every_row_of_an_answer_has_as_many_cells_as_there_are_columns(frames in prop::collection::vec(value(), 0..5), answer in value()) {
+            let body = Value::from(frames).to_string();
+            let tables = parse_v2("x", body.as_bytes()).map(|data| data.tables).unwrap_or_default();
+            let table = parse_v1("x", answer.to_string().as_bytes()).unwrap_or_default();
+            for table in tables.iter().chain([&table]) {
+                prop_assert!(table.rows.iter().all(|row| row.len() == table.columns.len()));
+            }
         }
     }
 }

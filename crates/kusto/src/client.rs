@@ -22,6 +22,9 @@ const PROTOCOL_VERSION: &str = "2024-12-12";
 /// arrives.
 const DEADLINE_GRACE: Duration = Duration::from_secs(5);
 
+/// What of the body of a refusal is read.
+const MAX_ERROR_BYTES: usize = 1 << 20;
+
 /// How long a query may take and what it binds.
 #[derive(Clone, Debug)]
 pub struct QueryOptions {
@@ -263,8 +266,8 @@ impl Client {
             }
             request
         };
-        self.call(&doing, options.timeout, Repeat::IfNotExecuted, "stream", request).await?;
-        Ok(())
+        let body = self.call(&doing, options.timeout, Repeat::IfNotExecuted, "stream", request).await?;
+        answer::parse_ingested(&doing, &body)
     }
 
     async fn statement(
@@ -330,33 +333,34 @@ impl Client {
         let response = request.send().await.map_err(|error| Error::from_transport(doing, &error))?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
-        let body = self.read(doing, response).await;
+        let limit = if status == 200 { self.inner.max_answer_bytes } else { MAX_ERROR_BYTES };
+        let body = read(doing, response, limit).await;
         if status == 200 {
             return body;
         }
         Err(Error::from_answer(doing, status, retry_after, &body.unwrap_or_default()))
     }
+}
 
-    async fn read(&self, doing: &str, mut response: Response) -> Result<Bytes, Error> {
-        let limit = self.inner.max_answer_bytes;
-        let mut body = Vec::new();
-        loop {
-            let chunk = response.chunk().await;
-            let Some(chunk) = chunk.map_err(|e| Error::from_transport(doing, &e))? else {
-                return Ok(body.into());
-            };
-            if body.len() + chunk.len() > limit {
-                return Err(Error {
-                    kind: crate::Kind::Permanent,
-                    ..Error::transient(
-                        "ANSWER_TOO_LARGE",
-                        Delivery::Unknown,
-                        format!("{doing}: the answer is larger than {limit} bytes; ask for less"),
-                    )
-                });
-            }
-            body.extend_from_slice(&chunk);
+/// The body of an answer, if it is no longer than `limit`.
+async fn read(doing: &str, mut response: Response, limit: usize) -> Result<Bytes, Error> {
+    let mut body = Vec::new();
+    loop {
+        let chunk = response.chunk().await;
+        let Some(chunk) = chunk.map_err(|e| Error::from_transport(doing, &e))? else {
+            return Ok(body.into());
+        };
+        if body.len() + chunk.len() > limit {
+            return Err(Error {
+                kind: crate::Kind::Permanent,
+                ..Error::transient(
+                    "ANSWER_TOO_LARGE",
+                    Delivery::Unknown,
+                    format!("{doing}: the answer is larger than {limit} bytes; ask for less"),
+                )
+            });
         }
+        body.extend_from_slice(&chunk);
     }
 }
 
@@ -420,4 +424,48 @@ fn gzip(doing: &str, body: &[u8]) -> Result<Bytes, Error> {
         .and_then(|()| encoder.finish())
         .map(Bytes::from)
         .map_err(|e| Error::invalid("GZIP", format!("{doing}: compressing the body: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use reqwest::header::HeaderValue;
+
+    #[test]
+    fn a_pause_is_read_in_seconds_and_dates_are_not() {
+        let pause = |text: &'static str| retry_after(&[(RETRY_AFTER, HeaderValue::from_static(text))].into_iter().collect());
+        assert_eq!(pause("7"), Some(Duration::from_secs(7)));
+        assert_eq!(pause("99999999999999"), Some(Duration::from_secs(3600)));
+        for text in ["Wed, 21 Oct 2026 07:28:00 GMT", "-1", "", "1.5"] {
+            assert_eq!(pause(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_commands_that_change_nothing_twice_are_harmless() {
+        for csl in [".show tables", "  .create-merge table T ()", ".create-or-alter function f() { 1 }", ".get kusto identity token"] {
+            assert!(is_idempotent(csl), "{csl}");
+        }
+        for csl in [".ingest inline into table T <| 1", ".set-or-append T <| U", ".drop table T", ".create table T ()", "", ".showdown"] {
+            assert!(!is_idempotent(csl), "{csl}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_the_reader_of_pauses_panic(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let pause = retry_after(&[(RETRY_AFTER, value)].into_iter().collect());
+                prop_assert!(pause.is_none_or(|pause| pause <= Duration::from_secs(3600)));
+            }
+        }
+
+        #[test]
+        fn the_head_of_a_command_is_short_and_one_line(csl in "\\PC{0,200}|(\n|a|ß){0,200}") {
+            let head = head(&csl);
+            prop_assert!(head.chars().count() <= 61 && !head.contains('\n'));
+        }
+    }
 }

@@ -99,4 +99,25 @@ mod tests {
         assert_eq!(url.as_str(), "http://localhost:1/v1/rest/ingest/a%2Fb/c%3Fd");
         assert!(e.is_loopback());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn names_stay_one_segment_of_the_path(name in "\\PC{1,20}|[./?#%&a]{1,8}") {
+            let e = Endpoint::parse("http://localhost:1").unwrap();
+            let url = e.route(&["v1", "rest", "ingest", &name, "T"]);
+            proptest::prop_assert_eq!(url.host_str(), Some("localhost"));
+            proptest::prop_assert!(url.query().is_none() && url.fragment().is_none());
+            proptest::prop_assert!(url.path().starts_with("/v1/rest/ingest/") && url.path().ends_with("/T"), "{}", url);
+        }
+
+        #[test]
+        fn what_is_taken_is_http_without_user_or_path(text in "\\PC{0,40}|https?://[a-z:@./0-9;?#]{0,20}") {
+            if let Ok(endpoint) = Endpoint::parse(&text) {
+                let shown = endpoint.to_string();
+                proptest::prop_assert!(shown.starts_with("http://") || shown.starts_with("https://"));
+                proptest::prop_assert!(!shown.contains('@') && shown.matches('/').count() == 2, "{}", shown);
+                proptest::prop_assert_eq!(Endpoint::parse(&shown).unwrap(), endpoint);
+            }
+        }
+    }
 }

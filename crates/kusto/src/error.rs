@@ -266,4 +266,19 @@ mod tests {
     fn signatures_do_not_reach_messages() {
         assert_eq!(redact("GET https://x/?sv=1&sig=abc%2F&se=2 (sig=z)"), "GET https://x/?sv=1&sig=***&se=2 (sig=***)");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_answer_makes_an_error_panic_or_show_a_signature(
+            status in 100u16..600,
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100),
+            message in "(sig=SECRET|[&\"a ]|line:position=|[0-9:]){0,12}",
+        ) {
+            let _ = Error::from_answer("q", status, None, &bytes);
+            let body = json!({"error": {"code": "X", "@message": message, "innererror": {"@line": 1, "@pos": -1}}});
+            let error = Error::from_answer("q", status, None, body.to_string().as_bytes());
+            proptest::prop_assert!(!error.to_string().contains("SECRET"), "{}", error);
+            proptest::prop_assert_eq!(error.status, Some(status));
+        }
+    }
 }

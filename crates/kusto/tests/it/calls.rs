@@ -107,6 +107,47 @@ async fn streaming_names_mapping_and_batch_and_compresses() {
     assert_eq!((error.kind, error.status), (Kind::Permanent, Some(404)));
 }
 
+/// Rows are given up by the caller after a success, so only the service itself may report one.
+#[tokio::test]
+async fn streamed_rows_are_acknowledged_by_the_service_only() {
+    let fake = Fake::start([
+        Reply::Status(200, &[("content-type", "text/html")], "<html>sign in</html>"),
+        Reply::Json(r#"{"error":{"code":"General_InternalServerError","@message":"no","@permanent":false}}"#),
+        Reply::Json(""),
+    ])
+    .await;
+    let client = client(&fake);
+    for code in ["BAD_ANSWER", "General_InternalServerError"] {
+        let error = client.ingest_streaming("d", "T", "1\n".into(), StreamOptions::default()).await.unwrap_err();
+        assert_eq!((error.code.as_str(), error.kind, error.delivery), (code, Kind::Transient, Delivery::Unknown));
+    }
+    client.ingest_streaming("d", "T", "1\n".into(), StreamOptions::default()).await.unwrap();
+    assert_eq!(fake.asked(), 3);
+}
+
+#[tokio::test]
+async fn failures_inside_an_answer_are_failures() {
+    let fake = Fake::start([
+        Reply::Json(r#"[{"FrameType":"DataSetCompletion","HasErrors":true,"Cancelled":false,"OneApiErrors":[{"error":{"code":"LimitsExceeded","@message":"too much","@permanent":true}}]}]"#),
+        Reply::Json(r#"[{"FrameType":"DataSetCompletion","HasErrors":false,"Cancelled":true}]"#),
+        Reply::Json(r#"{"Tables":[],"Exceptions":["Query was throttled"]}"#),
+    ])
+    .await;
+    let client = client(&fake);
+    let error = client.query("d", "x", &QueryOptions::default()).await.unwrap_err();
+    assert_eq!((error.code.as_str(), error.kind), ("LimitsExceeded", Kind::Permanent));
+    assert!(client.query("d", "x", &QueryOptions::default()).await.unwrap_err().is_transient());
+    assert!(client.mgmt("d", ".ingest inline into table T <| 1").await.unwrap_err().message.contains("throttled"));
+}
+
+#[tokio::test]
+async fn a_refusal_with_an_endless_body_is_still_a_refusal() {
+    static LONG: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| "x".repeat(2 << 20));
+    let fake = Fake::start([Reply::Status(400, &[], LONG.as_str())]).await;
+    let error = client(&fake).query("d", "x", &QueryOptions::default()).await.unwrap_err();
+    assert_eq!((error.code.as_str(), error.kind, error.status), ("HTTP_400", Kind::Permanent, Some(400)));
+}
+
 #[tokio::test]
 async fn nobody_there_is_transient_and_known_not_to_have_run() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
