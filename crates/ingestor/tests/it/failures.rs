@@ -159,6 +159,7 @@ async fn a_sick_table_does_not_stop_the_others() {
         process.post(&name("Mem", "aaa", n), image(NARROW, &format!("t{n},1\n"))).await;
         kusto.wait(|seen| seen.rows.get("Metrics.Mem").is_some_and(|rows| rows.len() == n)).await;
     }
+    process.sealed(1).await;
     process.finish().await;
     assert_eq!(ledger(dir.path()).on_disk, 1);
 }
@@ -166,13 +167,20 @@ async fn a_sick_table_does_not_stop_the_others() {
 /// What a crash at that moment would leave is a copy of the folder.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_recorded_before_its_first_byte_leaves() {
-    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let dir = tempfile::tempdir().unwrap();
     let kusto = FakeKusto::start(Kind::Kustd).await;
     kusto.faults.lock().lose_answers = usize::MAX;
     let process = start(dir.path(), &[("Metrics", &kusto)], |c| c.grace = Duration::ZERO).await;
     process.post(&name("Cpu", "aaa", 1), image(NARROW, "t1,1\n")).await;
     kusto.wait(|seen| !seen.batches.is_empty()).await;
-    copy_folder(dir.path(), copy.path());
+    // Again from the beginning when a file was renamed under the copy's hands.
+    let copy = loop {
+        let copy = tempfile::tempdir().unwrap();
+        match copy_folder(dir.path(), copy.path()) {
+            Ok(()) => break copy,
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+        }
+    };
     process.finish().await;
     let (store, _) = wal::Store::open(wal::Options::new(copy.path()), wal::RealDisk::new(), 0).unwrap();
     let (batches, sealed) = (store.batches(), store.sealed());
@@ -184,13 +192,14 @@ async fn a_batch_is_recorded_before_its_first_byte_leaves() {
     assert_eq!(kusto.seen.lock().batches[0], id);
 }
 
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        match entry.file_type().unwrap().is_dir() {
-            true => copy_folder(&entry.path(), &to.join(entry.file_name())),
-            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => copy_folder(&entry.path(), &to.join(entry.file_name()))?,
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name()))?),
         }
     }
+    Ok(())
 }
