@@ -163,4 +163,76 @@ mod tests {
         let mapping = create_mapping("T", &columns);
         assert!(mapping.ends_with(r#"'[{"Column":"a\'] | x","DataType":"string","Properties":{"Ordinal":"0"}}]'"#));
     }
+
+    /// Reads a string literal in single quotes at the beginning of a text; the value, and what follows.
+    /// Written from the language reference, independently of what quotes.
+    fn literal(text: &str) -> Option<(String, &str)> {
+        let mut chars = text.strip_prefix('\'')?.char_indices();
+        let mut value = String::new();
+        loop {
+            match chars.next()? {
+                (at, '\'') => return Some((value, &text[at + 2..])),
+                (_, '\\') => match chars.next()?.1 {
+                    'n' => value.push('\n'),
+                    'r' => value.push('\r'),
+                    't' => value.push('\t'),
+                    'u' => {
+                        let digits: String = (0..4).filter_map(|_| chars.next()).map(|(_, c)| c).collect();
+                        value.push(char::from_u32(u32::from_str_radix(&digits, 16).ok()?)?);
+                    }
+                    c => value.push(c),
+                },
+                (_, c) => value.push(c),
+            }
+        }
+    }
+
+    fn name(text: &str) -> Option<(String, &str)> {
+        let (name, rest) = literal(text.strip_prefix('[')?)?;
+        Some((name, rest.strip_prefix(']')?))
+    }
+
+    /// Table and columns of a `.create-merge table`, if the text is exactly one.
+    fn created(statement: &str) -> Option<(String, Vec<Column>)> {
+        let (table, mut rest) = name(statement.strip_prefix(".create-merge table ")?)?;
+        rest = rest.strip_prefix(" (")?;
+        let mut columns = Vec::new();
+        while !rest.starts_with(')') {
+            let (column, after) = name(rest.strip_prefix(", ").unwrap_or(rest))?;
+            let after = after.strip_prefix(':')?;
+            let end = after.find([',', ')'])?;
+            columns.push(Column { name: column, kind: after[..end].to_owned() });
+            rest = &after[end..];
+        }
+        (rest == ")").then_some((table, columns))
+    }
+
+    proptest::proptest! {
+        /// Header lines come from other processes: whatever they say, a statement makes this one table
+        /// with these columns and nothing else.
+        #[test]
+        fn no_header_line_can_change_a_statement(
+            line in "\\PC{0,60}|([a-zA-Z'\"\\]\\[\\)\\(|;/\\\\ ]{1,6}:(string|long|real|dynamic),?){1,4}",
+            table in "[A-Za-z0-9]{1,10}|[a-z'\"\\]\\[|\\\\]{1,10}",
+        ) {
+            let Ok(columns) = parse_header(line.as_bytes()) else { return Ok(()) };
+            proptest::prop_assert!(columns.iter().all(|c| TYPES.contains(&c.kind.as_str())));
+            proptest::prop_assert_eq!(created(&create_table(&table, &columns)), Some((table.clone(), columns.clone())));
+
+            let statement = create_mapping(&table, &columns);
+            let (named, rest) = name(statement.strip_prefix(".create-or-alter table ").unwrap()).unwrap();
+            let rest = rest.strip_prefix(&format!(" ingestion csv mapping \"{}\" ", mapping_name(&table, &columns))).unwrap();
+            let (mapping, rest) = literal(rest).unwrap();
+            proptest::prop_assert_eq!((named, rest), (table, ""));
+            let mapping: Vec<serde_json::Value> = serde_json::from_str(&mapping).unwrap();
+            let mapped: Vec<_> = mapping.iter().map(|m| (m["Column"].as_str().unwrap(), m["DataType"].as_str().unwrap())).collect();
+            let expected: Vec<_> = columns.iter().map(|c| (c.name.as_str(), c.kind.as_str())).collect();
+            proptest::prop_assert_eq!(mapped, expected);
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_of_headers_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100)) {
+            let _ = parse_header(&bytes);
+        }
+    }
 }

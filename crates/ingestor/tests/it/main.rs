@@ -7,6 +7,7 @@ mod admission;
 mod failures;
 mod fake_kusto;
 mod process;
+mod receiving;
 mod support;
 mod uploads;
 mod vectors;

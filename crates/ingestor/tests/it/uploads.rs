@@ -126,6 +126,59 @@ async fn without_endpoints_segments_are_logged_and_dropped_and_counted() {
     process.finish().await;
 }
 
+/// The form of the reference's OTLP logs and of its oldest collectors.
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_without_a_schema_have_the_columns_of_their_kind() {
+    let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Kustd).await);
+    let logs = |c: &mut ingestor::Config| c.logs = vec![ingestor::Endpoint { database: "Logs".to_owned(), url: kusto.url.clone() }];
+    let process = start(dir.path(), &[("Metrics", &kusto)], logs).await;
+    let headless = |rows: &str| {
+        let mut out = wal::segment::HEADER.to_vec();
+        let meta = wal::segment::BlockMeta { sample_type: 1, rows: 1 };
+        wal::segment::encode_block(&mut out, meta, rows.as_bytes(), &mut wal::segment::Scratch::default());
+        out
+    };
+    assert_eq!(process.post("Metrics_Cpu_2f5d0c3e517e4001.wal", headless("t,1,{},2\n")).await, 202);
+    assert_eq!(process.post("Logs_App_2f5d0c3e517e4002.wal", headless("t,o,,,,9,b,r,a\n")).await, 202);
+    kusto.wait(|seen| seen.rows.contains_key("Metrics.Cpu") && seen.rows.contains_key("Logs.App")).await;
+    assert_eq!(kusto.rows("Metrics.Cpu mapped"), ["Timestamp=t SeriesId=1 Labels={} Value=2"]);
+    let log = "Timestamp=t ObservedTimestamp=o TraceId= SpanId= SeverityText= SeverityNumber=9 Body=b Resource=r Attributes=a";
+    assert_eq!(kusto.rows("Logs.App mapped"), [log]);
+    process.finish().await;
+}
+
+/// Dashboards and alerts of the reference go on working.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_have_the_names_of_the_reference() {
+    let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Kustd).await);
+    let change = |c: &mut ingestor::Config| {
+        c.region = "north".to_owned();
+        c.drop_prefixes = vec!["Metrics_Noise".to_owned()];
+    };
+    let process = start(dir.path(), &[("Metrics", &kusto)], change).await;
+    process.post("Metrics_Noise_aaa_2f5d0c3e517e4001.wal", image(NARROW, "t1,1\n")).await;
+    process.post("Metrics_Cpu_aaa_2f5d0c3e517e4002.wal", image(NARROW, "t1,1\n")).await;
+    process.until("/metrics", |text| text.contains("adxmon_ingestor_wal_segments_uploaded_total{metric=\"Metrics_Cpu_aaa\"} 1")).await;
+    let text = process.get("/metrics").await.1;
+    for series in [
+        "adxmon_ingestor_health_check{region=\"north\"} 1",
+        "adxmon_ingestor_requests_received_total{path=\"/transfer\",code=\"202\"} 2",
+        "adxmon_ingestor_requests_received_bytes_total ",
+        "adxmon_ingestor_dropped_prefixes_total{prefix=\"Metrics_Noise\"} 1",
+        "adxmon_ingestor_active_connections ",
+        "adxmon_ingestor_dropped_connections_total ",
+        "adxmon_ingestor_queue_size{queue=\"upload\"",
+        "adxmon_ingestor_sample_latency{database=\"Metrics\",table=\"Cpu\"} ",
+        "adxmon_ingestor_wal_segments_count ",
+        "adxmon_ingestor_wal_segments_size_bytes ",
+        "adxmon_ingestor_wal_segments_max_age_seconds ",
+        "adxmon_ingestor_invalid_logs_dropped ",
+    ] {
+        assert!(text.lines().any(|line| line.starts_with(series)), "{series} is not in\n{text}");
+    }
+    process.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_endpoints_for_people_and_tools() {
     let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Kustd).await);
@@ -134,6 +187,11 @@ async fn the_endpoints_for_people_and_tools() {
     let get = |path: &str| client().get(format!("{tls}{path}")).send();
     assert_eq!(get("/readyz").await.unwrap().text().await.unwrap(), "ok");
     assert_eq!(get("/transfer").await.unwrap().status(), 204);
+    // Without files the certificate is ECDSA: the object identifier of its key says so (RFC 5480).
+    let info = client_with_tls_info().get(&tls).send().await.unwrap();
+    let certificate = info.extensions().get::<reqwest::tls::TlsInfo>().unwrap().peer_certificate().unwrap().to_vec();
+    let holds = |oid: &[u8]| certificate.windows(oid.len()).any(|part| part == oid);
+    assert!(holds(&[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01]));
     assert_eq!(get("/metrics").await.unwrap().status(), 404);
     assert_eq!(process.get("/healthz").await.0, 200);
     assert!(process.get("/debug/store").await.1.contains("sealed segments 0"));
@@ -141,4 +199,8 @@ async fn the_endpoints_for_people_and_tools() {
     let requests = "adxmon_ingestor_requests_received_total{path=\"/transfer\",code=\"202\"}";
     assert_eq!(process.metric(requests).await, Some(1.0));
     process.finish().await;
+}
+
+fn client_with_tls_info() -> reqwest::Client {
+    reqwest::Client::builder().tls_danger_accept_invalid_certs(true).tls_info(true).build().unwrap()
 }

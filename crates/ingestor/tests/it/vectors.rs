@@ -53,7 +53,8 @@ fn tables_and_mappings() {
 }
 
 /// Cases where everything is uploaded here agree in which segments share an upload. Not taken over:
-/// the rule that makes every aged segment an upload of its own (a defect: a backlog loses batching).
+/// the rule that makes every aged segment an upload of its own (a defect: a backlog loses batching),
+/// and the order among tables, which is the oldest first here, so that none waits for ever.
 #[test]
 fn batches_of_one_table() {
     let Some(vectors) = vectors("partition/batching.json") else { return };
