@@ -116,7 +116,11 @@ impl Labels {
     /// Adds labels, replacing those of the same names.
     pub(crate) fn set_all(&mut self, body: &[u8], labels: &[Label]) {
         let Self { entries, arena, .. } = self;
-        entries.retain(|present| !labels.iter().any(|label| same_name(arena, body, present, label)));
+        let is_set = |present: &Label| labels.iter().any(|label| same_name(arena, body, present, label));
+        // Mostly there is nothing to replace, and finding that out is cheaper than retaining all.
+        if entries.iter().any(is_set) {
+            entries.retain(|present| !is_set(present));
+        }
         entries.extend_from_slice(labels);
     }
 
@@ -200,5 +204,30 @@ fn sort_key(name: &[u8]) -> u64 {
             padded
         }
     };
-    u64::from_be_bytes(prefix.map(|byte| byte.to_ascii_lowercase())).max(1)
+    lower_case(u64::from_be_bytes(prefix)).max(1)
+}
+
+/// ASCII letters of eight bytes in lower case.
+#[inline]
+fn lower_case(bytes: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = ONES * 0x80;
+    let low = bytes & !HIGH;
+    let from_a = low + ONES * (0x80 - b'A' as u64);
+    let beyond_z = low + ONES * (0x7f - b'Z' as u64);
+    let upper = (from_a ^ beyond_z) & !bytes & HIGH;
+    bytes | upper >> 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn eight_at_a_time_lowers_what_one_at_a_time_lowers(bytes in any::<[u8; 8]>()) {
+            prop_assert_eq!(lower_case(u64::from_be_bytes(bytes)).to_be_bytes(), bytes.map(|byte| byte.to_ascii_lowercase()));
+        }
+    }
 }

@@ -217,6 +217,8 @@ const MAX_NAMES: usize = 100_000;
 struct Names {
     by_name: HashMap<Box<[u8]>, usize>,
     entries: Vec<NameEntry>,
+    /// The name that was looked up last; the series of a metric mostly follow each other.
+    last: (Vec<u8>, usize),
 }
 
 struct NameEntry {
@@ -229,6 +231,17 @@ struct NameEntry {
 impl Names {
     #[inline]
     fn find_or_decide(&mut self, name: &[u8], intake: &MetricIntake) -> usize {
+        if self.last.0 == name && !self.entries.is_empty() {
+            return self.last.1;
+        }
+        let index = self.find_or_decide_another(name, intake);
+        self.last.0.clear();
+        self.last.0.extend_from_slice(name);
+        self.last.1 = index;
+        index
+    }
+
+    fn find_or_decide_another(&mut self, name: &[u8], intake: &MetricIntake) -> usize {
         if let Some(&index) = self.by_name.get(name) {
             return index;
         }

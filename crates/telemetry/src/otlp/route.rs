@@ -12,6 +12,9 @@ use std::sync::Arc;
 const DATABASE: &[u8] = b"kusto.database";
 const TABLE: &[u8] = b"kusto.table";
 
+/// Destinations remembered at a time.
+const MAX_NAMES: usize = 10_000;
+
 /// What a record says about its destination; of several strings the last counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Route<'a> {
@@ -54,7 +57,9 @@ pub(crate) struct Router<'i> {
     pub(crate) default_table: Option<&'i str>,
     pub(crate) schema: &'i Arc<Schema>,
     pub(crate) sample_type: SampleType,
-    databases: HashMap<Vec<u8>, Arc<str>>,
+    /// Tables by length of the database's name, database and table as records name them.
+    tables: HashMap<Vec<u8>, usize>,
+    key: Vec<u8>,
 }
 
 impl<'i> Router<'i> {
@@ -64,7 +69,7 @@ impl<'i> Router<'i> {
         schema: &'i Arc<Schema>,
         sample_type: SampleType,
     ) -> Self {
-        Self { default_database, default_table, schema, sample_type, databases: HashMap::new() }
+        Self { default_database, default_table, schema, sample_type, tables: HashMap::new(), key: Vec::new() }
     }
 
     /// Index of the record's table, or why there is none.
@@ -75,22 +80,24 @@ impl<'i> Router<'i> {
         let (Some(database), Some(table)) = (database, table) else {
             return Err(unrouted("kusto.database and kusto.table are neither among the attributes nor in the body"));
         };
+        self.key.clear();
+        self.key.extend_from_slice(&database.len().to_le_bytes());
+        self.key.extend_from_slice(database);
+        self.key.extend_from_slice(table);
+        if let Some(&index) = self.tables.get(&self.key) {
+            return Ok(index);
+        }
         let table = names::normalize_id(table);
-        let database = self.database(database);
+        let database: Arc<str> = names::normalize_id(database).into();
         if database.is_empty() || table.is_empty() {
             return Err(unrouted("kusto.database or kusto.table has no letter or digit"));
         }
         let (schema, sample_type) = (self.schema, self.sample_type);
         let index = out.find_or_add(Destination { database: &database, table: &table, schema, sample_type });
-        index.ok_or_else(|| Misrouted { reason: RowSet::too_many_tables(), unrouted: false })
-    }
-
-    fn database(&mut self, name: &[u8]) -> Arc<str> {
-        if let Some(known) = self.databases.get(name) {
-            return known.clone();
+        let index = index.ok_or_else(|| Misrouted { reason: RowSet::too_many_tables(), unrouted: false })?;
+        if self.tables.len() < MAX_NAMES {
+            self.tables.insert(self.key.clone(), index);
         }
-        let normalized: Arc<str> = names::normalize_id(name).into();
-        self.databases.insert(name.to_vec(), normalized.clone());
-        normalized
+        Ok(index)
     }
 }
