@@ -192,8 +192,8 @@ async fn inflate(room: &mut Room, coding: Coding, wire: &[u8], limit: usize) -> 
     }
 }
 
-/// Bytes inflated at a time, after room for them was found.
-const INFLATE_STEP: usize = 1 << 20;
+/// Bytes inflated first, after room for them was found; then as many again as there are.
+const FIRST_STEP: std::ops::RangeInclusive<usize> = 64 << 10..=1 << 20;
 
 /// [`inflate_limited`], with room taken step by step.
 async fn inflate_into(
@@ -203,9 +203,10 @@ async fn inflate_into(
     wire: usize,
     limit: usize,
 ) -> Result<Vec<u8>, BodyError> {
+    let first = wire.saturating_mul(8).clamp(*FIRST_STEP.start(), *FIRST_STEP.end());
     let mut out = Vec::new();
     loop {
-        let step = INFLATE_STEP.max(out.len()).min(limit + 1 - out.len());
+        let step = first.max(out.len()).min(limit + 1 - out.len());
         room.grow_to(wire + out.len() + step).await?;
         let read = crate::receive::on_this_task(step, || decoder.by_ref().take(step as u64).read_to_end(&mut out));
         let read = read.map_err(|e| BodyError::Corrupt { encoding, reason: e.to_string() })?;
@@ -307,6 +308,27 @@ mod tests {
             assert!(wire.len() < SMALL.wire, "{name} must fit the wire");
             let error = read_body(&headers(name), Body::from(wire), &SMALL).await.unwrap_err();
             assert_eq!(error.status(), StatusCode::PAYLOAD_TOO_LARGE, "{name}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_body_inflates_to_is_charged_before_it_is_there() {
+        let data = vec![0u8; 1 << 20];
+        let limits = BodyLimits { wire: 1 << 20, inflated: 2 << 20 };
+        for (name, wire) in [
+            ("identity", data.clone()),
+            ("gzip", gzip(&data)),
+            ("zstd", zstd::encode_all(&data[..], 3).unwrap()),
+            ("snappy", snap::raw::Encoder::new().compress_vec(&data).unwrap()),
+        ] {
+            let sizes = [("much", 4 << 20, true), ("little", 512 << 10, false)];
+            for (room, bytes, enough) in sizes {
+                let read = read_body_into(&mut Room::of_bytes(bytes), &headers(name), Body::from(wire.clone()), &limits).await;
+                match read {
+                    Ok(read) => assert!(enough && read == data, "{name}, {room} room"),
+                    Err(error) => assert!(!enough && matches!(error, BodyError::Busy), "{name}, {room} room: {error}"),
+                }
+            }
         }
     }
 

@@ -69,6 +69,13 @@ impl Room {
 mod tests {
     use super::*;
 
+    impl Room {
+        /// Room of its own, for tests.
+        pub(crate) fn of_bytes(bytes: usize) -> Self {
+            of(Box::leak(Box::new(Semaphore::new(bytes / UNIT))), Duration::from_millis(10))
+        }
+    }
+
     fn of(semaphore: &'static Semaphore, patience: Duration) -> Room {
         Room { from: Some(semaphore), patience, held: None }
     }

@@ -6,6 +6,8 @@
 //! and counted: a page of now is of no use later.
 
 mod fetch;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -200,21 +202,4 @@ fn parts(page: &[u8], lines: usize) -> impl Iterator<Item = &[u8]> {
 
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_are_whole_lines_and_lose_nothing() {
-        let page: Vec<u8> = (0..1000).flat_map(|i| format!("metric_{i}{{a=\"b\"}} {i}\n").into_bytes()).collect();
-        for lines in [1, 3, 5000] {
-            let parts: Vec<&[u8]> = parts(&page, lines).collect();
-            assert_eq!(parts.concat(), page);
-            assert!(parts.iter().all(|p| p.ends_with(b"\n")));
-        }
-        assert_eq!(parts(b"a 1\n# EOF\n", 1).collect::<Vec<_>>(), [b"a 1\n"]);
-        assert_eq!(parts(b"", 1).count(), 0);
-    }
 }

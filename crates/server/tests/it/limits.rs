@@ -145,3 +145,45 @@ async fn a_connection_that_never_sends_is_closed_like_one_whose_header_does_not_
     let mut silent = TcpStream::connect(server.addr).await.unwrap();
     assert!(closed(&mut silent).await.is_empty());
 }
+
+/// Bytes that trickle do not buy time.
+#[tokio::test]
+async fn a_slow_header_is_cut_off() {
+    let server = Server::start(hello(), short(200, 60_000)).await;
+    let (mut read, mut write) = TcpStream::connect(server.addr).await.unwrap().into_split();
+    write.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
+    let trickle = async {
+        while write.write_all(b"a").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut got = Vec::new();
+    tokio::select! {
+        // A reset is a close, too.
+        _ = timeout(PATIENCE, read.read_to_end(&mut got)) => {}
+        () = trickle => {}
+    }
+    assert!(got.is_empty());
+}
+
+/// Many connections that say nothing take places only until their time is over.
+#[tokio::test]
+async fn half_open_connections_do_not_keep_others_out() {
+    let limits = Limits { max_connections: 100, ..short(300, 60_000) };
+    let server = Server::start(hello(), limits).await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(server.addr).await.unwrap());
+    }
+    let answered = async {
+        loop {
+            if let Ok(response) = client().get(server.url("/")).send().await {
+                return response.status();
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, answered).await.unwrap(), 200);
+    for stream in &mut silent {
+        closed(stream).await;
+    }
+}

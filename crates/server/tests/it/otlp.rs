@@ -196,3 +196,69 @@ async fn metrics_and_traces_are_stored() {
     let row = stored.table("Traces.OTELTraces");
     assert!(row.contains("01010101010101010101010101010101") && row.contains("GET /"), "{row}");
 }
+
+/// One usable item between two that are not, for each signal: `(path, request in JSON, JSON name of the count)`.
+fn mixed_requests() -> [(&'static str, Json, &'static str); 3] {
+    let route = json!([{"key": "kusto.database", "value": {"stringValue": "D"}}, {"key": "kusto.table", "value": {"stringValue": "T"}}]);
+    let time = TIME.to_string();
+    let log = json!({"timeUnixNano": time, "attributes": route});
+    let gauge = json!({"name": "g", "gauge": {"dataPoints": [{"timeUnixNano": time, "asDouble": 1.0}]}});
+    let bad = json!({"name": "h", "histogram": {"aggregationTemporality": 2, "dataPoints": [
+        {"timeUnixNano": time, "count": "1", "bucketCounts": ["1"], "explicitBounds": [1.0]}]}});
+    let span = json!({"traceId": "0a".repeat(16), "spanId": "0b".repeat(8), "name": "s", "attributes": []});
+    let nowhere = json!({"name": "s", "attributes": [{"key": "kusto.table", "value": {"stringValue": "-"}}]});
+    [
+        ("/v1/logs", json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [{}, log, {}]}]}]}), "rejectedLogRecords"),
+        ("/v1/metrics", json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [bad, gauge, bad]}]}]}), "rejectedDataPoints"),
+        ("/v1/traces", json!({"resourceSpans": [{"scopeSpans": [{"spans": [nowhere, span, nowhere]}]}]}), "rejectedSpans"),
+    ]
+}
+
+/// The request in protobuf, as an independent library writes it.
+fn in_protobuf(path: &str, request: &Json) -> Vec<u8> {
+    let request = request.clone();
+    match path {
+        "/v1/logs" => serde_json::from_value::<ExportLogsServiceRequest>(request).unwrap().encode_to_vec(),
+        "/v1/metrics" => serde_json::from_value::<ExportMetricsServiceRequest>(request).unwrap().encode_to_vec(),
+        _ => serde_json::from_value::<ExportTraceServiceRequest>(request).unwrap().encode_to_vec(),
+    }
+}
+
+/// The three partial-success messages have one shape on the wire, so one of them reads all.
+#[tokio::test(flavor = "multi_thread")]
+async fn partial_successes_are_exact_for_each_signal_in_both_encodings() {
+    let (server, _) = receivers().await;
+    for (path, request, count) in mixed_requests() {
+        let response = post(&server, path, PROTOBUF, in_protobuf(path, &request)).await;
+        assert_eq!((response.status().as_u16(), response.headers()[CONTENT_TYPE].to_str().unwrap()), (200, PROTOBUF), "{path}");
+        let partial = ExportLogsServiceResponse::decode(response.bytes().await.unwrap()).unwrap().partial_success.unwrap();
+        let wanted = match path {
+            "/v1/logs" => "Logs lacking kusto.database and kusto.table attributes or body fields",
+            "/v1/metrics" => "2 data points were not stored; first: histogram with 1 bucket counts for 1 bounds",
+            _ => "Spans lacking kusto.database and kusto.table attributes",
+        };
+        assert_eq!((partial.rejected_log_records, partial.error_message.as_str()), (2, wanted), "{path}");
+
+        let response = post(&server, path, JSON, request.to_string()).await;
+        assert_eq!((response.status().as_u16(), response.headers()[CONTENT_TYPE].to_str().unwrap()), (200, JSON), "{path}");
+        let wanted = json!({"partialSuccess": {count: "2", "errorMessage": wanted}});
+        assert_eq!(response.json::<Json>().await.unwrap(), wanted, "{path}");
+    }
+}
+
+/// The message is about what happened: not every rejected record lacks a destination.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_record_is_not_called_unrouted() {
+    let (server, _) = receivers().await;
+    let mut request = json_logs(true);
+    let bad = json!({"traceId": "xyz"});
+    request["resourceLogs"][0]["scopeLogs"][0]["logRecords"].as_array_mut().unwrap().push(bad.clone());
+    let answer = post(&server, "/v1/logs", JSON, request.to_string()).await.json::<Json>().await.unwrap();
+    let message = answer["partialSuccess"]["errorMessage"].as_str().unwrap();
+    assert!(message.starts_with("1 log records were not stored; first: an element of logRecords: traceId needs"), "{message}");
+    request["resourceLogs"][0]["scopeLogs"][0]["logRecords"] = json!([bad]);
+    let response = post(&server, "/v1/logs", JSON, request.to_string()).await;
+    assert_eq!(response.status(), 400);
+    let answer = response.json::<Json>().await.unwrap();
+    assert!(answer["message"].as_str().unwrap().starts_with("All logs dropped. First: an element of logRecords: traceId"), "{answer}");
+}
