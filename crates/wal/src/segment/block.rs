@@ -80,6 +80,8 @@ pub enum DamageKind {
     Checksum,
     /// The checksum is right, yet the payload is not S2.
     NotS2,
+    /// The blocks before decode to more than a segment of that size may hold.
+    Inflates,
 }
 
 impl fmt::Display for DamageKind {
@@ -92,6 +94,7 @@ impl fmt::Display for DamageKind {
             DamageKind::TooLong => "block is too long",
             DamageKind::Checksum => "block checksum verification failed",
             DamageKind::NotS2 => "block payload is not S2",
+            DamageKind::Inflates => "blocks decode to far more than they are long",
         })
     }
 }
