@@ -78,6 +78,13 @@ impl Loaded {
         Start { next_file: self.next_file, next_lsn: self.next_lsn(), durable_lsn: self.durable_lsn, files: files.collect() }
     }
 
+    /// The last file, when it has no content: reserved, and never used.
+    pub(crate) fn unused_file(&self) -> Option<&JournalFile> {
+        let last = self.files.len().checked_sub(1)?;
+        let used = self.frames.iter().any(|frame| frame.file == last) || self.skipped.iter().any(|skipped| skipped.file == last);
+        self.files.last().filter(|_| !used)
+    }
+
     /// Files that hold no frame that counts.
     pub(crate) fn empty_files(&self) -> impl Iterator<Item = &JournalFile> {
         self.files.iter().enumerate().filter(|(i, _)| !self.frames.iter().any(|frame| frame.file == *i)).map(|(_, f)| f)

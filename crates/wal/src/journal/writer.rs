@@ -42,6 +42,10 @@ pub(crate) struct Writer {
     next_file: u64,
     /// Files with written and unsynced frames ([`Durability::Process`]).
     unsynced: Vec<Arc<dyn File>>,
+    /// LSNs of lagging syncs that are not through.
+    syncing: Vec<u64>,
+    /// A lagging sync failed: what is up to this LSN lasts only once it is not needed any more.
+    unsure: Option<u64>,
     written_bytes: u64,
 }
 
@@ -52,9 +56,10 @@ pub(crate) struct LaggingSync {
 }
 
 impl LaggingSync {
-    /// Syncs; may run on any thread.
+    /// Syncs; may run on any thread. One failure does not keep the other files from being synced.
     pub(crate) fn run(&self) -> io::Result<()> {
-        self.files.iter().try_for_each(|file| file.sync())
+        let results: Vec<io::Result<()>> = self.files.iter().map(|file| file.sync()).collect();
+        results.into_iter().collect()
     }
 }
 
@@ -81,6 +86,8 @@ impl Writer {
             files: start.files.into_iter().map(|(file, base_lsn, bytes)| (file, FileMeta { base_lsn, bytes })).collect(),
             next_file: start.next_file,
             unsynced: Vec::new(),
+            syncing: Vec::new(),
+            unsure: None,
             written_bytes: 0,
         }
     }
@@ -195,6 +202,21 @@ impl Writer {
         Ok(())
     }
 
+    /// Takes a file as the reserved one that was reserved before the start and never written to: on a full disk
+    /// no other could be made.
+    pub(crate) fn reuse(&mut self, sequence: u64, len: u64) {
+        if len == self.file_bytes
+            && let Ok(file) = self.disk.open(&self.path(sequence), Open::Write)
+        {
+            self.spare = Some((sequence, file));
+        }
+    }
+
+    /// Whether a file is in use or reserved.
+    pub(crate) fn holds(&self, sequence: u64) -> bool {
+        self.files.contains_key(&sequence) || self.spare.as_ref().is_some_and(|(spare, _)| *spare == sequence)
+    }
+
     /// Makes sure the next file exists, so that settlements can be written on a full disk.
     pub(crate) fn ensure_spare(&mut self) -> bool {
         if self.spare.is_none() {
@@ -227,8 +249,9 @@ impl Writer {
         }
     }
 
-    /// Removes files that hold only LSNs below `lsn`.
+    /// Removes files that hold only LSNs below `lsn`: what they say is durable elsewhere.
     pub(crate) fn trim(&mut self, lsn: u64) {
+        self.unsure = self.unsure.filter(|unsure| *unsure >= lsn);
         let sequences: Vec<u64> = self.files.keys().copied().collect();
         for pair in sequences.windows(2) {
             let current = self.current.is_some() && pair[0] == self.core.file();
@@ -250,17 +273,88 @@ impl Writer {
         if self.unsynced.is_empty() {
             return None;
         }
-        Some(LaggingSync { files: std::mem::take(&mut self.unsynced), lsn: self.core.next_lsn() - 1 })
+        let lsn = self.core.next_lsn() - 1;
+        self.syncing.push(lsn);
+        Some(LaggingSync { files: std::mem::take(&mut self.unsynced), lsn })
+    }
+
+    /// Whether acknowledged frames lie in a file whose sync failed, until [`Writer::trim`] says that they are
+    /// not needed.
+    pub(crate) fn sync_failed(&self) -> bool {
+        self.unsure.is_some()
     }
 
     /// The lagging sync is through. After a failure the file is never synced again.
     pub(crate) fn lagging_done(&mut self, sync: &LaggingSync, result: &io::Result<()>) {
+        if let Some(at) = self.syncing.iter().position(|lsn| *lsn == sync.lsn) {
+            self.syncing.swap_remove(at);
+        }
         match result {
-            Ok(()) => self.core.durable(sync.lsn),
+            Ok(()) if self.unsure.is_none() && self.syncing.iter().all(|lsn| *lsn > sync.lsn) => self.core.durable(sync.lsn),
+            Ok(()) => {}
             Err(error) => {
                 tracing::error!(%error, "journal: the lagging sync failed; going on in a new file");
+                self.unsure = Some(self.core.next_lsn() - 1);
                 self.abandon();
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::{Fault, SimDisk};
+
+    fn writer(disk: &SimDisk) -> Writer {
+        let start = Start { next_file: 1, next_lsn: 1, durable_lsn: 0, files: Vec::new() };
+        Writer::new(disk.disk(), Path::new("/j"), 4096, Durability::Process, start)
+    }
+
+    #[test]
+    fn a_failed_lagging_sync_leaves_the_other_files_synced_and_promises_nothing() {
+        let disk = SimDisk::new(1);
+        let mut writer = writer(&disk);
+        let frame = Body::small(1, vec![7; 3000]);
+        for _ in 0..2 {
+            writer.write(&[&frame], false).unwrap();
+        }
+        // Each is in a file of its own: the sync of the first fails, that of the second does not.
+        let sync = writer.lagging_sync().unwrap();
+        disk.fail_at(disk.operations(), Fault::Error);
+        let before = disk.operations();
+        let result = sync.run();
+        assert!(result.is_err());
+        assert_eq!(disk.operations() - before, 2);
+        writer.lagging_done(&sync, &result);
+        assert!(writer.sync_failed());
+        assert_eq!(writer.durable_lsn(), 0);
+
+        // Later syncs say nothing about the lost ones, until they are not needed any more.
+        writer.write(&[&frame], false).unwrap();
+        let sync = writer.lagging_sync().unwrap();
+        writer.lagging_done(&sync, &sync.run());
+        assert_eq!(writer.durable_lsn(), 0);
+        writer.trim(3);
+        writer.write(&[&frame], false).unwrap();
+        let sync = writer.lagging_sync().unwrap();
+        writer.lagging_done(&sync, &sync.run());
+        assert_eq!((writer.durable_lsn(), writer.sync_failed()), (4, false));
+    }
+
+    #[test]
+    fn a_later_sync_does_not_vouch_for_an_earlier_one() {
+        let disk = SimDisk::new(1);
+        let mut writer = writer(&disk);
+        let frame = Body::small(1, vec![7; 3000]);
+        writer.write(&[&frame], false).unwrap();
+        let first = writer.lagging_sync().unwrap();
+        writer.write(&[&frame], false).unwrap();
+        let second = writer.lagging_sync().unwrap();
+        writer.lagging_done(&second, &second.run());
+        assert_eq!(writer.durable_lsn(), 0);
+        writer.lagging_done(&first, &first.run());
+        assert_eq!(writer.durable_lsn(), 1);
     }
 }
