@@ -26,7 +26,13 @@ struct RealFile(fs::File);
 
 impl Disk for RealDisk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        let Some(there) = path.ancestors().find(|dir| dir.is_dir()) else { return fs::create_dir_all(path) };
+        fs::create_dir_all(path)?;
+        // A new folder lasts when the folder around it is synced.
+        for made in path.ancestors().take_while(|dir| *dir != there) {
+            self.sync_dir(made.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        }
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {

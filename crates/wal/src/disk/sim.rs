@@ -104,7 +104,12 @@ impl SimDisk {
         self.0.lock().capacity = bytes;
     }
 
-    /// Whether a planned crash happened.
+    /// From now on nothing works until [`SimDisk::restart`] or [`SimDisk::kill`].
+    pub fn crash(&self) {
+        self.0.lock().crashed = true;
+    }
+
+    /// Whether a crash happened.
     pub fn crashed(&self) -> bool {
         self.0.lock().crashed
     }
@@ -135,6 +140,21 @@ impl SimDisk {
             dirs: inner.dirs.clone(),
             durable_names: inner.names.clone(),
             files: files.collect(),
+            next_file: inner.next_file,
+            random: inner.random,
+            ..Inner::default()
+        })))
+    }
+
+    /// Another disk with the same past: what is not synced here is not synced there.
+    pub fn fork(&self) -> SimDisk {
+        let inner = self.0.lock();
+        SimDisk(Arc::new(Mutex::new(Inner {
+            names: inner.names.clone(),
+            dirs: inner.dirs.clone(),
+            durable_names: inner.durable_names.clone(),
+            pending_names: inner.pending_names.clone(),
+            files: inner.files.clone(),
             next_file: inner.next_file,
             random: inner.random,
             ..Inner::default()

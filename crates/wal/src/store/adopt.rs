@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::engine::Msg;
 use super::frames::{AdoptedRecord, SealedRecord};
+use super::shared::sync_dirs;
 use super::tables::open_name;
 use super::thread::Handle;
 use crate::Refusal;
@@ -78,7 +79,7 @@ impl Adoption {
             return done(Err(Refusal::Invalid("a transfer without blocks".into())));
         }
         let shared = self.handle.shared();
-        if let Err(error) = self.file.sync().and_then(|()| shared.disk.sync_dir(&shared.dir)) {
+        if let Err(error) = self.file.sync().and_then(|()| sync_dirs(&*shared.disk, &shared.dir)) {
             return done(Err(Refusal::from_io(&error)));
         }
         let now_ms = shared.now_ms.load(Ordering::Relaxed);

@@ -80,6 +80,9 @@ pub(crate) struct Engine {
     pub(super) suspects: HashSet<SegmentId>,
     /// Sealed segments that wait for their final name, with the LSN that must be durable before.
     pub(super) renames: VecDeque<(u64, SegmentId, TableKey)>,
+    /// Files of adoptions that failed, with the LSN that must be durable before they go: until then a crash
+    /// may bring the frame back that speaks of them.
+    orphans: Vec<(u64, SegmentId)>,
     /// LSN of settlements that may not be durable yet, by segment.
     pub(super) settled: HashMap<SegmentId, u64>,
     pub(super) checkpoint: Option<CheckpointRun>,
@@ -131,6 +134,7 @@ impl Engine {
             unsynced: HashSet::new(),
             suspects: HashSet::new(),
             renames: VecDeque::new(),
+            orphans: Vec::new(),
             settled: HashMap::new(),
             checkpoint: None,
             last_checkpoint: LastCheckpoint::default(),
@@ -159,6 +163,7 @@ impl Engine {
             done(self.seal_all_answer());
         }
         self.remove_settled();
+        self.remove_orphans();
         self.relieve();
         if ticked {
             self.maintain();
@@ -179,6 +184,11 @@ impl Engine {
             match message {
                 Msg::Commit(staged, done) => self.admit(*staged, done, &mut group),
                 Msg::Settle(items, done) => {
+                    if let Err(error) = self.sync_dead_letters(&items) {
+                        tracing::error!(%error, "dead letters could not be made durable");
+                        done(Err(Refusal::from_io(&error)));
+                        continue;
+                    }
                     let body = Body::small(frames::SETTLED, frames::encode_settled(&items));
                     group.urgent.push(Entry { body, apply: Apply::Settle(items), done: Some(done) });
                 }
@@ -207,8 +217,9 @@ impl Engine {
 
     fn admit(&mut self, staged: Staged, done: Done, group: &mut Group) {
         let verdict = match &self.stuck {
-            Some(refusal) => Err(refusal.clone()),
-            None => self.admission.admit(&staged, &self.shared.state.lock()),
+            Some(refusal) if !staged.contents.is_empty() => Err(refusal.clone()),
+            // Without rows it takes no room, and a sender may need it to free some.
+            _ => self.admission.admit(&staged, &self.shared.state.lock()),
         };
         match verdict {
             Err(refusal) => done(Err(refusal)),
@@ -222,14 +233,11 @@ impl Engine {
 
     /// The number is given here: numbers increase in the order of frames.
     fn admit_adoption(&mut self, mut record: Box<AdoptedRecord>, done: Done, group: &mut Group) {
-        match self.admission.admit_receipts(&record.receipts, &self.shared.state.lock()) {
-            Err(refusal) => return done(Err(refusal)),
-            // Known already: the file is not needed.
-            Ok(false) => {
-                let _ = self.disk.remove(&self.dir.join(super::tables::open_name(record.segment.id)));
-                return done(Ok(self.writer.next_lsn() - 1));
-            }
-            Ok(true) => {}
+        let verdict = self.admission.admit_adoption(&record, &self.shared.state.lock());
+        if !matches!(verdict, Ok(true)) {
+            // Refused, or known already: the file is not needed.
+            self.remove_adopted(record.segment.id);
+            return done(verdict.map(|_| self.writer.next_lsn() - 1));
         }
         let database = &record.segment.table.database;
         record.segment.number = self.admission.number(database, &self.shared.state.lock());
@@ -276,7 +284,6 @@ impl Engine {
         match self.tables.freeze(table, whole_blocks, &mut new_id) {
             Ok(()) => true,
             Err(error) => {
-                eprintln!("DBG {error} {table}");
                 tracing::error!(%error, %table, "writing a segment failed");
                 self.stuck = Some(Refusal::from_io(&error));
                 false
@@ -293,9 +300,12 @@ impl Engine {
         let bodies: Vec<&Body> = urgent.iter().chain(&data).map(|entry| &entry.body).collect();
         let mut result = self.writer.write(&bodies, data.is_empty());
         if let (Err(refusal), false, false) = (&result, urgent.is_empty(), data.is_empty()) {
-            // Without room for requests there is still the reserve, which is for settlements.
-            refuse(data, refusal);
+            // Without room for requests there is still the reserve, which is for settlements and for what
+            // frees space: a request without rows says where segments go.
+            let (rowless, rows): (Vec<Entry>, _) = data.into_iter().partition(Entry::is_rowless);
+            self.refuse(rows, refusal);
             data = Vec::new();
+            urgent.extend(rowless);
             let bodies: Vec<&Body> = urgent.iter().map(|entry| &entry.body).collect();
             result = self.writer.write(&bodies, true);
         }
@@ -303,9 +313,36 @@ impl Engine {
         match result {
             Ok(first) => self.apply(urgent, first),
             Err(refusal) => {
-                refuse(urgent, &refusal);
+                self.refuse(urgent, &refusal);
                 false
             }
+        }
+    }
+
+    fn refuse(&mut self, entries: Vec<Entry>, refusal: &Refusal) {
+        let lsn = self.writer.next_lsn();
+        for entry in entries {
+            if let Apply::Adopt(record) = &entry.apply {
+                self.orphans.push((lsn, record.segment.id));
+            }
+            if let Some(done) = entry.done {
+                done(Err(refusal.clone()));
+            }
+        }
+    }
+
+    /// Removes the files of failed adoptions once other frames have taken the place of theirs.
+    fn remove_orphans(&mut self) {
+        let durable = self.writer.durable_lsn();
+        for (_, id) in self.orphans.extract_if(.., |(lsn, _)| *lsn <= durable).collect::<Vec<_>>() {
+            self.remove_adopted(id);
+        }
+    }
+
+    fn remove_adopted(&self, id: SegmentId) {
+        let path = self.dir.join(super::tables::open_name(id));
+        if let Err(error) = self.disk.remove(&path) {
+            tracing::warn!(%error, file = %path.display(), "removing a transfer that was not taken failed");
         }
     }
 
@@ -398,8 +435,9 @@ impl Engine {
     }
 }
 
-fn refuse(entries: Vec<Entry>, refusal: &Refusal) {
-    for done in entries.into_iter().filter_map(|entry| entry.done) {
-        done(Err(refusal.clone()));
+impl Entry {
+    /// A request that brings no rows: marks, receipts, counts.
+    fn is_rowless(&self) -> bool {
+        matches!(&self.apply, Apply::Data(_, contents) if contents.is_empty())
     }
 }

@@ -9,13 +9,13 @@ use std::sync::atomic::Ordering;
 use super::checkpoint::Checkpoint;
 use super::engine::{Engine, Job};
 use super::frames::{CHECKPOINT, SealedRecord};
-use super::shared::{digest_of, read_either};
+use super::shared::{digest_of, read_either, sync_dirs};
 use super::tables::{disk_name, open_name};
 use crate::Refusal;
 use crate::disk::{Disk, Open};
 use crate::journal::frame::Body;
 use crate::journal::writer::LaggingSync;
-use crate::types::{Durability, SegmentId, TableKey, Usage};
+use crate::types::{Durability, Outcome, SegmentId, Settlement, TableKey, Usage};
 
 /// A checkpoint runs this long after the last one when there is anything to write down.
 const CHECKPOINT_MS: u64 = 120_000;
@@ -125,6 +125,34 @@ impl Engine {
         }
     }
 
+    /// A dead letter leaves the journal with its settlement, so its file must last before that.
+    pub(super) fn sync_dead_letters(&mut self, items: &[Settlement]) -> io::Result<()> {
+        let dead = items.iter().filter(|item| item.outcome == Outcome::DeadLettered);
+        let dead: Vec<SealedRecord> = {
+            let state = self.shared.state.lock();
+            dead.filter_map(|item| state.sealed.get(&item.segment).cloned()).collect()
+        };
+        if dead.is_empty() {
+            return Ok(());
+        }
+        for record in dead {
+            let names = [self.dir.join(open_name(record.id)), self.dir.join(disk_name(&record.table, record.id))];
+            // A second sync of a file whose sync failed would lie.
+            let result = match self.suspects.contains(&record.id) {
+                true => self.rescue(record.id),
+                false => sync_either(&*self.disk, &names),
+            };
+            match result {
+                Ok(()) => drop(self.suspects.remove(&record.id)),
+                Err(error) => {
+                    self.suspects.insert(record.id);
+                    return Err(error);
+                }
+            }
+        }
+        sync_dirs(&*self.disk, &self.dir)
+    }
+
     fn remove_file(&self, id: SegmentId, table: &TableKey, dead: bool) -> io::Result<()> {
         let name = disk_name(table, id);
         for from in [self.dir.join(&name), self.dir.join(open_name(id))] {
@@ -184,7 +212,9 @@ impl Engine {
         let last = &self.last_checkpoint;
         let written = self.writer.written_bytes() - last.written;
         self.writer.next_lsn() - 1 > last.lsn
-            && (written > self.options.journal_budget_bytes || self.now_ms.saturating_sub(last.at_ms) >= CHECKPOINT_MS)
+            && (written > self.options.journal_budget_bytes
+                || self.writer.sync_failed()
+                || self.now_ms.saturating_sub(last.at_ms) >= CHECKPOINT_MS)
     }
 
     /// First half: everything buffered goes to segments, the fold is written down, and another thread

@@ -28,9 +28,9 @@ use self::shared::Shared;
 use self::thread::Handle;
 use crate::disk::Disk;
 use crate::error::During;
-use crate::journal;
 use crate::types::{BatchRecord, Done, Known, Ledger, OpenReport, Options, Request, SegmentId, SegmentInfo, Settlement, TableKey, Usage};
 use crate::{OpenError, Refusal};
+use crate::{journal, segment};
 
 /// A handle to an open store; clones share it. The store closes when the last one goes.
 #[derive(Clone)]
@@ -56,6 +56,18 @@ impl Store {
         engine.start();
         let handle = Handle::start(engine, lock).during("starting the commit thread for", &dir)?;
         Ok((Store { handle: Arc::new(handle), block_bytes }, report))
+    }
+
+    /// As [`Store::open`], without threads: every call does its work before it returns, so that a simulation on
+    /// a [`crate::disk::sim::SimDisk`] can be repeated. Answers must not call back into the store.
+    pub fn open_inline(options: Options, disk: Arc<dyn Disk>, now_ms: u64) -> Result<(Store, OpenReport), OpenError> {
+        let dir = options.dir.clone();
+        disk.create_dir_all(&dir).during("creating", &dir)?;
+        let lock = journal::lock(&*disk, &dir)?;
+        let (mut engine, report) = recover::open(options, disk, now_ms)?;
+        let block_bytes = engine.options.block_bytes;
+        engine.start();
+        Ok((Store { handle: Arc::new(Handle::inline(engine, lock)), block_bytes }, report))
     }
 
     fn shared(&self) -> &Shared {
@@ -105,6 +117,18 @@ impl Store {
             self.handle.send(Msg::Damaged(id, left));
         }
         Ok(image)
+    }
+
+    /// Keeps bytes of others that cannot be read, in a file of the quarantine folder with this name. Durable
+    /// when it returns; `StorageFull` at the limit of the store.
+    pub fn set_aside(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        if !segment::FileName::valid_part(&name.replace('_', "-")) || name.len() > 255 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} cannot be the name of a file")));
+        }
+        if self.shared().full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.shared().set_aside(name, bytes)
     }
 
     /// Ends segments. Their files go only when that is durable. Unknown ones are ignored.

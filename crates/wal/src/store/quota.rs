@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::frames::AdoptedRecord;
 use super::stage::Staged;
 use super::state::State;
 use crate::Refusal;
@@ -98,18 +99,27 @@ impl Admission {
         Ok(true)
     }
 
+    /// As [`Admission::admit`], for a segment that is a file already: only its database and table count.
+    pub(crate) fn admit_adoption(&mut self, record: &AdoptedRecord, state: &State) -> Result<bool, Refusal> {
+        if !self.admit_receipts(&record.receipts, state)? {
+            return Ok(false);
+        }
+        let table = &record.segment.table;
+        self.check_database(&table.database, state)?;
+        self.check_table(table, state)?;
+        Ok(true)
+    }
+
     fn check_databases(&mut self, staged: &Staged, state: &State) -> Result<(), Refusal> {
-        let Some(quota) = self.database_quota else { return Ok(()) };
+        if self.database_quota.is_none() {
+            return Ok(());
+        }
         let mut incoming: BTreeMap<&Arc<str>, u64> = BTreeMap::new();
         for (section, content) in staged.head.sections.iter().zip(&staged.contents) {
             *incoming.entry(&section.table.database).or_default() += content.len() as u64;
         }
         for database in incoming.keys() {
-            let sealed = state.databases.get(*database).map_or(0, |known| known.bytes);
-            let unsealed = self.unsealed.get(*database).copied().unwrap_or(0);
-            if sealed + unsealed >= quota {
-                return Err(Refusal::DatabaseOverQuota { database: Arc::clone(database) });
-            }
+            self.check_database(database, state)?;
         }
         for (database, bytes) in incoming {
             *self.unsealed.entry(database.clone()).or_default() += bytes;
@@ -117,19 +127,29 @@ impl Admission {
         Ok(())
     }
 
+    fn check_database(&self, database: &Arc<str>, state: &State) -> Result<(), Refusal> {
+        let sealed = state.databases.get(database).map_or(0, |known| known.bytes);
+        let unsealed = self.unsealed.get(database).copied().unwrap_or(0);
+        match self.database_quota {
+            Some(quota) if sealed + unsealed >= quota => Err(Refusal::DatabaseOverQuota { database: Arc::clone(database) }),
+            _ => Ok(()),
+        }
+    }
+
     fn check_tables(&mut self, staged: &Staged, state: &State) -> Result<(), Refusal> {
-        for section in &staged.head.sections {
-            let table = &section.table;
-            if state.counts.contains_key(table) {
-                continue;
-            }
-            let known = state.databases.get(&table.database).map_or(0, |known| known.tables);
-            let new = self.new_tables.entry(table.database.clone()).or_default();
-            new.insert(table.clone());
-            if known + new.len() > self.max_tables {
-                new.remove(table);
-                return Err(Refusal::TooManyTables { database: table.database.clone() });
-            }
+        staged.head.sections.iter().try_for_each(|section| self.check_table(&section.table, state))
+    }
+
+    fn check_table(&mut self, table: &TableKey, state: &State) -> Result<(), Refusal> {
+        if state.counts.contains_key(table) {
+            return Ok(());
+        }
+        let known = state.databases.get(&table.database).map_or(0, |known| known.tables);
+        let new = self.new_tables.entry(table.database.clone()).or_default();
+        new.insert(table.clone());
+        if known + new.len() > self.max_tables {
+            new.remove(table);
+            return Err(Refusal::TooManyTables { database: table.database.clone() });
         }
         Ok(())
     }

@@ -6,12 +6,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::checkpoint::{Checkpoint, OpenRecord};
 use super::engine::Engine;
 use super::frames::{self, AdoptedRecord, DataHead, SealedRecord};
-use super::shared::{Shared, digest_of, read_either};
+use super::shared::{self, Shared, digest_of, read_either};
 use super::stage::unpack;
 use super::state::State;
 use super::tables::{Tables, disk_name, open_name, parse_open_name};
@@ -32,10 +31,11 @@ pub(crate) fn open(options: Options, disk: Arc<dyn Disk>, now_ms: u64) -> Result
     let options = fit(options);
     let dir = options.dir.clone();
     let journal_dir = dir.join("journal");
-    for sub in [&journal_dir, &dir.join("dead")] {
+    let dead_dir = dir.join("dead");
+    for sub in [&journal_dir, &dead_dir] {
         disk.create_dir_all(sub).during("creating", sub)?;
     }
-    disk.sync_dir(&dir).during("syncing", &dir)?;
+    shared::sync_dirs(&*disk, &dir).during("syncing", &dir)?;
     let mut loaded = scan::load(&*disk, &journal_dir)?;
     loaded.sync(&*disk, &journal_dir)?;
     let mut report = OpenReport::default();
@@ -58,14 +58,24 @@ pub(crate) fn open(options: Options, disk: Arc<dyn Disk>, now_ms: u64) -> Result
     let lost_frames = report.damage.len() > damaged_before;
     let mut engine = replay.engine;
     let last_id = checkpoint.state.last_id;
-    let unknown = takeover::Unknown { last_id, lost_frames, host: host(), reset: report.ledger_reset };
+    let unknown = takeover::Unknown { last_id, lost_frames, host: host(), reset: report.ledger_reset || fresh };
     let taken = takeover::tidy(&mut engine, &mut report, &unknown)?;
-    // What was torn or damaged must not be judged again with newer frames behind it.
+    engine.shared.audit();
+    // What was torn or damaged is better not judged again with newer frames behind it.
     let unclean = fresh || taken || report.ledger_reset || !loaded.skipped.is_empty() || !report.damage.is_empty();
     if unclean && !engine.checkpoint_now() {
-        return Err(OpenError::Io { action: "writing the first checkpoint in", path: dir, source: std::io::Error::other("see the log") });
+        // The identity of a new directory must last. Otherwise the files say all: a full disk is no reason not
+        // to start, since only a running process empties it.
+        if fresh || report.ledger_reset {
+            return Err(OpenError::Io {
+                action: "writing the first checkpoint in",
+                path: dir,
+                source: std::io::Error::other("see the log"),
+            });
+        }
+        tracing::warn!(dir = %dir.display(), "no checkpoint could be written at the start; the journal keeps everything");
     }
-    for file in loaded.empty_files() {
+    for file in loaded.empty_files().filter(|file| !engine.writer.holds(file.sequence)) {
         let _ = engine.disk.remove(&file.path);
     }
     Ok((engine, report))
@@ -143,13 +153,12 @@ impl Replay {
         }
         state.last_id = ids.last();
         let shared = Shared::new(Arc::clone(&disk), dir.clone(), state, ids, now_ms);
-        for (name, bytes) in [("dead", &shared.dead_bytes), ("quarantine", &shared.quarantine_bytes)] {
-            let entries = disk.list(&dir.join(name)).unwrap_or_default();
-            bytes.store(entries.iter().map(|entry| entry.len).sum(), Ordering::Relaxed);
-        }
         let mut start = loaded.start();
         start.next_lsn = start.next_lsn.max(checkpoint.as_of + 1);
-        let writer = Writer::new(Arc::clone(&disk), &dir.join("journal"), options.journal_file_bytes, options.durability, start);
+        let mut writer = Writer::new(Arc::clone(&disk), &dir.join("journal"), options.journal_file_bytes, options.durability, start);
+        if let Some(file) = loaded.unused_file() {
+            writer.reuse(file.sequence, file.len);
+        }
         let tables = Tables::new(Arc::clone(&disk), &dir, options.block_bytes, options.segment_max_bytes);
         let mut engine = Engine::new(options, disk, writer, tables, shared, now_ms);
         engine.last_checkpoint.lsn = checkpoint.as_of;
@@ -168,12 +177,24 @@ impl Replay {
             let sealed = self.sealed.get(&record.table).into_iter().flat_map(|plans| plans.values());
             let done = sealed.into_iter().any(|(id, found)| *id == record.id && *found == Found::Whole);
             match lens.get(name.as_str()) {
-                Some(len) if *len >= record.bytes => self.engine.tables.restore(record),
+                Some(len) if *len >= record.bytes => {
+                    if *len > record.bytes && !done {
+                        self.cut(record)?;
+                    }
+                    self.engine.tables.restore(record);
+                }
                 _ if done => self.engine.tables.restore(record),
                 len => self.restore_short(record, len.is_some(), report)?,
             }
         }
         Ok(())
+    }
+
+    /// What was appended after the checkpoint goes: other blocks may take its place.
+    fn cut(&self, record: &OpenRecord) -> Result<(), OpenError> {
+        let path = self.engine.dir.join(open_name(record.id));
+        let file = self.engine.disk.open(&path, Open::Write).during("opening", &path)?;
+        file.set_len(record.bytes).during("cutting", &path)
     }
 
     /// A file that lost bytes it had at the checkpoint: its readable blocks go on.
@@ -484,8 +505,15 @@ impl Replay {
     fn quarantine(&mut self, loaded: &Loaded, report: &mut OpenReport) -> Result<(), OpenError> {
         let dir = self.engine.shared.quarantine_dir();
         for skipped in &loaded.skipped {
-            let damage = journal::quarantine(&*self.engine.disk, &dir, loaded, skipped)?;
-            self.engine.shared.quarantine_bytes.fetch_add(damage.bytes, Ordering::Relaxed);
+            let damage = match journal::quarantine(&*self.engine.disk, &dir, loaded, skipped) {
+                // Nobody was told that they are here: on a full disk they are let go.
+                Err(error) if skipped.torn => {
+                    tracing::warn!(%error, "the torn end of the journal is not kept");
+                    report.torn_bytes += skipped.range.len() as u64;
+                    continue;
+                }
+                other => other?,
+            };
             if skipped.torn {
                 report.torn_bytes += damage.bytes;
             } else {

@@ -30,6 +30,11 @@ impl Staged {
     pub(crate) fn stored(&self) -> u64 {
         self.body.frame_len() as u64
     }
+
+    /// Memory that it takes while it waits: the frame, and the rows for the buffers.
+    pub(crate) fn held(&self) -> usize {
+        self.body.frame_len() + self.contents.iter().map(Vec::len).sum::<usize>()
+    }
 }
 
 /// Checks a request and encodes it.

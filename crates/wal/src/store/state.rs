@@ -9,6 +9,9 @@ use crate::types::{BatchRecord, Counts, Known, Ledger, Outcome, Receipt, Segment
 
 /// Numbers below a sender's floor that are still compared, for requests that come late.
 const REMEMBERED_BELOW_FLOOR: u64 = 64;
+/// Digests remembered per sender and database. Above it the lowest number becomes the floor, so that what
+/// comes late below is stored again and counted.
+const MAX_REMEMBERED: usize = 1 << 16;
 /// A sender that was silent for this long is forgotten.
 pub(crate) const SENDER_EXPIRY_MS: u64 = 7 * 24 * 3600 * 1000;
 
@@ -101,6 +104,11 @@ impl State {
             while sender.digests.first_key_value().is_some_and(|(number, _)| *number < keep) {
                 sender.digests.pop_first();
             }
+            while sender.digests.len() > MAX_REMEMBERED
+                && let Some((lowest, _)) = sender.digests.pop_first()
+            {
+                sender.floor = sender.floor.max(lowest.saturating_add(1));
+            }
         }
     }
 
@@ -134,7 +142,7 @@ impl State {
     /// A segment was sealed.
     pub(crate) fn seal(&mut self, record: &SealedRecord) {
         let database = self.database(&record.table.database);
-        database.next_number = database.next_number.max(record.number + 1);
+        database.next_number = database.next_number.max(record.number.saturating_add(1));
         database.waiting.insert(record.number);
         database.bytes += record.bytes;
         self.last_id = self.last_id.max(record.id.0);
@@ -145,7 +153,7 @@ impl State {
     /// The segment of that number was lost; the number is not given again.
     pub(crate) fn skip_number(&mut self, database: &Arc<str>, number: u64) {
         let database = self.database(database);
-        database.next_number = database.next_number.max(number + 1);
+        database.next_number = database.next_number.max(number.saturating_add(1));
     }
 
     /// A whole segment was adopted.
@@ -244,5 +252,52 @@ impl State {
             conflicts: self.conflicts,
             resets: self.resets,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SENDER: [u8; 16] = [1; 16];
+
+    fn receive(state: &mut State, number: u64, floor: u64, time_ms: u64) {
+        let receipt = Receipt { sender: SENDER, database: "Db".into(), number, digest: number * 3, floor };
+        state.receipts(&[receipt], time_ms);
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_sender_is_exact_and_bounded() {
+        let mut state = State::default();
+        let most = MAX_REMEMBERED as u64;
+        // The floor stands still: one segment is never settled.
+        for number in 1..=most {
+            receive(&mut state, number, 1, 0);
+        }
+        assert_eq!(state.known(&SENDER, "Db", 1, 3), Known::Same);
+        receive(&mut state, most + 1, 1, 0);
+        // The first is given up: it would be stored again, and counted.
+        assert_eq!(state.known(&SENDER, "Db", 1, 3), Known::Different);
+        assert_eq!(state.known(&SENDER, "Db", 2, 6), Known::Same);
+        assert_eq!(state.known(&SENDER, "Db", most + 2, 0), Known::Unknown);
+        // The floor moves: only a few below it are kept, for requests that come late.
+        receive(&mut state, most + 2, most, 0);
+        let held = state.senders.values().map(|sender| sender.digests.len() as u64).sum::<u64>();
+        assert_eq!(held, REMEMBERED_BELOW_FLOOR + 3);
+        assert_eq!(state.known(&SENDER, "Db", most - REMEMBERED_BELOW_FLOOR - 1, 0), Known::Different);
+        assert_eq!(state.conflicts, 0);
+        receive(&mut state, 7, most, 0);
+        assert_eq!(state.conflicts, 1);
+    }
+
+    #[test]
+    fn a_sender_that_is_silent_for_seven_days_is_forgotten() {
+        let day = 24 * 3600 * 1000;
+        let mut state = State::default();
+        receive(&mut state, 5, 5, 1000);
+        state.expire_senders(7 * day);
+        assert_eq!(state.known(&SENDER, "Db", 5, 15), Known::Same);
+        state.expire_senders(7 * day + 1000);
+        assert_eq!(state.known(&SENDER, "Db", 5, 15), Known::Unknown);
     }
 }

@@ -3,11 +3,11 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use super::engine::Engine;
 use super::frames::{ADOPTED, AdoptedRecord, SealedRecord};
 use super::recover::{entries, is_open};
+use super::shared::sync_dirs;
 use super::tables::{disk_name, open_name};
 use crate::OpenError;
 use crate::disk::{self, Open};
@@ -88,11 +88,8 @@ fn remove_temporary(engine: &Engine, name: &str, keep: bool) -> Result<bool, Ope
 fn move_aside(engine: &Engine, name: &str) -> Result<(), OpenError> {
     let (from, dir) = (engine.dir.join(name), engine.shared.quarantine_dir());
     engine.disk.create_dir_all(&dir).during("creating", &dir)?;
-    let len = engine.disk.open(&from, Open::Read).and_then(|file| file.len()).during("reading", &from)?;
     engine.disk.rename(&from, &dir.join(name)).during("moving to quarantine", &from)?;
-    engine.disk.sync_dir(&dir).during("syncing", &dir)?;
-    engine.shared.quarantine_bytes.fetch_add(len, Ordering::Relaxed);
-    Ok(())
+    engine.disk.sync_dir(&dir).during("syncing", &dir)
 }
 
 /// The id in a file name of the documented form, when it is one that we could have given.
@@ -118,7 +115,6 @@ fn take_over(engine: &Engine, name: &str, report: &mut OpenReport) -> Result<Opt
     for (range, _) in &found.damaged {
         let aside = format!("{name}-{:x}", range.start);
         journal::set_aside(&*engine.disk, &engine.shared.quarantine_dir(), &aside, &image[range.clone()])?;
-        engine.shared.quarantine_bytes.fetch_add(range.len() as u64, Ordering::Relaxed);
         let (offset, bytes) = (range.start as u64, range.len() as u64);
         report.damage.push(Damage { path: path.clone(), offset, bytes, rows: 0 });
     }
@@ -171,7 +167,7 @@ fn adopt_all(engine: &mut Engine, mut records: Vec<AdoptedRecord>, report: &mut 
         return Ok(());
     }
     let dir = engine.dir.clone();
-    engine.disk.sync_dir(&dir).during("syncing", &dir)?;
+    sync_dirs(&*engine.disk, &dir).during("syncing", &dir)?;
     engine.admission.begin_group(0);
     for record in &mut records {
         let state = engine.shared.state.lock();

@@ -1,4 +1,4 @@
-//! The threads of a store: one that commits, one that does its slow syncs.
+//! The threads of a store: one that commits, one that does its slow syncs. Or none, in simulations.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::types::Done;
 #[derive(Default)]
 struct Inbox {
     waiting: Vec<Msg>,
-    /// Stored bytes of the requests among them.
+    /// Memory of the requests among them.
     bytes: usize,
     closed: bool,
 }
@@ -27,13 +27,23 @@ struct Queue {
     wake: Condvar,
 }
 
-/// Owns the threads; dropping it closes the store.
+/// Owns what runs the engine; dropping it closes the store.
 pub(super) struct Handle {
-    queue: Arc<Queue>,
+    runner: Runner,
     shared: Arc<Shared>,
+    _lock: Box<dyn std::any::Any + Send + Sync>,
+}
+
+enum Runner {
+    Threads(Threads),
+    /// The engine itself, until it is closed: each message is handled on the caller's thread.
+    Inline(Box<Mutex<Option<Engine>>>),
+}
+
+struct Threads {
+    queue: Arc<Queue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     commit_thread: ThreadId,
-    _lock: Box<dyn std::any::Any + Send + Sync>,
 }
 
 impl Handle {
@@ -50,7 +60,14 @@ impl Handle {
             move || queue.run(engine, &jobs)
         })?;
         let commit_thread = commit.thread().id();
-        Ok(Handle { queue, shared, threads: Mutex::new(vec![commit, sync]), commit_thread, _lock: lock })
+        let threads = Threads { queue, threads: Mutex::new(vec![commit, sync]), commit_thread };
+        Ok(Handle { runner: Runner::Threads(threads), shared, _lock: lock })
+    }
+
+    /// A handle without threads, whose every call does its work before it returns. Answers must not call back.
+    pub(super) fn inline(engine: Engine, lock: Box<dyn std::any::Any + Send + Sync>) -> Handle {
+        let shared = Arc::clone(&engine.shared);
+        Handle { runner: Runner::Inline(Box::new(Mutex::new(Some(engine)))), shared, _lock: lock }
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -59,13 +76,53 @@ impl Handle {
 
     /// Queues a request, unless too much waits already.
     pub(super) fn send_commit(&self, staged: Staged, done: Done) {
+        match &self.runner {
+            Runner::Threads(threads) => threads.send_commit(staged, done),
+            Runner::Inline(engine) => self.step(engine, Msg::Commit(Box::new(staged), done)),
+        }
+    }
+
+    pub(super) fn send(&self, message: Msg) {
+        match &self.runner {
+            Runner::Threads(threads) => threads.send(message),
+            Runner::Inline(engine) => self.step(engine, message),
+        }
+    }
+
+    fn step(&self, engine: &Mutex<Option<Engine>>, message: Msg) {
+        let mut engine = engine.lock();
+        let Some(engine) = engine.as_mut() else { return refuse(message) };
+        let mut jobs = engine.step(vec![message]);
+        while let Some(job) = jobs.pop() {
+            jobs.extend(engine.step(vec![job.run(&*self.shared.disk)]));
+        }
+        while engine.has_work() {
+            engine.step(Vec::new());
+        }
+    }
+
+    /// Commits what waits, writes a checkpoint and ends the threads.
+    pub(super) fn close(&self) {
+        match &self.runner {
+            Runner::Threads(threads) => threads.close(),
+            Runner::Inline(engine) => {
+                if let Some(mut engine) = engine.lock().take() {
+                    engine.finish();
+                }
+            }
+        }
+    }
+}
+
+impl Threads {
+    fn send_commit(&self, staged: Staged, done: Done) {
         let mut inbox = self.queue.inbox.lock();
         let refusal = if inbox.closed {
             Refusal::Closed
         } else if inbox.bytes > QUEUE_BYTES {
             Refusal::Busy
         } else {
-            inbox.bytes += staged.body.frame_len();
+            inbox.bytes += staged.held();
             inbox.waiting.push(Msg::Commit(Box::new(staged), done));
             drop(inbox);
             self.queue.wake.notify_one();
@@ -75,7 +132,7 @@ impl Handle {
         done(Err(refusal));
     }
 
-    pub(super) fn send(&self, message: Msg) {
+    fn send(&self, message: Msg) {
         let mut inbox = self.queue.inbox.lock();
         if inbox.closed {
             drop(inbox);
@@ -86,8 +143,7 @@ impl Handle {
         self.queue.wake.notify_one();
     }
 
-    /// Commits what waits, writes a checkpoint and ends the threads.
-    pub(super) fn close(&self) {
+    fn close(&self) {
         self.queue.inbox.lock().closed = true;
         self.queue.wake.notify_one();
         if std::thread::current().id() == self.commit_thread {
@@ -142,8 +198,8 @@ impl Queue {
             self.wake.wait(&mut inbox);
         }
         let mut size = 0;
-        let stored = |message: &Msg| match message {
-            Msg::Commit(staged, _) => staged.body.frame_len(),
+        let staged = |message: &Msg, count: fn(&Staged) -> usize| match message {
+            Msg::Commit(staged, _) => count(staged),
             _ => 0,
         };
         let n = inbox
@@ -151,13 +207,13 @@ impl Queue {
             .iter()
             .take_while(|message| {
                 let fits = size < GROUP_BYTES;
-                size += stored(message);
+                size += staged(message, |staged| staged.body.frame_len());
                 fits
             })
             .count();
         let rest = inbox.waiting.split_off(n);
         let group = std::mem::replace(&mut inbox.waiting, rest);
-        inbox.bytes -= group.iter().map(stored).sum::<usize>();
+        inbox.bytes -= group.iter().map(|message| staged(message, Staged::held)).sum::<usize>();
         (group, inbox.closed)
     }
 }

@@ -60,3 +60,19 @@ fn segments_of_the_reference_are_adopted() {
     store.close();
     assert!(!dir.path().join("Db_Cpu_abc123_2946d24b3c650001.wal").exists());
 }
+
+#[test]
+fn a_reference_on_any_host_is_taken_over() {
+    let disk = wal::disk::sim::SimDisk::new(3);
+    disk.disk().create_dir_all(std::path::Path::new("/store")).unwrap();
+    // Ids carry ten bits of the host; one of these is what our own ids carry.
+    for host in 0..1024u64 {
+        let id = 0x2946_d24b_3c00_0000 | host << 13;
+        let path = format!("/store/Db_Cpu_abc123_{id:x}.wal");
+        disk.put(std::path::Path::new(&path), &image(&[&format!("h:string\nt,{host}\n")]));
+    }
+    let (store, report) = Store::open(small_options("/store"), disk.disk(), NOW).unwrap();
+    assert_eq!((report.adopted.len(), report.foreign.len()), (1024, 0));
+    assert_eq!(store.ledger().total().on_disk, 1024);
+    store.close();
+}
