@@ -221,12 +221,14 @@ impl Routers {
             let admission = admission.clone();
             Arc::new(move || admission.ready())
         };
-        let mut options = ReceiverOptions::new(&config.storage_dir);
-        options.databases = Some(config.databases().into_iter().collect());
-        options.drop_prefixes = config.drop_prefixes.clone();
-        options.metrics = Some(Arc::new(receiver));
         let full = admission.clone();
-        options.full = Some(Arc::new(move |database| full.full(database)));
+        let options = ReceiverOptions {
+            databases: Some(config.databases().into_iter().collect()),
+            full: Some(Arc::new(move |database| full.full(database))),
+            drop_prefixes: config.drop_prefixes.clone(),
+            metrics: Some(Arc::new(receiver)),
+            ..ReceiverOptions::default()
+        };
         let transfer = transfer::receiver::router(store.clone(), options, ready.clone());
         let telemetry = telemetry_router(config, store, admission, invalid_logs);
         let readyz = {

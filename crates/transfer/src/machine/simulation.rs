@@ -251,7 +251,14 @@ fn behind() -> impl Strategy<Value = Vec<Behind>> {
     prop::collection::vec(one, 1..3)
 }
 
+fn config() -> ProptestConfig {
+    let soak: u32 = std::env::var("ADXMON_SOAK").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1);
+    ProptestConfig { cases: 256 * soak, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn every_segment_is_stored_once_or_counted(
         behind in behind(),

@@ -2,13 +2,12 @@
 //! bad bytes aside; and committing, with the answer that follows from it.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use wal::segment::{self, FileName, Verified};
-use wal::{Refusal, Request, Section, SectionBody, TableKey};
+use wal::{Refusal, Request, Section, SectionBody, Store, TableKey};
 
 use super::Shared;
 
@@ -78,9 +77,8 @@ pub(super) async fn quarantine(shared: &Shared, file_name: &str, damaged: Vec<(u
     }
     let bytes = damaged.iter().map(|(_, b)| b.len() as u64).sum();
     shared.metrics.quarantined(bytes);
-    let folder = shared.options.quarantine.clone();
-    let name = file_name.to_owned();
-    let written = tokio::task::spawn_blocking(move || write_quarantine(&folder, &name, &damaged)).await;
+    let (store, name) = (shared.store.clone(), file_name.to_owned());
+    let written = tokio::task::spawn_blocking(move || write_quarantine(&store, &name, &damaged)).await;
     match written.map_err(io::Error::other).and_then(|r| r) {
         Ok(files) => {
             tracing::warn!(file = file_name, bytes, ?files, "unreadable bytes of a transfer are in quarantine");
@@ -94,13 +92,14 @@ pub(super) async fn quarantine(shared: &Shared, file_name: &str, damaged: Vec<(u
     }
 }
 
-fn write_quarantine(folder: &Path, name: &str, damaged: &[(u64, Vec<u8>)]) -> io::Result<Vec<String>> {
-    std::fs::create_dir_all(folder)?;
+fn write_quarantine(store: &Store, name: &str, damaged: &[(u64, Vec<u8>)]) -> io::Result<Vec<String>> {
+    // Names of tables may be longer than those of files.
+    let name = &name[..name.len().min(180)];
     let mut files = Vec::with_capacity(damaged.len());
     for (offset, bytes) in damaged {
         let digest = crate::body::image_checksum(bytes);
         let file = format!("transfer-{name}-{offset}-{digest:016x}");
-        std::fs::write(folder.join(&file), bytes)?;
+        store.set_aside(&file, bytes)?;
         files.push(file);
     }
     Ok(files)

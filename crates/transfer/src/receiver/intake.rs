@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use wal::segment::{self, FileName, HEADER, MAX_BLOCK_BYTES};
 use wal::{Adoption, Receipt};
 
@@ -94,7 +94,12 @@ impl Intake {
     }
 }
 
+/// Segments that are checked at a time: each may need the memory of one decoded block, which is up to
+/// [`MAX_BLOCK_BYTES`] however short the body is.
+static CHECKS: Semaphore = Semaphore::const_new(8);
+
 /// Runs work that takes the processor or the disk for a while.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Answer> {
+    let _turn = CHECKS.acquire().await;
     tokio::task::spawn_blocking(work).await.map_err(|e| Answer::Unknown(format!("checking the segment failed: {e}")))
 }

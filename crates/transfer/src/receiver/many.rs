@@ -70,7 +70,7 @@ pub(super) async fn receive(shared: &Arc<Shared>, headers: &HeaderMap, body: Bod
 }
 
 async fn receive_from(shared: &Arc<Shared>, reader: &mut Reader) -> Result<Answer, Answer> {
-    let directory = read_directory(reader).await?;
+    let (directory, _directory_memory) = read_directory(shared, reader).await?;
     let total = directory.images_len();
     let alone = directory.entries.len() == 1;
     if total > shared.options.max_body_bytes || total > shared.options.max_frame_bytes && !alone {
@@ -102,19 +102,22 @@ async fn receive_from(shared: &Arc<Shared>, reader: &mut Reader) -> Result<Answe
     store(shared, directory.sender, parts, report).await
 }
 
-async fn read_directory(reader: &mut Reader) -> Result<Directory, Answer> {
+/// The directory, with the claim on memory for it.
+async fn read_directory(shared: &Shared, reader: &mut Reader) -> Result<(Directory, OwnedSemaphorePermit), Answer> {
     let unacceptable = |e: crate::body::BodyError| Answer::Unacceptable(e.to_string());
     let short = || Answer::Busy("the body ends inside its directory".to_owned());
     let preamble = reader.array::<PREAMBLE>().await.map_err(Answer::from_read)?.ok_or_else(short)?;
     let preamble = Preamble::decode(&preamble).map_err(unacceptable)?;
     let wanted = preamble.directory_len;
+    // As it came, and taken apart.
+    let memory = reserve(shared, 3 * wanted as u64).await?;
     let bytes = reader.up_to(wanted as u64).await.map_err(Answer::from_read)?;
     if bytes.len() != wanted {
         return Err(short());
     }
     match Directory::decode(&preamble, &bytes) {
         Ok(directory) if directory.entries.is_empty() => Err(Answer::Unacceptable("the body names no segment".to_owned())),
-        other => other.map_err(|e| match e {
+        other => other.map(|directory| (directory, memory)).map_err(|e| match e {
             // The sender wrote it with a right checksum: it was damaged on the way.
             crate::body::BodyError::Damaged(why) => Answer::Busy(why.to_owned()),
             e => unacceptable(e),
@@ -257,14 +260,19 @@ async fn receive_large(shared: &Arc<Shared>, directory: Directory, reader: &mut 
         let kept_as = admit::quarantine(shared, &entry.file_name, damaged).await;
         report.quarantined.push(Quarantined { file: entry.file_name.clone(), bytes, kept_as });
     }
-    intake.finish(vec![receipt(sender, &name, &entry)], Vec::new()).await?;
+    intake.finish(vec![receipt(sender, &name, &entry)], Vec::new()).await.map_err(|answer| match answer {
+        // No waiting makes room for one more table.
+        Answer::TableRefused(_, why) => Answer::Unacceptable(why),
+        other => other,
+    })?;
     shared.metrics.segments("stored", 1);
     Ok(Answer::Stored(serde_json::to_string(&report).unwrap_or_default()))
 }
 
 /// Waits for memory for a body; answers busy when none comes free for a while.
 pub(super) async fn reserve(shared: &Shared, bytes: u64) -> Result<OwnedSemaphorePermit, Answer> {
-    let most = shared.options.max_buffered_bytes / 1024;
+    // A request holds two claims at most, which must fit beside each other.
+    let most = shared.options.max_buffered_bytes / 2048;
     let wanted = (bytes / 1024 + 1).min(most).max(1) as u32;
     let permit = shared.buffers.clone().acquire_many_owned(wanted);
     match tokio::time::timeout(std::time::Duration::from_secs(10), permit).await {

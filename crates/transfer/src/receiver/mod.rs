@@ -2,7 +2,7 @@
 //!
 //! What both share: nothing is stored before the whole body is here and checked; the answer is sent
 //! when rows and receipts are durable, in one frame; good blocks are kept and bad bytes put aside
-//! in the quarantine folder and named in the answer; a body of up to 16 MiB is held in memory, a
+//! in the store's quarantine and named in the answer; a body of up to 16 MiB is held in memory, a
 //! larger one goes straight into a segment file of its own.
 //!
 //! | answer | when |
@@ -27,7 +27,6 @@ mod recent;
 mod single;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -69,15 +68,12 @@ pub struct ReceiverOptions {
     pub max_frame_bytes: u64,
     /// Bodies held in memory at a time, in bytes; further requests wait.
     pub max_buffered_bytes: u64,
-    /// Where bytes that cannot be read are kept.
-    pub quarantine: PathBuf,
     /// Counters, if somebody shows them.
     pub metrics: Option<Arc<ReceiverMetrics>>,
 }
 
-impl ReceiverOptions {
-    /// The defaults, with the quarantine in the store's folder.
-    pub fn new(store_dir: impl Into<PathBuf>) -> ReceiverOptions {
+impl Default for ReceiverOptions {
+    fn default() -> ReceiverOptions {
         ReceiverOptions {
             databases: None,
             full: None,
@@ -85,7 +81,6 @@ impl ReceiverOptions {
             max_body_bytes: 256 << 20,
             max_frame_bytes: 16 << 20,
             max_buffered_bytes: 128 << 20,
-            quarantine: store_dir.into().join("quarantine"),
             metrics: None,
         }
     }
@@ -179,6 +174,8 @@ pub(crate) enum Answer {
     Misdirected,
     /// 429 for one database.
     DatabaseFull(String, String),
+    /// 429 for a sender that can only wait: its database has no room for another table.
+    TableRefused(String, String),
     /// Nothing stored, for lack of room or because the process does not take data.
     Busy(String),
     /// 500.
@@ -205,7 +202,7 @@ impl Answer {
                 close = true;
                 (StatusCode::MISDIRECTED_REQUEST, "meant for another receiver\n".to_owned())
             }
-            Answer::DatabaseFull(name, why) => {
+            Answer::DatabaseFull(name, why) | Answer::TableRefused(name, why) => {
                 pause = Some(PAUSE);
                 database = Some(name);
                 (StatusCode::TOO_MANY_REQUESTS, format!("{why}\n"))
@@ -243,7 +240,7 @@ impl Answer {
         let why = refusal.to_string();
         match refusal {
             Refusal::DatabaseOverQuota { database } => Answer::DatabaseFull(database.to_string(), why),
-            Refusal::TooManyTables { database } => Answer::DatabaseFull(database.to_string(), why),
+            Refusal::TooManyTables { database } => Answer::TableRefused(database.to_string(), why),
             Refusal::DiskFull | Refusal::Closed => Answer::Busy(why),
             Refusal::Invalid(_) => Answer::Unacceptable(why),
             // A frame may have reached the disk although its sync failed, and another request may be

@@ -50,7 +50,7 @@ pub(super) async fn receive(shared: &Arc<Shared>, query: &str, headers: &HeaderM
 async fn read_and_store(shared: &Arc<Shared>, name: &FileName, file_name: &str, headers: &HeaderMap, body: Body) -> Result<Answer, Answer> {
     let limit = shared.options.max_body_bytes;
     let mut reader = Reader::new(headers, body, limit).map_err(Answer::from_read)?;
-    let _memory = super::many::reserve(shared, expected_bytes(shared, headers)).await?;
+    let _memory = super::many::reserve(shared, 2 * expected_bytes(shared, headers)).await?;
     let image = reader.up_to(shared.options.max_frame_bytes).await.map_err(Answer::from_read)?;
     let small = reader.at_end().await.map_err(Answer::from_read)?;
     if !segment::is_segment(&image) {
@@ -67,7 +67,7 @@ async fn read_and_store(shared: &Arc<Shared>, name: &FileName, file_name: &str, 
     answer
 }
 
-/// Memory that a body takes at most while it is one frame.
+/// Length of a body, at most, while it is one frame.
 fn expected_bytes(shared: &Shared, headers: &HeaderMap) -> u64 {
     match declared_length(headers) {
         Some(length) if !headers.contains_key(http::header::CONTENT_ENCODING) => length.min(shared.options.max_frame_bytes),

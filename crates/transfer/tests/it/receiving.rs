@@ -2,9 +2,9 @@ use std::io::Write as _;
 
 use http::StatusCode;
 use transfer::body::{Directory, Entry, image_checksum};
-use transfer::{CONTENT_TYPE_MANY, HEADER_EXPECT, HEADER_RECEIVER, HEADER_VERSION};
+use transfer::{CONTENT_TYPE_MANY, HEADER_DATABASE, HEADER_EXPECT, HEADER_RECEIVER, HEADER_VERSION};
 
-use crate::setup::{Peer, client, image, peer, peer_with, reopen, rows};
+use crate::setup::{Peer, client, image, limited_peer, peer, peer_with, reopen, rows};
 
 const NAME: &str = "Metrics_A_abc_2f5d0c3e517e4001.wal";
 
@@ -89,7 +89,7 @@ async fn names_are_remembered_across_a_restart() {
     assert!(server.await.unwrap_err().is_cancelled());
     store.close();
     let store = reopen(dir.path()).await;
-    let options = transfer::receiver::ReceiverOptions::new(dir.path());
+    let options = transfer::receiver::ReceiverOptions::default();
     let router = transfer::receiver::router(store.clone(), options, std::sync::Arc::new(|| Ok(())));
     let (url, server) = crate::setup::serve(router).await;
     let again = Peer { store, dir, url, faults, server };
@@ -110,6 +110,7 @@ async fn good_blocks_are_kept_and_bad_bytes_put_aside() {
     assert_eq!(kept.len(), 1);
     let kept = std::fs::read(kept.into_iter().next().unwrap().unwrap().path()).unwrap();
     assert_eq!(kept, damaged[8 + one..8 + 2 * one]);
+    assert_eq!(peer.store.usage().quarantine_bytes, one as u64);
 
     // Ours: the same, and the answer names the file.
     let name = "Metrics_B_abc_2f5d0c3e517e4001.wal";
@@ -189,4 +190,64 @@ async fn gzip_bodies_and_concurrent_repeats() {
     answers.sort_unstable();
     assert_eq!(answers, [202, 409, 409, 409, 409, 409, 409, 409]);
     assert_eq!(rows(&peer.store), ["a,1", "b,2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_body_that_grew_is_stored_from_the_known_end() {
+    let peer = peer_with(|o| o.max_frame_bytes = 300).await;
+    let texts: Vec<String> = (0..40).map(|n| format!("row{n},{n}\n")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let mut stored = 0;
+    // Each is larger than a frame, but the first, and each continues the one before it.
+    for blocks in [2, 10, 25, 40] {
+        let grown = image(&texts[..blocks]);
+        assert_eq!(grown.len() > 300, blocks > 2);
+        assert_eq!(post(&peer, NAME, grown.clone()).await.0, StatusCode::ACCEPTED);
+        assert_eq!(rows(&peer.store).len(), blocks);
+        assert_eq!(post(&peer, NAME, grown).await.0, StatusCode::CONFLICT);
+        assert!(blocks > stored);
+        stored = blocks;
+    }
+    // The same name with another beginning is another body.
+    let other = image(&texts[20..]);
+    assert_eq!(post(&peer, NAME, other).await.0, StatusCode::ACCEPTED);
+    assert_eq!(rows(&peer.store).len(), 60);
+    peer.store.ledger().check().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_over_its_quota_is_told_to_wait_and_one_table_too_many_is_refused() {
+    let limits = |o: &mut wal::Options| {
+        o.database_quota_bytes = Some(2000);
+        o.max_tables_per_database = 2;
+    };
+    for max_frame_bytes in [16 << 20, 10] {
+        let peer = limited_peer(limits, |o| o.max_frame_bytes = max_frame_bytes).await;
+        let noise: String = (0..400u64).map(|n| format!("{:x}\n", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+        let send = async |name: &str, number: u64, image: Vec<u8>| {
+            let directory = Directory { sender: [4; 16], entries: vec![entry(name, number, &image)] };
+            let mut body = directory.encode().unwrap();
+            body.extend(image);
+            let request = client().post(format!("{}/transfer", peer.url)).header("content-type", CONTENT_TYPE_MANY);
+            let response = request.body(body).send().await.unwrap();
+            let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+            let headers = (header("retry-after"), header(HEADER_DATABASE));
+            (response.status().as_u16(), headers, response.text().await.unwrap())
+        };
+        for table in ["A", "B"] {
+            assert_eq!(send(&format!("Small_{table}_abc_1.wal"), 1 + u64::from(table == "B"), image(&["a,1\n"])).await.0, 202);
+        }
+        // Small: the answer lists it. Too large for a frame: it is alone in its request.
+        let (status, _, text) = send("Small_C_abc_1.wal", 3, image(&["a,1\n"])).await;
+        let refused = (status == 202 && text.contains("\"refused\":[{\"index\":0")) || status == 400;
+        assert!(refused && text.contains("number of tables"), "{status} {text}");
+        assert_eq!(send("Full_A_abc_1.wal", 1, image(&[&noise])).await.0, 202);
+        peer.store.seal_all().unwrap();
+        let (status, headers, _) = send("Full_A_abc_2.wal", 2, image(&["a,1\n"])).await;
+        assert_eq!((status, headers), (429, (Some("10".to_owned()), Some("Full".to_owned()))));
+        // Nothing of it is stored, and others go on.
+        assert_eq!(send("Small_A_abc_4.wal", 4, image(&["b,2\n"])).await.0, 202);
+        assert_eq!(rows(&peer.store).len(), 2 + 400 + 1);
+        peer.store.ledger().check().unwrap();
+    }
 }

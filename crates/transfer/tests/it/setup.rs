@@ -22,7 +22,7 @@ pub(crate) fn now_ms() -> u64 {
 /// Opens a store that was closed; its folder is free once the last task has let go of it.
 pub(crate) async fn reopen(dir: &std::path::Path) -> Store {
     for _ in 0..500 {
-        match try_open(dir) {
+        match try_open(dir, |_| {}) {
             Err(wal::OpenError::Locked { .. }) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
             opened => return opened.unwrap(),
         }
@@ -31,13 +31,14 @@ pub(crate) async fn reopen(dir: &std::path::Path) -> Store {
 }
 
 pub(crate) fn open(dir: &std::path::Path) -> Store {
-    try_open(dir).unwrap()
+    try_open(dir, |_| {}).unwrap()
 }
 
-fn try_open(dir: &std::path::Path) -> Result<Store, wal::OpenError> {
+fn try_open(dir: &std::path::Path, change: impl FnOnce(&mut wal::Options)) -> Result<Store, wal::OpenError> {
     let mut options = wal::Options::new(dir);
     options.durability = wal::Durability::Process;
     options.journal_file_bytes = 4 << 20;
+    change(&mut options);
     Store::open(options, RealDisk::new(), now_ms()).map(|(store, _)| store)
 }
 
@@ -104,9 +105,13 @@ pub(crate) async fn peer() -> Peer {
 }
 
 pub(crate) async fn peer_with(change: impl FnOnce(&mut ReceiverOptions)) -> Peer {
+    limited_peer(|_| {}, change).await
+}
+
+pub(crate) async fn limited_peer(limit: impl FnOnce(&mut wal::Options), change: impl FnOnce(&mut ReceiverOptions)) -> Peer {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    let mut options = ReceiverOptions::new(dir.path());
+    let store = try_open(dir.path(), limit).unwrap();
+    let mut options = ReceiverOptions::default();
     change(&mut options);
     let faults = Faults::default();
     let router = receiver::router(store.clone(), options, Arc::new(|| Ok(()))).layer(from_fn_with_state(faults.clone(), misbehave));
