@@ -5,3 +5,4 @@
 mod receiving;
 mod sending;
 mod setup;
+mod simulation;
