@@ -305,7 +305,7 @@ impl Engine {
         }
     }
 
-    fn sync_now(&mut self) -> bool {
+    pub(super) fn sync_now(&mut self) -> bool {
         let Some(sync) = self.writer.lagging_sync() else { return true };
         let result = sync.run();
         self.writer.lagging_done(&sync, &result);

@@ -179,6 +179,14 @@ fn adopt_all(engine: &mut Engine, mut records: Vec<AdoptedRecord>, report: &mut 
         path: dir.clone(),
         source: std::io::Error::other(refusal),
     })?;
+    // The old files go only behind frames that last, whatever an acknowledgement promises.
+    if !engine.sync_now() {
+        return Err(OpenError::Io {
+            action: "taking over segments in",
+            path: dir,
+            source: std::io::Error::other("syncing the journal failed"),
+        });
+    }
     for (record, lsn) in records.iter().zip(first..) {
         engine.shared.state.lock().adopt(record);
         report.adopted.push(disk_name(&record.segment.table, record.segment.id));

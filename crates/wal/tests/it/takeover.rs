@@ -76,3 +76,38 @@ fn a_reference_on_any_host_is_taken_over() {
     assert_eq!(store.ledger().total().on_disk, 1024);
     store.close();
 }
+
+#[test]
+fn a_crash_at_any_moment_of_a_takeover_loses_nothing() {
+    let torn = {
+        let mut torn = image(&["h:string\nt,1\n", "h:string\nt,2\n"]);
+        torn.truncate(torn.len() - 1);
+        torn
+    };
+    for durability in [wal::Durability::Disk, wal::Durability::Process] {
+        for operation in 0..100 {
+            let disk = wal::disk::sim::SimDisk::new(operation + 1);
+            disk.disk().create_dir_all(std::path::Path::new("/store")).unwrap();
+            // One is taken over in place, one is written anew without its damaged end.
+            disk.put(std::path::Path::new("/store/Db_Cpu_abc123_2946d24b3c650001.wal"), &image(&["h:string\nt,0\n"]));
+            disk.put(std::path::Path::new("/store/Db_Mem_abc123_2946d24b3c650002.wal"), &torn);
+            disk.fail_at(operation, wal::disk::sim::Fault::Crash);
+            let options = Options { durability, ..small_options("/store") };
+            let crashed = Store::open_inline(options.clone(), disk.disk(), NOW).is_err();
+            disk.crash();
+            disk.restart();
+            let (store, _) = Store::open_inline(options, disk.disk(), NOW).unwrap();
+            store.seal_all().unwrap();
+            assert_eq!(
+                (sealed_rows(&store, "Cpu"), sealed_rows(&store, "Mem")),
+                (vec!["0".to_owned()], vec!["1".to_owned()]),
+                "{operation}"
+            );
+            store.ledger().check().unwrap();
+            if !crashed {
+                assert!(operation > 20, "{operation}");
+                break;
+            }
+        }
+    }
+}
