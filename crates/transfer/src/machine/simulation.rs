@@ -314,3 +314,40 @@ fn the_bad_one_of_a_group_is_found_and_only_it_dies() {
     assert_eq!(world.dead.len(), 1);
     assert_eq!(world.dead, world.bad);
 }
+
+#[test]
+fn a_lost_answer_binds_for_ten_minutes_and_is_counted_after() {
+    let (first, second) = ([1; 16], [2; 16]);
+    let mut world = World::new(vec![Behind::Ours(vec![first]), Behind::Ours(vec![second])]);
+    world.seal(1);
+    let next_job = |machine: &mut Machine, now: u64| loop {
+        match machine.next(now) {
+            Step::Send(job) => return Some(job),
+            Step::Record(_) => machine.recorded(true),
+            Step::Probe { endpoint } => {
+                let contract = Contract::Ours { receiver: if endpoint == 0 { first } else { second } };
+                machine.probed(endpoint, Some(contract), now);
+            }
+            Step::Wait(_) => return None,
+        }
+    };
+    let lost = world.now;
+    let job = next_job(&mut world.machine, lost).unwrap();
+    assert_eq!(job.receiver, Some(first));
+    assert!(world.machine.answered(job.ticket, Answer::Unknown, lost).is_empty());
+    // The same one is asked again, and is away; the other one is never asked.
+    let mut now = lost;
+    while now < lost + 599_000 {
+        if let Some(job) = next_job(&mut world.machine, now) {
+            assert_eq!(job.receiver, Some(first), "after {} ms", now - lost);
+            let away = Answer::Unavailable { retry_after_ms: Some(30_000) };
+            assert!(world.machine.answered(job.ticket, away, now).is_empty());
+        }
+        now += 1000;
+    }
+    now = lost + 600_000;
+    let job = next_job(&mut world.machine, now).unwrap();
+    assert_eq!(job.receiver, Some(second));
+    let settles = world.machine.answered(job.ticket, Answer::Stored { refused: Vec::new() }, now);
+    assert_eq!(settles.iter().map(|settle| settle.maybe_duplicate).collect::<Vec<_>>(), [true]);
+}
