@@ -12,7 +12,7 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
             absent.push((name.to_owned(), why));
         }
     };
-    note(!file.kube_config.is_empty() && wants_kubernetes(file), "kube-config", KUBERNETES);
+    note(!file.kube_config.is_empty(), "kube-config", KUBERNETES);
     note(file.kubelet_discovery.is_some(), "kubelet-discovery", KUBERNETES);
     note(file.metadata_watch.is_some(), "metadata-watch", KUBERNETES);
     note(has_metadata_labels(file), "add-metadata-labels", KUBERNETES);
@@ -40,6 +40,8 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
         note(!log.journal_target.is_empty(), &name("journal-target"), HOST_LOG);
         note(!log.kernel_target.is_empty(), &name("kernel-target"), HOST_LOG);
         note(!log.disable_kube_discovery || !log.static_pod_target.is_empty(), &name("pod discovery"), HOST_LOG);
+        note(!log.transforms.is_empty(), &name("transforms"), HOST_LOG);
+        note(!log.add_attributes.is_empty(), &name("add-attributes"), HOST_LOG);
     }
     absent.into_iter().map(|(name, why)| Warning(format!("{name} has no effect: {why}"))).collect()
 }
@@ -48,10 +50,6 @@ const KUBERNETES: &str = "this version does not talk to Kubernetes";
 const EXPORTERS: &str = "exporters are not run by this version; data goes to the ingestor only";
 const HOST_LOG: &str = "logs of the host are not collected by this version";
 const LIFT_ATTRIBUTES: &str = "attributes stay in the Attributes column; use lift-resources for columns of their own";
-
-fn wants_kubernetes(file: &File) -> bool {
-    file.prometheus_scrape.as_ref().is_some_and(|s| !s.disable_discovery) || file.host_log.iter().any(|l| !l.disable_kube_discovery)
-}
 
 fn has_metadata_labels(file: &File) -> bool {
     file.add_metadata_labels.is_some()

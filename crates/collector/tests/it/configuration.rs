@@ -164,3 +164,128 @@ fn labels_of_the_reference_are_a_switch() {
     let switches: Vec<bool> = config.metrics.iter().map(|endpoint| endpoint.reference_labels).collect();
     assert_eq!(switches, [true, false]);
 }
+
+/// Every key of the reference's file (collector spec §2).
+const EVERY_KEY: &str = "
+endpoint = 'https://i'
+kube-config = '/k'
+insecure-skip-verify = true
+listen-addr = ':8080'
+region = 'r'
+tls-key-file = '/key'
+tls-cert-file = '/cert'
+storage-backend = 'adx'
+max-connections = 1
+max-batch-size = 1
+max-segment-age-seconds = 1
+max-segment-size = 1
+max-disk-usage = 1
+wal-flush-interval-ms = 1
+max-transfer-concurrency = 1
+storage-dir = '/x'
+enable-pprof = true
+default-drop-metrics = true
+add-labels = { a = 'b' }
+drop-labels = { a = 'b' }
+drop-metrics = ['a']
+keep-metrics = ['a']
+keep-metrics-with-label-value = [{ label-regex = 'a', value-regex = 'b' }]
+lift-labels = [{ name = 'a', column = 'B' }]
+disable-metrics-forwarding = true
+disable-gzip = true
+add-attributes = { a = 'b' }
+lift-attributes = ['a']
+lift-resources = [{ name = 'a', column = 'B' }]
+kubelet-discovery = { host = 'h', port = 1, poll-interval = 1, request-timeout = 1, token-path = '/t', ca-path = '/c' }
+metadata-watch = { kubernetes-node = {} }
+add-metadata-labels = { kubernetes-node = { labels = { a = 'b' }, annotations = { a = 'b' } } }
+[prometheus-scrape]
+scrape-interval = 1
+scrape-timeout = 1
+disable-discovery = false
+static-scrape-target = [{ host-regex = 'a', url = 'http://u', namespace = 'n', pod = 'p', container = 'c' }]
+METRICS
+[[prometheus-remote-write]]
+path = '/r'
+request-timeout-seconds = 1
+METRICS
+[[otel-metric]]
+path = '/m'
+grpc-port = 1
+request-timeout-seconds = 1
+METRICS
+[otel-log]
+request-timeout-seconds = 1
+add-attributes = { a = 'b' }
+lift-attributes = ['a']
+transforms = [{ name = 'plugin', config = { GoPath = '/g' } }]
+exporters = ['fluent']
+add-metadata-labels = { kubernetes-node = { labels = { a = 'b' } } }
+[[host-log]]
+disable-kube-discovery = true
+add-attributes = { a = 'b' }
+file-target = [{ file-path = '/f', log-type = 'cri', database = 'd', table = 't', parsers = ['json'] }]
+static-pod-target = [{ namespace = 'n', name = 'n', label-targets = { a = 'b' }, destination = 'd:t', parsers = ['klog'] }]
+journal-target = [{ matches = ['a=b'], database = 'd', table = 't', parsers = ['space'], journal-fields = ['F'] }]
+kernel-target = [{ database = 'd', table = 't', priority = 'err' }]
+transforms = [{ name = 'addattributes', config = { ResourceValues = { a = 'b' } } }]
+exporters = ['fluent']
+add-metadata-labels = { kubernetes-node = { labels = { a = 'b' } } }
+[[exporters.otlp-metric-export]]
+name = 'otlp'
+destination = 'http://x'
+default-drop-metrics = true
+add-labels = { a = 'b' }
+drop-labels = { a = 'b' }
+drop-metrics = ['a']
+keep-metrics = ['a']
+keep-metrics-with-label-value = [{ label-regex = 'a', value-regex = 'b' }]
+add-resource-attributes = { a = 'b' }
+[[exporters.fluent-forward-log-export]]
+name = 'fluent'
+destination = 'tcp://h:1'
+tag-attribute = 't'
+";
+
+/// The keys that all sources of metrics have.
+const METRICS: &str = "
+database = 'M'
+disable-metrics-forwarding = true
+default-drop-metrics = true
+add-labels = { a = 'b' }
+drop-labels = { a = 'b' }
+drop-metrics = ['a']
+keep-metrics = ['a']
+keep-metrics-with-label-value = [{ label-regex = 'a', value-regex = 'b' }]
+add-metadata-labels = { kubernetes-node = { labels = { a = 'b' } } }
+exporters = ['otlp']
+";
+
+/// Nothing is ignored in silence: what this version does not do is named.
+#[test]
+fn every_key_of_the_reference_is_known_and_what_is_not_run_is_named() {
+    let (_, warnings) = Config::from_toml(&EVERY_KEY.replace("METRICS", METRICS), "node-1").unwrap_or_else(|error| panic!("{error}"));
+    let mut absent: Vec<_> = warnings.iter().filter_map(|w| w.0.split_once(" has no effect: ").map(|(name, _)| name)).collect();
+    absent.sort_unstable();
+    let expected = [
+        "add-metadata-labels",
+        "enable-pprof",
+        "exporters.fluent-forward-log-export",
+        "exporters.otlp-metric-export",
+        "host-log[0].add-attributes",
+        "host-log[0].file-target",
+        "host-log[0].journal-target",
+        "host-log[0].kernel-target",
+        "host-log[0].pod discovery",
+        "host-log[0].transforms",
+        "kube-config",
+        "kubelet-discovery",
+        "lift-attributes",
+        "metadata-watch",
+        "otel-log.lift-attributes",
+        "otel-log.transforms",
+        "otel-metric[0].grpc-port",
+        "prometheus-scrape pod discovery",
+    ];
+    assert_eq!(absent, expected);
+}

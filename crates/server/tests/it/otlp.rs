@@ -255,10 +255,10 @@ async fn an_unreadable_record_is_not_called_unrouted() {
     request["resourceLogs"][0]["scopeLogs"][0]["logRecords"].as_array_mut().unwrap().push(bad.clone());
     let answer = post(&server, "/v1/logs", JSON, request.to_string()).await.json::<Json>().await.unwrap();
     let message = answer["partialSuccess"]["errorMessage"].as_str().unwrap();
-    assert!(message.starts_with("1 log records were not stored; first: an element of logRecords: traceId needs"), "{message}");
+    assert!(message.starts_with("1 log records were not stored; first: logRecords[1]: traceId needs"), "{message}");
     request["resourceLogs"][0]["scopeLogs"][0]["logRecords"] = json!([bad]);
     let response = post(&server, "/v1/logs", JSON, request.to_string()).await;
     assert_eq!(response.status(), 400);
     let answer = response.json::<Json>().await.unwrap();
-    assert!(answer["message"].as_str().unwrap().starts_with("All logs dropped. First: an element of logRecords: traceId"), "{answer}");
+    assert!(answer["message"].as_str().unwrap().starts_with("All logs dropped. First: logRecords[0]: traceId"), "{answer}");
 }

@@ -168,8 +168,10 @@ impl<'de> Visitor<'de> for FieldSeed<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
         if self.field.shape == Shape::Records {
+            let mut index = 0u64;
             while let Some(record) = elements.next_element::<&RawValue>()? {
-                read_record(self.field, record.get(), self.out, self.outcome);
+                read_record(self.field, index, record.get(), self.out, self.outcome);
+                index += 1;
             }
             return Ok(());
         }
@@ -180,12 +182,12 @@ impl<'de> Visitor<'de> for FieldSeed<'_> {
 }
 
 /// Reads an element on its own, and takes it back when it turns out unreadable.
-fn read_record(field: &'static Field, json: &str, out: &mut Vec<u8>, outcome: &mut Outcome) {
+fn read_record(field: &'static Field, index: u64, json: &str, out: &mut Vec<u8>, outcome: &mut Outcome) {
     let before = out.len();
     let mut reader = serde_json::Deserializer::from_str(json);
     if let Err(error) = ValueSeed(FieldSeed { field, out, outcome }).deserialize(&mut reader) {
         out.truncate(before);
-        outcome.reject(1, || format!("an element of {}: {error}", field.json));
+        outcome.reject(1, || format!("{}[{index}]: {error}", field.json));
     }
 }
 
@@ -216,39 +218,45 @@ struct ScalarVisitor<'a> {
 }
 
 impl ScalarVisitor<'_> {
-    fn varint(self, number: u64) {
+    fn varint(&mut self, number: u64) {
         varint(self.out, u64::from(self.field.number) << 3);
         varint(self.out, number);
     }
 
-    fn fixed64(self, bits: u64) {
+    fn fixed64(&mut self, bits: u64) {
         varint(self.out, u64::from(self.field.number) << 3 | 1);
         self.out.extend_from_slice(&bits.to_le_bytes());
     }
 
-    fn bytes(self, bytes: &[u8]) {
+    fn bytes(&mut self, bytes: &[u8]) {
         varint(self.out, u64::from(self.field.number) << 3 | 2);
         varint(self.out, bytes.len() as u64);
         self.out.extend_from_slice(bytes);
     }
 
-    /// An integer, already as the 64 bits of its two's complement.
-    fn integer<E: Error>(self, bits: u64) -> Result<(), E> {
+    fn integer<E: Error>(mut self, number: i128) -> Result<(), E> {
         match self.field.kind {
-            Kind::Varint | Kind::Enum(_) => self.varint(bits),
+            Kind::Unsigned => self.varint(self.within(number, "an unsigned 64-bit integer")?),
+            Kind::Signed => self.varint(self.within::<i64, E>(number, "a 64-bit integer")?.cast_unsigned()),
+            Kind::Enum(_) => self.varint(i64::from(self.within::<i32, E>(number, "a 32-bit integer")?).cast_unsigned()),
             Kind::Zigzag => {
-                let number = i32::try_from(bits.cast_signed()).map_err(|_| self.mismatch::<E>("a 32-bit integer"))?;
+                let number: i32 = self.within(number, "a 32-bit integer")?;
                 self.varint(u64::from((number << 1 ^ number >> 31).cast_unsigned()));
             }
-            Kind::Fixed64 => self.fixed64(bits),
+            Kind::Fixed64 => self.fixed64(self.within(number, "an unsigned 64-bit integer")?),
+            Kind::SignedFixed64 => self.fixed64(self.within::<i64, E>(number, "a 64-bit integer")?.cast_unsigned()),
             Kind::Fixed32 => {
-                let number = u32::try_from(bits).map_err(|_| self.mismatch::<E>("a 32-bit integer"))?;
+                let number: u32 = self.within(number, "an unsigned 32-bit integer")?;
                 varint(self.out, u64::from(self.field.number) << 3 | 5);
                 self.out.extend_from_slice(&number.to_le_bytes());
             }
             _ => return Err(self.mismatch("a string")),
         }
         Ok(())
+    }
+
+    fn within<T: TryFrom<i128>, E: Error>(&self, number: i128, wanted: &str) -> Result<T, E> {
+        T::try_from(number).map_err(|_| self.mismatch(wanted))
     }
 
     fn mismatch<E: Error>(&self, wanted: &str) -> E {
@@ -263,7 +271,7 @@ impl Visitor<'_> for ScalarVisitor<'_> {
         write!(f, "a value for {}", self.field.json)
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+    fn visit_bool<E: Error>(mut self, value: bool) -> Result<(), E> {
         match self.field.kind {
             Kind::Bool => self.varint(u64::from(value)),
             _ => return Err(self.mismatch("something else than a boolean")),
@@ -271,34 +279,34 @@ impl Visitor<'_> for ScalarVisitor<'_> {
         Ok(())
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+    fn visit_u64<E: Error>(mut self, value: u64) -> Result<(), E> {
         match self.field.kind {
             Kind::Double => self.fixed64((value as f64).to_bits()),
-            _ => return self.integer(value),
+            _ => return self.integer(value.into()),
         }
         Ok(())
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+    fn visit_i64<E: Error>(mut self, value: i64) -> Result<(), E> {
         match self.field.kind {
             Kind::Double => self.fixed64((value as f64).to_bits()),
-            _ => return self.integer(value.cast_unsigned()),
+            _ => return self.integer(value.into()),
         }
         Ok(())
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+    fn visit_f64<E: Error>(mut self, value: f64) -> Result<(), E> {
         match self.field.kind {
             Kind::Double => self.fixed64(value.to_bits()),
             _ if value == value.trunc() && value.abs() < 9_007_199_254_740_992.0 => {
-                return self.integer((value as i64).cast_unsigned());
+                return self.integer(value as i128);
             }
             _ => return Err(self.mismatch("an integer")),
         }
         Ok(())
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+    fn visit_str<E: Error>(mut self, value: &str) -> Result<(), E> {
         match self.field.kind {
             Kind::String => self.bytes(value.as_bytes()),
             Kind::Hex => {
@@ -320,9 +328,8 @@ impl Visitor<'_> for ScalarVisitor<'_> {
             }
             Kind::Bool | Kind::Message(_) => return Err(self.mismatch("something else than a string")),
             _ => {
-                let bits = value.parse::<u64>().or_else(|_| value.parse::<i64>().map(i64::cast_unsigned));
-                let bits = bits.map_err(|_| self.mismatch::<E>("an integer"))?;
-                return self.integer(bits);
+                let number = value.parse().map_err(|_| self.mismatch::<E>("an integer"))?;
+                return self.integer(number);
             }
         }
         Ok(())

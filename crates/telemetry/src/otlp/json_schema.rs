@@ -34,10 +34,12 @@ pub(super) enum Kind {
     Hex,
     Bool,
     /// An integer as a varint; in JSON a number or a string.
-    Varint,
+    Unsigned,
+    Signed,
     /// A zigzag integer.
     Zigzag,
     Fixed64,
+    SignedFixed64,
     Fixed32,
     Double,
     /// A number, or one of these names for the values from 0.
@@ -61,7 +63,7 @@ static ANY_VALUE: Message = Message {
     fields: &[
         one("stringValue", 1, Kind::String),
         one("boolValue", 2, Kind::Bool),
-        one("intValue", 3, Kind::Varint),
+        one("intValue", 3, Kind::Signed),
         one("doubleValue", 4, Kind::Double),
         one("arrayValue", 5, Kind::Message(&ARRAY_VALUE)),
         one("kvlistValue", 6, Kind::Message(&KEY_VALUE_LIST)),
@@ -145,9 +147,9 @@ static NUMBER_POINT: Message = Message {
     fields: &[
         one("timeUnixNano", 3, Kind::Fixed64),
         one("asDouble", 4, Kind::Double),
-        one("asInt", 6, Kind::Fixed64),
+        one("asInt", 6, Kind::SignedFixed64),
         many("attributes", 7, Kind::Message(&KEY_VALUE)),
-        one("flags", 8, Kind::Varint),
+        one("flags", 8, Kind::Unsigned),
     ],
 };
 static HISTOGRAM: Message =
@@ -160,7 +162,7 @@ static HISTOGRAM_POINT: Message = Message {
         many("bucketCounts", 6, Kind::Fixed64),
         many("explicitBounds", 7, Kind::Double),
         many("attributes", 9, Kind::Message(&KEY_VALUE)),
-        one("flags", 10, Kind::Varint),
+        one("flags", 10, Kind::Unsigned),
     ],
 };
 static EXPONENTIAL_HISTOGRAM: Message =
@@ -175,11 +177,11 @@ static EXPONENTIAL_POINT: Message = Message {
         one("zeroCount", 7, Kind::Fixed64),
         one("positive", 8, Kind::Message(&BUCKETS)),
         one("negative", 9, Kind::Message(&BUCKETS)),
-        one("flags", 10, Kind::Varint),
+        one("flags", 10, Kind::Unsigned),
         one("zeroThreshold", 14, Kind::Double),
     ],
 };
-static BUCKETS: Message = Message { fields: &[one("offset", 1, Kind::Zigzag), many("bucketCounts", 2, Kind::Varint)] };
+static BUCKETS: Message = Message { fields: &[one("offset", 1, Kind::Zigzag), many("bucketCounts", 2, Kind::Unsigned)] };
 static SUMMARY: Message = Message { fields: &[records("dataPoints", 1, &SUMMARY_POINT)] };
 static SUMMARY_POINT: Message = Message {
     fields: &[
@@ -188,7 +190,7 @@ static SUMMARY_POINT: Message = Message {
         one("sum", 5, Kind::Double),
         many("quantileValues", 6, Kind::Message(&QUANTILE)),
         many("attributes", 7, Kind::Message(&KEY_VALUE)),
-        one("flags", 8, Kind::Varint),
+        one("flags", 8, Kind::Unsigned),
     ],
 };
 static QUANTILE: Message = Message { fields: &[one("quantile", 1, Kind::Double), one("value", 2, Kind::Double)] };

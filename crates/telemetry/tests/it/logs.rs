@@ -138,3 +138,28 @@ fn an_unreadable_json_record_costs_only_itself() {
     assert_eq!((outcome.accepted, outcome.rejected, outcome.unrouted), (1, 2, 0));
     assert!(outcome.first_error.unwrap().contains("traceId needs hexadecimal digits"));
 }
+
+#[test]
+fn integers_that_do_not_fit_are_refused_and_the_widest_that_fit_are_kept() {
+    let intake = LogIntake::new(LogOptions::default());
+    let mut attributes = routed();
+    attributes.as_array_mut().unwrap().push(json!({"key": "n", "value": {"intValue": i64::MIN.to_string()}}));
+    attributes.as_array_mut().unwrap().push(json!({"key": "m", "value": {"intValue": i64::MAX}}));
+    let bad = |field: &str, value: Value| json!({"attributes": routed(), field: value});
+    let records = json!([
+        {"attributes": attributes, "timeUnixNano": u64::MAX.to_string(), "severityNumber": -1},
+        bad("timeUnixNano", json!("-1")),
+        bad("timeUnixNano", json!("18446744073709551616")),
+        bad("flags", json!(4_294_967_296_u64)),
+        bad("severityNumber", json!(2_147_483_648_u64)),
+        bad("body", json!({"intValue": "9223372036854775808"})),
+        bad("body", json!({"intValue": 1.5})),
+    ]);
+    let mut set = RowSet::new();
+    let outcome = intake.otlp(&serde_json::to_vec(&request(records)).unwrap(), Encoding::Json, &mut set).unwrap();
+    assert_eq!((outcome.accepted, outcome.rejected), (1, 6), "{:?}", outcome.first_error);
+    let row = &rows(&set)[0];
+    assert_eq!((row.get("Timestamp"), row.get("SeverityNumber")), ("2554-07-21T23:34:33.709551615Z", "-1"));
+    let attributes = row.json("Attributes");
+    assert_eq!((&attributes["n"], &attributes["m"]), (&json!(i64::MIN), &json!(i64::MAX)));
+}
