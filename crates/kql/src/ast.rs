@@ -282,15 +282,6 @@ pub enum OperatorKind {
     },
     /// `top-nested` levels
     TopNested(Vec<TopNestedLevel>),
-    /// `top-hitters n of expr [by expr]`
-    TopHitters {
-        /// How many.
-        count: Expr,
-        /// Of what.
-        of: Expr,
-        /// Weighted by.
-        by: Option<Expr>,
-    },
     /// `scan`
     Scan(Box<Scan>),
     /// `sample n`

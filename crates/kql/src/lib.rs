@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod diagnostic;
 pub mod eval;
 pub mod functions;
+pub mod language;
 pub mod lexer;
 pub mod parser;
 pub mod rows;

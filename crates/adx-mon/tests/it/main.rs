@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod durability;
+mod functions;
 mod grafana;
 mod host;
 mod open_telemetry;

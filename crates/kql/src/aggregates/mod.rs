@@ -77,7 +77,7 @@ pub fn lookup(name: &str) -> Option<&'static AggregateFunction> {
         .copied()
 }
 
-/// Canonical names of all aggregates.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    TABLES.iter().flat_map(|table| table.iter().map(|f| f.name))
+/// All aggregates.
+pub fn all() -> impl Iterator<Item = &'static AggregateFunction> {
+    TABLES.iter().flat_map(|table| table.iter())
 }

@@ -14,6 +14,28 @@ use crate::tree::{Expr, ExprKind, RelOp};
 use crate::types::Type;
 use crate::value::Value;
 
+/// Functions that are part of the language rather than of the library: the binder knows their arguments.
+pub(crate) const LANGUAGE_FUNCTIONS: [&str; 18] = [
+    "bag_pack_columns",
+    "cluster",
+    "column_ifexists",
+    "column_names_of",
+    "columnifexists",
+    "database",
+    "gettype",
+    "materialize",
+    "next",
+    "pack_all",
+    "prev",
+    "row_cumsum",
+    "row_number",
+    "row_rank_dense",
+    "row_rank_min",
+    "row_window_session",
+    "table",
+    "toscalar",
+];
+
 impl Binder<'_> {
     pub(super) fn call(&mut self, name: &Name, arguments: &[Argument], expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Bound> {
         match cx.env.get(&name.text).cloned() {
@@ -61,12 +83,16 @@ impl Binder<'_> {
 
     /// Functions that are part of the language rather than of the library.
     fn special_call(&mut self, name: &Name, arguments: &[Argument], expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Option<Bound>> {
+        if matches!(name.text.as_str(), "external_table" | "materialized_view" | ".database") {
+            return self.table_call(name, arguments, expr, cx).map(Some);
+        }
+        if !LANGUAGE_FUNCTIONS.contains(&name.text.as_str()) {
+            return self.qualified_call(name, arguments, expr, cx);
+        }
         let value = match name.text.as_str() {
             "materialize" => return self.materialize(arguments, expr, cx).map(Some),
             "toscalar" => self.scalar_of_table(arguments, expr, cx)?,
-            "table" | "external_table" | "materialized_view" | "cluster" | "database" | ".database" => {
-                return self.table_call(name, arguments, expr, cx).map(Some);
-            }
+            "table" | "cluster" | "database" => return self.table_call(name, arguments, expr, cx).map(Some),
             "gettype" => {
                 // known without looking at the value, which may be null, unless it is dynamic
                 let argument = self.only_argument("gettype", arguments, expr)?;
@@ -89,10 +115,7 @@ impl Binder<'_> {
             "prev" | "next" | "row_number" | "row_cumsum" | "row_rank_dense" | "row_rank_min" | "row_window_session" => {
                 self.window(name, arguments, expr, cx)?
             }
-            _ => match self.qualified_call(name, arguments, expr, cx)? {
-                Some(bound) => return Ok(Some(bound)),
-                None => return Ok(None),
-            },
+            _ => return Ok(None),
         };
         Ok(Some(Bound::Scalar(value)))
     }

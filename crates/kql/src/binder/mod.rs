@@ -26,6 +26,9 @@ mod table;
 mod union;
 mod unshare;
 
+pub(crate) use call::LANGUAGE_FUNCTIONS;
+pub(crate) use plugins::PLUGINS;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 

@@ -11,6 +11,9 @@ use crate::tree::{Expr, ExprKind, RelOp};
 use crate::types::{Column, Type};
 use crate::value::Value;
 
+/// Plugins of `evaluate`.
+pub(crate) const PLUGINS: [&str; 3] = ["bag_unpack", "narrow", "pivot"];
+
 impl Binder<'_> {
     pub(super) fn evaluate(
         &mut self,
@@ -21,14 +24,16 @@ impl Binder<'_> {
         env: &Env,
         span: &Span,
     ) -> Bind<Table> {
+        if !PLUGINS.contains(&name.text.as_str()) {
+            return Err(Diagnostic::unsupported(name.span.clone(), format!("the plugin '{}'", name.text)));
+        }
         match name.text.as_str() {
             "bag_unpack" => self.bag_unpack(input, arguments, schema, env, span),
             "pivot" => self.pivot(input, arguments, schema, env, span),
-            "narrow" => {
+            _ => {
                 let columns = vec![Column::new("Row", Type::Long), Column::new("Column", Type::String), Column::new("Value", Type::String)];
                 Ok(plugin(input, "narrow", Vec::new(), columns))
             }
-            other => Err(Diagnostic::unsupported(name.span.clone(), format!("the plugin '{other}'"))),
         }
     }
 

@@ -110,9 +110,9 @@ pub fn lookup(name: &str) -> Option<&'static Function> {
         .copied()
 }
 
-/// Canonical names of all functions and operators, for suggestions and coverage reports.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    TABLES.iter().flat_map(|table| table.iter().map(|f| f.name))
+/// All functions and operators.
+pub fn all() -> impl Iterator<Item = &'static Function> {
+    TABLES.iter().flat_map(|table| table.iter())
 }
 
 /// The function that casts to a type: `tolong` for long.

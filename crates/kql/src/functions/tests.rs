@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use rust_decimal::Decimal;
 
-use super::{Arg, conversion, lookup, names};
+use super::{Arg, all, conversion, lookup};
 use crate::eval::EvalContext;
 use crate::types::Type;
 use crate::value::{Dynamic, Value, parse_datetime, parse_timespan};
@@ -53,7 +53,7 @@ fn d(text: &str) -> Value {
 
 #[test]
 fn names_are_unique() {
-    let mut all: Vec<_> = names().collect();
+    let mut all: Vec<_> = all().map(|f| f.name).collect();
     let count = all.len();
     all.sort_unstable();
     all.dedup();
@@ -371,7 +371,7 @@ proptest! {
     /// Whatever a function accepts it computes without panicking, in the type that it announced.
     #[test]
     fn no_function_panics(args in prop::collection::vec(scalar(), 0..4), pick in any::<prop::sample::Index>()) {
-        let all: Vec<_> = names().collect();
+        let all: Vec<_> = all().map(|f| f.name).collect();
         let name = all[pick.index(all.len())];
         prop_assert!(!breaks_its_word(name, &args), "{}", name);
     }

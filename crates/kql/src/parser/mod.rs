@@ -9,6 +9,8 @@ mod operators;
 mod options;
 mod sources;
 
+pub(crate) use operators::OPERATORS;
+
 use crate::ast::{ColumnDeclaration, Expr, ExprKind, Function, Name, Parameter, ParameterType, Span, Statement};
 use crate::diagnostic::Diagnostic;
 use crate::lexer::{Token, TokenKind, first_token, tokenize};

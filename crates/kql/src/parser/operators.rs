@@ -26,6 +26,50 @@ const HYPHENATED: [&str; 15] = [
     "graph-to-table",
 ];
 
+/// Operators that are supported, by every name that they have. Others are unknown, or refused by name.
+pub(crate) const OPERATORS: [&str; 40] = [
+    "as",
+    "consume",
+    "count",
+    "distinct",
+    "evaluate",
+    "extend",
+    "filter",
+    "getschema",
+    "invoke",
+    "join",
+    "limit",
+    "lookup",
+    "make-series",
+    "mv-apply",
+    "mv-expand",
+    "mvapply",
+    "mvexpand",
+    "order",
+    "parse",
+    "parse-kv",
+    "parse-where",
+    "partition",
+    "project",
+    "project-away",
+    "project-keep",
+    "project-rename",
+    "project-reorder",
+    "render",
+    "sample",
+    "sample-distinct",
+    "scan",
+    "search",
+    "serialize",
+    "sort",
+    "summarize",
+    "take",
+    "top",
+    "top-nested",
+    "union",
+    "where",
+];
+
 impl Parser<'_> {
     pub(super) fn operator(&mut self) -> Parse<Operator> {
         self.nested(Self::operator_inner)
@@ -36,7 +80,8 @@ impl Parser<'_> {
         let (word, length) = self.operator_word()?;
         let before = self.at;
         self.at += length;
-        let kind = match word.as_str() {
+        let known = OPERATORS.contains(&word.as_str());
+        let kind = match if known { word.as_str() } else { "" } {
             "where" | "filter" => OperatorKind::Where(self.where_predicate()?),
             "project" => OperatorKind::Project(self.columns(Self::assignable)?),
             "project-away" => OperatorKind::ProjectAway(self.columns(Self::column_pattern)?),
@@ -71,7 +116,6 @@ impl Parser<'_> {
             "parse" | "parse-where" => self.parse_operator(word == "parse-where")?,
             "parse-kv" => self.parse_kv()?,
             "top-nested" => self.top_nested()?,
-            "top-hitters" => self.top_hitters()?,
             "scan" => self.scan()?,
             "sample" => OperatorKind::Sample(self.expression()?),
             "sample-distinct" => {
@@ -118,8 +162,22 @@ impl Parser<'_> {
     }
 
     fn unknown_operator(&mut self) -> Parse<OperatorKind> {
-        const REFUSED: [&str; 12] =
-            ["fork", "facet", "reduce", "find", "externaldata", "make", "graph", "macro", "execute", "assert", "shortest", "project"];
+        // the first words of names with hyphens
+        const REFUSED: [&str; 13] = [
+            "fork",
+            "facet",
+            "reduce",
+            "find",
+            "externaldata",
+            "make",
+            "graph",
+            "macro",
+            "execute",
+            "assert",
+            "shortest",
+            "project",
+            "top",
+        ];
         let token = self.peek();
         let word = self.slice(token);
         if REFUSED.contains(&word) {
@@ -418,14 +476,6 @@ impl Parser<'_> {
         }
         self.expect_keyword("by")?;
         Ok(TopNestedLevel { count, of, others, by: self.ordered()? })
-    }
-
-    fn top_hitters(&mut self) -> Parse<OperatorKind> {
-        let count = self.expression()?;
-        self.expect_keyword("of")?;
-        let of = self.expression()?;
-        let by = if self.eat_keyword("by") { Some(self.expression()?) } else { None };
-        Ok(OperatorKind::TopHitters { count, of, by })
     }
 
     fn scan(&mut self) -> Parse<OperatorKind> {

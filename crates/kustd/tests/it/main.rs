@@ -5,5 +5,6 @@
 mod commands;
 mod harness;
 mod ingestion;
+mod program;
 mod protocol;
 mod storage;

@@ -86,6 +86,42 @@ async fn retention_drops_extents_by_age() {
 }
 
 #[tokio::test]
+async fn configured_retention_by_age_gives_way_to_a_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let week = |options: &mut kustd::StorageOptions| {
+        options.seal_rows = 1;
+        options.retention = Some(std::time::Duration::from_secs(7 * 86_400));
+    };
+    let kustd = with_table(folder.path(), week).await;
+    kustd.done(".create table Kept (Timestamp:datetime, n:long)").await;
+    kustd.done(".alter-merge table Kept policy retention softdelete = 30d").await;
+    kustd.ingest("T", "streamFormat=csv", csv(0, 10)).await;
+    kustd.ingest("Kept", "streamFormat=csv", "2024-05-01T00:00:00Z,1\n").await;
+    kustd.until(".show extents | summarize sum(RowCount)", json!([11])).await;
+    kustd.advance(8 * DAY);
+    kustd.until(".show extents | summarize sum(RowCount)", json!([1])).await;
+    assert_eq!((kustd.count("T").await, kustd.count("Kept").await), (0, 1));
+    kustd.stop().await;
+}
+
+#[tokio::test]
+async fn the_oldest_extents_go_above_the_size_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let kustd = with_table(folder.path(), |options| options.seal_rows = 1).await;
+    for n in 0..3 {
+        kustd.ingest("T", "streamFormat=csv", csv(n * 10, n * 10 + 10)).await;
+        kustd.until(".show table T extents | summarize sum(RowCount)", json!([(n + 1) * 10])).await;
+        kustd.advance(60);
+    }
+    let all = kustd.done(".show table T extents | summarize tolong(sum(ExtentSize))").await[0][0].as_u64().unwrap();
+    kustd.stop().await;
+    let kustd = Kustd::start_with(folder.path(), |options| options.max_bytes = Some(all - 1)).await;
+    kustd.until(".show table T extents | summarize sum(RowCount)", json!([20])).await;
+    assert_eq!(kustd.query("T | summarize min(n), count()").await.rows(), [json!([10, 20])]);
+    kustd.stop().await;
+}
+
+#[tokio::test]
 async fn a_full_journal_is_trimmed_without_losing_small_tables() {
     let folder = tempfile::tempdir().unwrap();
     let budget = |options: &mut kustd::StorageOptions| options.journal_budget_bytes = 3 << 20;

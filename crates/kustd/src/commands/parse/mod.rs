@@ -104,6 +104,19 @@ mod tests {
         assert_eq!(shown, Command::Show(wanted));
     }
 
+    /// The commands that the documentation lists are read.
+    #[test]
+    fn documented_commands() {
+        let document = include_str!("../../../../../docs/kql.md");
+        let (_, behind) = document.split_once("```kusto\n").unwrap();
+        let (commands, _) = behind.split_once("```").unwrap();
+        assert!(commands.lines().count() > 50);
+        for line in commands.lines() {
+            assert!(is_command(line), "{line}");
+            command(line);
+        }
+    }
+
     #[test]
     fn functions_keep_their_text() {
         let text = ".create-or-alter function with (folder='x', skipvalidation=true) f (T:(a:long), i:timespan=1m) { T | where a > 1 }";
