@@ -30,8 +30,13 @@ pub enum Statement {
         /// What it stands for.
         value: Expr,
     },
-    /// `set option [= value]`; options do not change results and are ignored.
-    Set(Span),
+    /// `set option [= value]`: an option of the request.
+    Set {
+        /// Name of the option.
+        name: Name,
+        /// Where its value is; an option without one is on.
+        value: Option<Span>,
+    },
     /// `declare query_parameters(…)`
     Parameters(Vec<Parameter>),
     /// A query.

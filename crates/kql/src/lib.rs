@@ -20,6 +20,6 @@ pub mod value;
 pub use binder::{BindOptions, bind};
 pub use catalog::{Catalog, EmptyCatalog, StoredFunction, TableSchema};
 pub use diagnostic::{Diagnostic, DiagnosticKind};
-pub use parser::{Parsed, parse};
+pub use parser::{Parsed, parse, request_options};
 pub use types::{Column, Type};
 pub use value::{Dynamic, Value};

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::catalog::TableProvider;
+use kql::Value;
 use kql::binder::{BindOptions, bind};
 use kql::catalog::{StoredFunction, TableSchema};
 use kql::rows::Rows;
-use kql::tree::Rel;
+use kql::tree::{Rel, RelOp};
 
 use crate::engine::{self, MemorySource, QueryLimits, ResultTable, TableSource};
 use crate::error::KustoError;
@@ -31,8 +32,10 @@ pub(crate) struct QueryOptions {
     pub(crate) timeout: Option<Duration>,
     /// `notruncation`
     pub(crate) no_truncation: bool,
-    /// `truncationmaxrecords`, `query_take_max_records`
+    /// `truncationmaxrecords`: more rows are an error.
     pub(crate) max_rows: Option<u64>,
+    /// `query_take_max_records`: more rows are left out.
+    pub(crate) take: Option<u64>,
     /// `truncationmaxsize`
     pub(crate) max_bytes: Option<u64>,
     /// `query_now`, ticks
@@ -77,9 +80,11 @@ pub(crate) async fn run(
     options: &QueryOptions,
     clock: i64,
 ) -> Result<Answer, KustoError> {
+    let mut options = options.clone();
+    read_options(&set_in(text), &mut options);
     let limits = options.limits(clock);
     let names = Names { snapshot: snapshot.clone(), database: database.to_owned(), limits: limits.clone() };
-    run_bound(names, snapshot, database, text, options, limits).await
+    run_bound(names, snapshot, database, text, &options, limits).await
 }
 
 /// Continues the rows of a command with the operators at the end of `text`, which starts at byte `pipe`.
@@ -135,9 +140,13 @@ async fn run_bound(
         // binding may run parts of the query (bag_unpack, pivot)
         tokio::task::spawn_blocking(move || bind(&text, &names, &bind_options)).await
     };
-    let query = bound
+    let mut query = bound
         .map_err(|error| KustoError::internal(format!("binding the query: {error}")))?
         .map_err(|diagnostics| KustoError::diagnostics(&text, &diagnostics))?;
+    if let Some(rows) = options.take {
+        query.results =
+            query.results.into_iter().map(|rel| Rel { columns: rel.columns.clone(), op: RelOp::Take(Box::new(rel), rows) }).collect();
+    }
     let tables = engine::run(&query, source, limits).await?;
     Ok(Answer { tables, visualization: query.visualization })
 }
@@ -188,6 +197,16 @@ impl kql::catalog::Catalog for CommandNames {
     }
 }
 
+/// The options that a text sets itself, as a request would send them.
+fn set_in(text: &str) -> serde_json::Map<String, serde_json::Value> {
+    let json = |value: Value| match value {
+        Value::Bool(flag) => flag.into(),
+        Value::Long(number) => number.into(),
+        other => other.to_text().into(),
+    };
+    kql::request_options(text).into_iter().map(|(name, value)| (name, json(value))).collect()
+}
+
 /// Reads the options that matter from a request's `Options`; unknown ones are ignored.
 pub(crate) fn read_options(options: &serde_json::Map<String, serde_json::Value>, into: &mut QueryOptions) {
     use serde_json::Value;
@@ -201,7 +220,8 @@ pub(crate) fn read_options(options: &serde_json::Map<String, serde_json::Value>,
             }
             "norequesttimeout" if flag(value) => into.timeout = Some(LONGEST),
             "notruncation" => into.no_truncation = flag(value),
-            "truncationmaxrecords" | "query_take_max_records" => into.max_rows = number(value),
+            "truncationmaxrecords" => into.max_rows = number(value),
+            "query_take_max_records" => into.take = number(value),
             "truncationmaxsize" => into.max_bytes = number(value),
             "query_now" => into.now = value.as_str().and_then(text::parse_datetime),
             "request_readonly" | "request_readonly_hardline" => into.read_only |= flag(value),

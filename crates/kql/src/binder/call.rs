@@ -15,12 +15,13 @@ use crate::types::Type;
 use crate::value::Value;
 
 /// Functions that are part of the language rather than of the library: the binder knows their arguments.
-pub(crate) const LANGUAGE_FUNCTIONS: [&str; 18] = [
+pub(crate) const LANGUAGE_FUNCTIONS: [&str; 19] = [
     "bag_pack_columns",
     "cluster",
     "column_ifexists",
     "column_names_of",
     "columnifexists",
+    "current_database",
     "database",
     "gettype",
     "materialize",
@@ -110,6 +111,7 @@ impl Binder<'_> {
                 let names = table.columns().iter().map(|c| Value::string(&c.name).to_dynamic()).collect();
                 Expr::constant(Value::Dynamic(crate::value::Dynamic::Array(Arc::new(names))), Type::Dynamic)
             }
+            "current_database" if arguments.is_empty() => Expr::constant(Value::string(&self.options.database), Type::String),
             "pack_all" => self.pack_all(name, arguments, expr, cx)?,
             "bag_pack_columns" => self.bag_pack_columns(arguments, expr, cx)?,
             "prev" | "next" | "row_number" | "row_cumsum" | "row_rank_dense" | "row_rank_min" | "row_window_session" => {

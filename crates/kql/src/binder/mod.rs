@@ -127,7 +127,8 @@ impl Binder<'_> {
                 let binding = self.let_value(value, cx)?;
                 Ok(cx.env.with(&name.text, binding))
             }
-            Statement::Set(_) => Ok(cx.env.clone()),
+            // for the request: see [`parser::request_options`]
+            Statement::Set { .. } => Ok(cx.env.clone()),
             Statement::Parameters(parameters) => self.query_parameters(parameters, cx.env),
             Statement::Other(name) => Err(Diagnostic::unsupported(name.span.clone(), format!("the statement '{}'", name.text))),
             Statement::Query(expr) => {

@@ -80,6 +80,18 @@ pub(crate) fn parse_typed(ty: Type, raw: &str) -> Option<Value> {
     literals::typed(ty, raw).ok()
 }
 
+/// The options that a text sets for its own request (`set notruncation; set servertimeout = 1m; …`), in order; those
+/// whose value is no literal are left out.
+pub fn request_options(text: &str) -> Vec<(String, Value)> {
+    let option = |statement| match statement {
+        Statement::Set { name, value: None } => Some((name.text, Value::Bool(true))),
+        Statement::Set { name, value: Some(span) } => Some((name.text, parse_literal(&text[span])?)),
+        _ => None,
+    };
+    // most texts set none, and need not be read twice
+    if text.contains("set") { parse(text).statements.into_iter().filter_map(option).collect() } else { Vec::new() }
+}
+
 /// The scalar literal at the start of `text`, with its length: a token with an optional sign, `true`, `false`, `null`.
 fn leading_literal(text: &str) -> Option<(Value, usize)> {
     let (sign, rest) = match text.as_bytes().first()? {
@@ -209,13 +221,10 @@ impl Parser<'_> {
     }
 
     fn set_statement(&mut self) -> Parse<Statement> {
-        let start = self.peek().span.start;
         self.at += 1;
-        self.dotted_name()?;
-        if self.eat("=") {
-            self.expression()?;
-        }
-        Ok(Statement::Set(start..self.previous_end()))
+        let name = self.dotted_name()?;
+        let value = if self.eat("=") { Some(self.expression()?.span) } else { None };
+        Ok(Statement::Set { name, value })
     }
 
     /// Whether a function literal starts here: `() {`, `(a: long …`, `view (…`.

@@ -65,7 +65,7 @@ pub fn run_rel_blocking(rel: &Rel, source: Arc<dyn TableSource>, limits: QueryLi
     }))
 }
 
-/// Runs on the query threads, until the deadline or a cancellation.
+/// Runs on the query threads, once there is a place, until the deadline or a cancellation.
 async fn bounded<T: Send + 'static>(
     limits: QueryLimits,
     work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
@@ -80,11 +80,16 @@ async fn within_limits<T>(limits: QueryLimits, work: impl Future<Output = Result
             None => std::future::pending().await,
         }
     };
+    let in_place = async {
+        // the semaphore is never closed
+        let _place = runtime::places().acquire().await;
+        work.await
+    };
     tokio::select! {
         biased;
         () = limits.cancel.cancelled() => Err(EngineError::cancelled()),
         () = deadline => Err(EngineError::timeout()),
-        result = work => result,
+        result = in_place => result,
     }
 }
 

@@ -4,16 +4,30 @@
 //! planning and executing recurse over the operators of a query, whose number its author chooses.
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::sync::OnceLock;
 
 use futures::FutureExt;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::error::EngineError;
 
 /// Reserved, not used: the system commits pages of a stack when they are touched.
 const STACK_BYTES: usize = 64 << 20;
+
+/// Places of queries that run at the same time, each with its own share of memory; others wait.
+pub(super) fn places() -> &'static Semaphore {
+    static PLACES: OnceLock<Semaphore> = OnceLock::new();
+    PLACES.get_or_init(|| Semaphore::new(place_count()))
+}
+
+/// How many queries run at the same time.
+pub(super) fn place_count() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    (processors * 2).max(4)
+}
 
 /// Runs a future on the query threads. Dropping the returned future aborts it.
 pub(super) async fn spawn<T, F>(future: F) -> Result<T, EngineError>

@@ -85,6 +85,8 @@ async fn bad_bodies_are_refused_whole_with_their_place() {
     assert_eq!(kustd.query("T | project strlen(tostring(d))").await.rows(), [json!([200_000])]);
     assert!(kustd.ingest("Nope", "streamFormat=csv", "1").await.error(400).contains("'Nope'"));
     assert!(kustd.ingest("T", "streamFormat=parquet", "1").await.error(400).contains("parquet"));
+    let unknown = kustd.client.post(format!("{}/v1/rest/ingest/Nope/T", kustd.address)).body("1");
+    assert!(kustd.send(unknown).await.error(400).contains("'Nope'"));
     kustd.stop().await;
 }
 
@@ -100,6 +102,30 @@ async fn bodies_over_the_limits_are_413() {
     let address = format!("{}/v1/rest/ingest/Metrics/T?streamFormat=csv", kustd.address);
     let request = kustd.client.post(address).header("Content-Encoding", "gzip").body(gzip.finish().unwrap());
     assert_eq!(kustd.send(request).await.status, 413);
+    kustd.stop().await;
+}
+
+#[tokio::test]
+async fn too_much_in_memory_is_429_until_it_is_sealed() {
+    let folder = tempfile::tempdir().unwrap();
+    let kustd = Kustd::start_with(folder.path(), |options| options.memory_bytes = 1).await;
+    kustd.done(".create table T (n:long)").await;
+    let mut stored = 0;
+    let refused = loop {
+        let reply = kustd.ingest("T", "streamFormat=csv", "1\n").await;
+        if reply.status != 200 {
+            break reply;
+        }
+        stored += 1;
+        assert!(stored < 10_000, "nothing was refused");
+    };
+    assert_eq!(refused.status, 429, "{}", refused.text);
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.json()["error"]["@permanent"], false);
+    // queries go on, and what was refused is not there
+    assert_eq!(kustd.count("T").await, stored);
+    kustd.until(".show table T extents | summarize sum(RowCount)", json!([stored])).await;
+    assert_eq!(kustd.ingest("T", "streamFormat=csv", "1\n").await.status, 200);
     kustd.stop().await;
 }
 

@@ -66,6 +66,27 @@ async fn parameters_come_as_python_sends_them() {
 }
 
 #[tokio::test]
+async fn options_come_with_the_request_or_in_the_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let kustd = Kustd::start(folder.path()).await;
+    let ten = "range x from 1 to 10 step 1";
+    let ask = |options: Value| {
+        let body = json!({"db": "Metrics", "csl": ten, "properties": {"Options": options}});
+        kustd.post("/v1/rest/query", body)
+    };
+    assert_eq!(ask(json!({"query_take_max_records": 3})).await.rows().len(), 3);
+    assert!(ask(json!({"truncationmaxrecords": 3})).await.error(400).contains("E_QUERY_RESULT_SET_TOO_LARGE"));
+    assert_eq!(ask(json!({"truncationmaxrecords": 10})).await.rows().len(), 10);
+    assert_eq!(kustd.query(&format!("set query_take_max_records = 2; {ten}")).await.rows().len(), 2);
+    assert_eq!(kustd.query(&format!("set truncationmaxrecords=3; set unheard_of; {ten}")).await.status, 400);
+    let now = kustd.query("set query_now = datetime(2020-02-03 04:05:06); print now()").await;
+    assert_eq!(now.rows(), [json!(["2020-02-03T04:05:06Z"])]);
+    let late = kustd.query("set servertimeout = 1tick; range x from 1 to 50000000 step 1 | summarize count() by x % 1000").await;
+    assert_eq!(late.status, 504, "{}", late.text);
+    kustd.stop().await;
+}
+
+#[tokio::test]
 async fn errors_carry_code_place_and_permanence() {
     let folder = tempfile::tempdir().unwrap();
     let kustd = Kustd::start(folder.path()).await;

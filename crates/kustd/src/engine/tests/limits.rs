@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Fixture, Stored, bind, block_on, engine_rows, limits};
-use crate::engine::{QueryLimits, run};
+use crate::engine::{QueryLimits, run, runtime};
 
 fn outcome(text: &str, limits: QueryLimits) -> Result<usize, &'static str> {
     let fixture = Fixture::new();
@@ -43,6 +43,16 @@ fn a_passed_deadline_and_a_cancellation_end_a_query() {
     let cancelled = limits();
     cancelled.cancel.cancel();
     assert_eq!(outcome(text, cancelled), Err("E_QUERY_CANCELLED"));
+}
+
+#[test]
+fn a_query_waits_for_a_place_as_long_as_it_may() {
+    let soon = || QueryLimits { deadline: Some(Instant::now() + Duration::from_millis(50)), ..limits() };
+    let all = u32::try_from(runtime::place_count()).unwrap();
+    let taken = block_on(runtime::places().acquire_many(all)).unwrap();
+    assert_eq!(outcome("T | count", soon()), Err("E_QUERY_TIMEOUT"));
+    drop(taken);
+    assert_eq!(outcome("T | count", limits()), Ok(1));
 }
 
 #[test]
