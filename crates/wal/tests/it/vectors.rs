@@ -160,3 +160,22 @@ fn nanoseconds(text: &str) -> i128 {
     let nanos = format!("{fraction:0<9}").parse::<i128>().unwrap();
     i128::from(seconds) * 1_000_000_000 + nanos
 }
+
+/// Segments as the reference's collector wrote them: every block begins with the header, type and count are absent.
+#[test]
+fn segments_of_the_references_collector_are_read() {
+    let Some(dir) = vectors() else { return };
+    let dir = dir.join("collector/wal_samples");
+    let decoded = json(&dir.join("decoded.json"));
+    for (name, text) in decoded.as_object().unwrap() {
+        let image = std::fs::read(dir.join(name)).unwrap();
+        assert!(segment::is_segment(&image) && segment::verify(&image, true).is_intact(), "{name}");
+        assert_eq!(String::from_utf8(segment::values(&image, false)).unwrap(), text.as_str().unwrap(), "{name}");
+        let headers = text.as_str().unwrap().lines().filter(|line| line.starts_with("Timestamp:datetime,")).count() as u64;
+        let lines = text.as_str().unwrap().lines().count() as u64;
+        assert_eq!(segment::verify(&image, true).rows, lines - headers, "{name}");
+        let parsed = FileName::parse(name).unwrap();
+        assert_eq!(parsed.to_string(), *name);
+    }
+    assert_eq!(decoded.as_object().unwrap().len(), 3);
+}
