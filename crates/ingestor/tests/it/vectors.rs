@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ingestor::kql::{Column, create_functions, create_mapping, create_table, mapping_name};
+use ingestor::kql::{Column, create_functions, create_mapping, create_table, mapping_name, parse_header};
 use ingestor::upload::plan::{Ended, Limits, Plan};
 use serde_json::Value;
 use wal::{SegmentId, SegmentInfo, TableKey};
@@ -111,4 +111,20 @@ fn cuts(limits: Limits, segments: &[Value]) -> Vec<Vec<String>> {
         plan.closed(&batch.table, &gone, &[], false);
     }
     cuts
+}
+
+/// What a segment's first line says about its columns.
+#[test]
+fn headers_name_columns() {
+    let Some(vectors) = vectors("hash/series_and_schema.json") else { return };
+    for case in vectors["unmarshal_schema"].as_array().unwrap() {
+        let text = case["input"].as_str().unwrap();
+        let read = parse_header(text.lines().next().unwrap_or_default().as_bytes());
+        assert_eq!(read.is_err(), case["error"].is_string(), "{text:?}: {read:?}");
+        let Ok(columns) = read else { continue };
+        let mapping: Vec<Value> = serde_json::from_str(case["mapping_json"].as_str().unwrap()).unwrap();
+        let expected: Vec<_> = mapping.iter().map(|c| (c["Column"].as_str().unwrap(), c["DataType"].as_str().unwrap())).collect();
+        let got: Vec<_> = columns.iter().map(|column| (column.name.as_str(), column.kind.as_str())).collect();
+        assert_eq!(got, expected, "{text:?}");
+    }
 }
