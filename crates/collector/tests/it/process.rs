@@ -113,6 +113,26 @@ async fn a_full_number_of_tables_does_not_stop_the_others() {
     collector.stop().await;
 }
 
+/// Received, answered and counted, not stored; at the top of the file for all sources, in a source for that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn disabled_forwarding_counts_and_discards() {
+    let source = |path: &str, disabled: bool| {
+        format!("[[prometheus-remote-write]]\ndatabase='Metrics'\npath='{path}'\ndisable-metrics-forwarding={disabled}\n")
+    };
+    let tables = source("/receive", true) + &source("/stored", false);
+    for (top, discarded, stored) in [("", 1.0, 1.0), ("disable-metrics-forwarding = true", 2.0, 0.0)] {
+        let collector = Collector::start(top, &tables).await;
+        assert_eq!(collector.write("up", 1.0).await, 202);
+        let response = client().post(format!("{}/stored", collector.url)).body(one_sample("up", 1.0)).send().await.unwrap();
+        assert_eq!(response.status(), 202);
+        let filtered = "adxmon_ledger_filtered_rows_total{database=\"Metrics\",reason=\"rules\"}";
+        assert_eq!(collector.metric(filtered).await, Some(discarded));
+        assert_eq!(collector.metric("adxmon_collector_samples_stored_total").await, Some(stored));
+        assert_eq!(collector.metric(ACCEPTED).await.unwrap_or_default(), stored);
+        collector.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clickhouse_is_refused_with_the_way_out() {
     let text = "storage-backend='clickhouse'\nstorage-dir='/nonexistent/x'\nlisten-addr='127.0.0.1:0'";

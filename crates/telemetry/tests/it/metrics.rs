@@ -80,6 +80,39 @@ fn reference_labels_leave_resource_and_scope_out() {
     assert_eq!(rows[0].json("Labels"), json!({"s": "v"}));
 }
 
+/// The vectors note that the reference ignores these filters on OTLP metrics. Filters see the names that are stored.
+#[test]
+fn filters_and_label_rules_apply() {
+    let attributes = json!([{"key": "x", "value": {"stringValue": "y"}}, {"key": "keep", "value": {"stringValue": "z"}}]);
+    let number = |name: &str| json!({"name": name, "gauge": {"dataPoints": [point(attributes.clone(), json!({"asInt": "1"}))]}});
+    let histogram = json!({"name": "lat", "histogram": {"aggregationTemporality": 2, "dataPoints": [point(attributes.clone(),
+        json!({"count": "1", "bucketCounts": ["1"], "explicitBounds": []}))]}});
+    let body = request(json!([number("drop_me"), number("other"), histogram]));
+    let stored = |config: MetricRulesConfig| {
+        let rules = MetricRules::compile(&config).unwrap();
+        let (outcome, rows) = decode(|| MetricIntake::new("M", rules.clone(), Vec::new()).reference_labels(true), &body);
+        let rows: Vec<_> = rows.iter().map(|row| (row.table.clone(), row.json("Labels"))).collect();
+        (outcome.accepted, outcome.filtered, rows)
+    };
+    let dropping = MetricRulesConfig {
+        drop_metrics: vec!["^drop".into(), "_bucket$".into()],
+        drop_labels: BTreeMap::from([("^other$".into(), "^x$".into())]),
+        add_labels: BTreeMap::from([("keep".into(), "set".into())]),
+        ..MetricRulesConfig::default()
+    };
+    let labels = |x: bool| if x { json!({"keep": "set", "x": "y"}) } else { json!({"keep": "set"}) };
+    assert_eq!(stored(dropping), (2, 1, vec![("Other".to_owned(), labels(false)), ("LatCount".to_owned(), labels(true))]));
+    let keeping = MetricRulesConfig {
+        default_drop: true,
+        keep_metrics: vec!["^other$".into()],
+        keep_metrics_with_label_value: vec![("^le$".into(), "Inf".into())],
+        ..MetricRulesConfig::default()
+    };
+    let (accepted, filtered, rows) = stored(keeping);
+    let tables: Vec<_> = rows.iter().map(|row| row.0.as_str()).collect();
+    assert_eq!((accepted, filtered, tables), (2, 1, vec!["Other", "LatBucket"]));
+}
+
 #[test]
 fn histograms_are_cumulative() {
     let data = json!({"count": "6", "sum": 10.5, "bucketCounts": ["1", "2", "3"], "explicitBounds": [0.005, 2.5]});
