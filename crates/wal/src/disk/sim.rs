@@ -76,7 +76,9 @@ enum Change {
 impl SimDisk {
     /// An empty disk whose random choices follow `seed`.
     pub fn new(seed: u64) -> SimDisk {
-        SimDisk(Arc::new(Mutex::new(Inner { random: seed | 1, ..Inner::default() })))
+        // Small seeds would begin with small numbers, which all choose alike.
+        let mixed = (seed ^ 0x6A09_E667_F3BC_C909).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        SimDisk(Arc::new(Mutex::new(Inner { random: mixed ^ mixed >> 32 | 1, ..Inner::default() })))
     }
 
     /// The disk as the engine takes it.

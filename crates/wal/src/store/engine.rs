@@ -217,8 +217,7 @@ impl Engine {
 
     fn admit(&mut self, staged: Staged, done: Done, group: &mut Group) {
         let verdict = match &self.stuck {
-            Some(refusal) if !staged.contents.is_empty() => Err(refusal.clone()),
-            // Without rows it takes no room, and a sender may need it to free some.
+            Some(refusal) if !staged.head.is_note() => Err(refusal.clone()),
             _ => self.admission.admit(&staged, &self.shared.state.lock()),
         };
         match verdict {
@@ -299,13 +298,15 @@ impl Engine {
         }
         let bodies: Vec<&Body> = urgent.iter().chain(&data).map(|entry| &entry.body).collect();
         let mut result = self.writer.write(&bodies, data.is_empty());
-        if let (Err(refusal), false, false) = (&result, urgent.is_empty(), data.is_empty()) {
-            // Without room for requests there is still the reserve, which is for settlements and for what
-            // frees space: a request without rows says where segments go.
-            let (rowless, rows): (Vec<Entry>, _) = data.into_iter().partition(Entry::is_rowless);
+        if let (Err(refusal), false) = (&result, data.is_empty()) {
+            // Without room for requests there is still the reserve, which is for settlements and for notes.
+            let (notes, rows): (Vec<Entry>, _) = data.into_iter().partition(Entry::is_note);
             self.refuse(rows, refusal);
             data = Vec::new();
-            urgent.extend(rowless);
+            urgent.extend(notes);
+            if urgent.is_empty() {
+                return false;
+            }
             let bodies: Vec<&Body> = urgent.iter().map(|entry| &entry.body).collect();
             result = self.writer.write(&bodies, true);
         }
@@ -436,8 +437,7 @@ impl Engine {
 }
 
 impl Entry {
-    /// A request that brings no rows: marks, receipts, counts.
-    fn is_rowless(&self) -> bool {
-        matches!(&self.apply, Apply::Data(_, contents) if contents.is_empty())
+    fn is_note(&self) -> bool {
+        matches!(&self.apply, Apply::Data(head, _) if head.is_note())
     }
 }

@@ -58,6 +58,12 @@ impl<'a> Strings<'a> {
 }
 
 impl DataHead {
+    /// Marks alone. A sender writes down where segments go before they leave, so without that no room would come
+    /// free on a full disk.
+    pub(crate) fn is_note(&self) -> bool {
+        self.sections.is_empty() && self.filtered.is_empty() && self.receipts.is_empty()
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut strings = Strings::default();
         let mut rest = Vec::with_capacity(64 + self.sections.len() * 16);

@@ -85,7 +85,7 @@ fn the_global_limit_keeps_a_reserve_and_recovers() {
 #[test]
 fn a_full_file_system_refuses_rows_but_not_settlements() {
     let disk = SimDisk::new(3);
-    let (store, _) = Store::open(small_options("/store"), disk.disk(), NOW).unwrap();
+    let (store, _) = Store::open_inline(small_options("/store"), disk.disk(), NOW).unwrap();
     let mut seed = 1;
     for _ in 0..4 {
         store.commit_wait(request(vec![section("Cpu", &noise(20, &mut seed))])).unwrap();
@@ -103,9 +103,19 @@ fn a_full_file_system_refuses_rows_but_not_settlements() {
     };
     assert_eq!(refusal, Refusal::DiskFull);
     // A sender writes down where segments go before they leave: without that no room would ever come free.
-    let place = vec![(b"place".to_vec(), b"there".to_vec())];
-    store.commit_wait(Request { marks: place, ..Request::default() }).unwrap();
+    let place = || Request { marks: vec![(b"place".to_vec(), vec![1; 300])], ..Request::default() };
+    store.commit_wait(place()).unwrap();
     let copy = disk.snapshot();
+    // Also when it takes the file that was reserved.
+    let written = |disk: &SimDisk| disk.files().into_iter().filter(is_written_journal).count();
+    let before = written(&disk);
+    for _ in 0..40 {
+        store.commit_wait(place()).unwrap();
+        if written(&disk) > before {
+            break;
+        }
+    }
+    assert_eq!(written(&disk), before + 1);
     store.settle_wait(sealed.iter().map(|info| settlement(info, Outcome::Forwarded)).collect()).unwrap();
     disk.set_capacity(None);
     store.tick(NOW + 1000);
@@ -117,10 +127,13 @@ fn a_full_file_system_refuses_rows_but_not_settlements() {
     starts_on_a_full_file_system(&copy, acknowledged);
 }
 
+fn is_written_journal((path, bytes): &(std::path::PathBuf, Vec<u8>)) -> bool {
+    path.starts_with("/store/journal") && bytes.iter().any(|byte| *byte != 0)
+}
+
 /// The process was killed while the disk was full; of a torn frame at the end of the journal nobody was told.
 fn starts_on_a_full_file_system(disk: &SimDisk, acknowledged: u64) {
-    let written = |(path, bytes): &(std::path::PathBuf, Vec<u8>)| path.starts_with("/store/journal") && bytes.iter().any(|b| *b != 0);
-    let (path, mut bytes) = disk.files().into_iter().rfind(written).unwrap();
+    let (path, mut bytes) = disk.files().into_iter().rfind(is_written_journal).unwrap();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     if end + 100 < bytes.len() {
         bytes[end + 40..end + 44].copy_from_slice(b"ADXJ");
@@ -128,9 +141,11 @@ fn starts_on_a_full_file_system(disk: &SimDisk, acknowledged: u64) {
     }
     let used: u64 = disk.files().iter().map(|(_, bytes)| bytes.len() as u64).sum();
     disk.set_capacity(Some(used));
-    let (store, report) = Store::open(small_options("/store"), disk.disk(), NOW).unwrap();
+    let (store, report) = Store::open_inline(small_options("/store"), disk.disk(), NOW).unwrap();
     assert!(report.damage.is_empty(), "{report:?}");
-    assert_eq!(store.mark(b"place"), Some(b"there".to_vec()));
+    assert_eq!(store.mark(b"place"), Some(vec![1; 300]));
+    // Others take what room there is: what was reserved before the start still is.
+    disk.set_capacity(Some(disk.files().iter().map(|(_, bytes)| bytes.len() as u64).sum()));
     store.settle_wait(store.sealed().iter().map(|info| settlement(info, Outcome::Forwarded)).collect()).unwrap();
     assert!(store.sealed().is_empty());
     // What left made room for what waits.
@@ -216,7 +231,7 @@ fn an_adoption_whose_frame_failed_leaves_nothing() {
 fn bytes_put_aside_count_and_end_at_the_limit() {
     let disk = SimDisk::new(3);
     let options = Options { max_disk_bytes: 4 << 20, ..small_options("/store") };
-    let (store, _) = Store::open(options.clone(), disk.disk(), NOW).unwrap();
+    let (store, _) = Store::open_inline(options.clone(), disk.disk(), NOW).unwrap();
     let before = store.usage().total_bytes;
     store.set_aside("transfer-Db_Cpu_1.wal-8", &[1; 5000]).unwrap();
     store.set_aside("transfer-Db_Cpu_1.wal-8", &[1; 5000]).unwrap();
@@ -235,7 +250,7 @@ fn bytes_put_aside_count_and_end_at_the_limit() {
     assert_eq!(refused.map(|error| error.kind()), Some(std::io::ErrorKind::StorageFull));
     let kept = store.usage().quarantine_bytes;
     store.close();
-    let (store, _) = Store::open(options, disk.disk(), NOW).unwrap();
+    let (store, _) = Store::open_inline(options, disk.disk(), NOW).unwrap();
     assert_eq!(store.usage().quarantine_bytes, kept);
     store.close();
 }
@@ -244,7 +259,7 @@ fn bytes_put_aside_count_and_end_at_the_limit() {
 fn tables_per_database_are_limited() {
     let disk = SimDisk::new(3);
     let options = Options { max_tables_per_database: 3, ..small_options("/store") };
-    let (store, _) = Store::open(options, disk.disk(), NOW).unwrap();
+    let (store, _) = Store::open_inline(options, disk.disk(), NOW).unwrap();
     let one = |table: &str| request(vec![section(table, &["1".into()])]);
     for table in ["A", "B", "C"] {
         store.commit_wait(one(table)).unwrap();
@@ -258,7 +273,7 @@ fn tables_per_database_are_limited() {
 #[test]
 fn two_requests_with_the_same_receipts_store_once() {
     let disk = SimDisk::new(3);
-    let (store, _) = Store::open(small_options("/store"), disk.disk(), NOW).unwrap();
+    let (store, _) = Store::open_inline(small_options("/store"), disk.disk(), NOW).unwrap();
     let receipt = Receipt { sender: [1; 16], database: "Db".into(), number: 4, digest: 8, floor: 4 };
     let twice = Request { receipts: vec![receipt], ..request(vec![section("Cpu", &["1".into()])]) };
     let threads: Vec<_> = (0..8)
@@ -278,7 +293,7 @@ fn two_requests_with_the_same_receipts_store_once() {
 #[test]
 fn answers_may_hold_the_last_handle() {
     let disk = SimDisk::new(3);
-    let (store, _) = Store::open(small_options("/store"), disk.disk(), NOW).unwrap();
+    let (store, _) = Store::open_inline(small_options("/store"), disk.disk(), NOW).unwrap();
     let (done, answer) = std::sync::mpsc::channel();
     let held = Arc::new(store);
     let inner = Arc::clone(&held);

@@ -85,8 +85,8 @@ fn a_crash_at_any_moment_of_a_takeover_loses_nothing() {
         torn
     };
     for durability in [wal::Durability::Disk, wal::Durability::Process] {
-        for operation in 0..100 {
-            let disk = wal::disk::sim::SimDisk::new(operation + 1);
+        for (operation, seed) in (0..100).flat_map(|operation| (0..8).map(move |seed| (operation, seed))) {
+            let disk = wal::disk::sim::SimDisk::new(operation * 8 + seed);
             disk.disk().create_dir_all(std::path::Path::new("/store")).unwrap();
             // One is taken over in place, one is written anew without its damaged end.
             disk.put(std::path::Path::new("/store/Db_Cpu_abc123_2946d24b3c650001.wal"), &image(&["h:string\nt,0\n"]));
