@@ -205,6 +205,14 @@ impl Replay {
         let rows = record.rows.saturating_sub(found.rows);
         report.damage.push(Damage { path: path.clone(), offset: image.len() as u64, bytes: record.bytes, rows });
         self.engine.shared.state.lock().lose(&record.table, rows);
+        for (range, _) in &found.damaged {
+            let aside = format!("{}-{:x}", open_name(record.id), range.start);
+            self.engine.shared.set_aside(&aside, &image[range.clone()]).during("copying unreadable bytes of", &path)?;
+        }
+        if rows == record.rows {
+            // Nothing goes on: an open segment without rows could never be sealed.
+            return Ok(());
+        }
         let mut good = HEADER.to_vec();
         found.good.iter().for_each(|range| good.extend_from_slice(&image[range.clone()]));
         let how = if exists { Open::Write } else { Open::Create };
