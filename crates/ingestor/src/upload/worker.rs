@@ -226,8 +226,9 @@ impl Actor {
         let (uploader, events) = (self.uploader.clone(), self.events.clone());
         tokio::spawn(async move {
             let table = batch.table.clone();
-            let gone = uploader.close(&batch, items).await;
-            let _ = events.send(Event::Closed { table, gone, alone, outcome_unknown: maybe_duplicate });
+            if let Some(gone) = uploader.close(&batch, items).await {
+                let _ = events.send(Event::Closed { table, gone, alone, outcome_unknown: maybe_duplicate });
+            }
         });
     }
 }
@@ -241,45 +242,41 @@ struct Uploader {
 
 impl Uploader {
     async fn upload(&self, batch: &Batch, record_first: bool) -> Ended {
-        if record_first {
-            let segments = batch.segments.iter().map(|s| s.id).collect();
-            self.record(batch.id, segments).await;
+        let segments = || batch.segments.iter().map(|s| s.id).collect();
+        if record_first && !self.record(batch.id, segments()).await {
+            return Ended::Transient { database: true, retry_after: None, outcome_unknown: false };
         }
         let Destination::Kusto(database) = &self.destination else { return fake::upload(batch) };
         let store = self.store.clone();
         database.upload(batch, Arc::new(move |id| store.read_segment(id))).await
     }
 
-    /// Makes the members of a batch durable; none forgets it. Tries until it works.
-    async fn record(&self, id: [u8; 16], segments: Vec<SegmentId>) {
-        loop {
-            let record = BatchRecord { id, state: BatchState::Batched, segments: segments.clone(), detail: Vec::new() };
-            let (done, durable) = oneshot::channel();
-            self.store.record_batch(record, Box::new(move |outcome| drop(done.send(outcome))));
-            match durable.await {
-                Ok(Ok(_)) => return,
-                outcome => tracing::warn!(?outcome, "a batch cannot be recorded yet, and waits"),
-            }
-            tokio::time::sleep(RETRY_STORE).await;
-        }
+    /// Makes the members of a batch durable; none forgets it.
+    async fn record(&self, id: [u8; 16], segments: Vec<SegmentId>) -> bool {
+        let record = BatchRecord { id, state: BatchState::Batched, segments, detail: Vec::new() };
+        durable("the members of a batch", |done| self.store.record_batch(record.clone(), done)).await
     }
 
-    /// Makes the end of a batch durable, and dissolves what is left of it. Tries until it works.
-    async fn close(&self, batch: &Batch, items: Vec<Settlement>) -> Vec<SegmentId> {
+    /// Makes the end of a batch durable, and dissolves what is left of it.
+    async fn close(&self, batch: &Batch, items: Vec<Settlement>) -> Option<Vec<SegmentId>> {
         let gone: Vec<SegmentId> = items.iter().map(|s| s.segment).collect();
-        while !items.is_empty() {
-            let (done, durable) = oneshot::channel();
-            self.store.settle(items.clone(), Box::new(move |outcome| drop(done.send(outcome))));
-            match durable.await {
-                Ok(Ok(_)) => break,
-                outcome => tracing::warn!(?outcome, "the end of a batch cannot be recorded yet"),
-            }
-            tokio::time::sleep(RETRY_STORE).await;
+        let settled = items.is_empty() || durable("the end of a batch", |done| self.store.settle(items.clone(), done)).await;
+        let dissolved = gone.len() == batch.segments.len() || settled && self.record(batch.id, Vec::new()).await;
+        (settled && dissolved).then_some(gone)
+    }
+}
+
+/// Tries until the store has it durably; not when the store is closed, which ends everything here.
+async fn durable(what: &str, start: impl Fn(wal::Done)) -> bool {
+    loop {
+        let (done, outcome) = oneshot::channel();
+        start(Box::new(move |outcome| drop(done.send(outcome))));
+        match outcome.await {
+            Ok(Ok(_)) => return true,
+            Ok(Err(wal::Refusal::Closed)) | Err(_) => return false,
+            Ok(Err(refusal)) => tracing::warn!(%refusal, "{what} cannot be recorded yet, and waits"),
         }
-        if gone.len() < batch.segments.len() {
-            self.record(batch.id, Vec::new()).await;
-        }
-        gone
+        tokio::time::sleep(RETRY_STORE).await;
     }
 }
 

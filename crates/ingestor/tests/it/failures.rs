@@ -76,6 +76,36 @@ async fn functions_that_a_service_refuses_do_not_hold_up_rows() {
     process.finish().await;
 }
 
+/// Who may ingest may not always look at the cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_hides_its_details_gets_its_rows() {
+    let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Adx).await);
+    let denied = refusal("General_AccessDenied", "Principal is not authorized.");
+    kusto.faults.lock().refuse = Some((".show cluster details", StatusCode::FORBIDDEN, denied));
+    let process = start(dir.path(), &[("Metrics", &kusto)], |_| {}).await;
+    process.post(&name("Cpu", "aaa", 1), image(NARROW, "t1,1\n")).await;
+    kusto.wait(|seen| seen.rows.contains_key("Metrics.Cpu")).await;
+    process.finish().await;
+}
+
+/// Their rows would end up in the columns of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_under_another_header_goes_to_the_dead_letters_alone() {
+    let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Kustd).await);
+    kusto.faults.lock().down = true;
+    let process = start(dir.path(), &[("Metrics", &kusto)], |_| {}).await;
+    for (n, header) in [HOST, HOST, ZONE].into_iter().enumerate() {
+        assert_eq!(process.post(&name("Cpu", "aaa", n), image(header, &format!("t{n},{n},x\n"))).await, 202);
+        process.sealed(n + 1).await;
+    }
+    kusto.faults.lock().down = false;
+    process.sealed(0).await;
+    process.finish().await;
+    assert_eq!(kusto.rows("Metrics.Cpu mapped"), ["Timestamp=t0 Value=0 Host=x", "Timestamp=t1 Value=1 Host=x"]);
+    let total = ledger(dir.path());
+    assert_eq!((total.landed, total.dead_lettered, total.maybe_duplicate), (2, 1, 0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_was_dropped_is_made_again() {
     for kind in [Kind::Kustd, Kind::Emulator] {
@@ -164,6 +194,42 @@ async fn a_sick_table_does_not_stop_the_others() {
     assert_eq!(ledger(dir.path()).on_disk, 1);
 }
 
+/// In the order of its record, on which the pieces depend, whatever the ages of its segments are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_an_earlier_run_is_sent_as_it_was_recorded() {
+    let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Kustd).await);
+    let (store, _) = wal::Store::open(wal::Options::new(dir.path()), wal::RealDisk::new(), 0).unwrap();
+    for row in ["t1,1\n", "t2,2\n", "t3,3\n"] {
+        let section = wal::Section {
+            table: wal::TableKey::new("Metrics", "Cpu", "aaa"),
+            header: format!("{NARROW}\n").into_bytes().into(),
+            sample_type: 1,
+            rows: 1,
+            body: wal::SectionBody::Rows(row.as_bytes().to_vec()),
+        };
+        store.commit_wait(wal::Request { sections: vec![section], ..wal::Request::default() }).unwrap();
+        store.seal_all().unwrap();
+    }
+    let sealed = store.sealed();
+    let record =
+        wal::BatchRecord { id: [7; 16], state: wal::BatchState::Batched, segments: vec![sealed[2].id, sealed[0].id], detail: Vec::new() };
+    let (done, durable) = std::sync::mpsc::channel();
+    store.record_batch(record, Box::new(move |outcome| done.send(outcome).unwrap()));
+    durable.recv().unwrap().unwrap();
+    store.close();
+
+    let process = start(dir.path(), &[("Metrics", &kusto)], |_| {}).await;
+    process.sealed(0).await;
+    process.finish().await;
+    let first = Piece { csv: "t3,3\nt1,1\n".into(), segments: 0..2, continues: false, index: 0 };
+    assert_eq!(kusto.seen.lock().batches[0], hex(first.id(&[7; 16])));
+    assert_eq!(kusto.rows("Metrics.Cpu"), ["t1,1", "t2,2", "t3,3"]);
+}
+
+fn hex(id: [u8; 16]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What a crash at that moment would leave is a copy of the folder.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_recorded_before_its_first_byte_leaves() {
@@ -188,8 +254,7 @@ async fn a_batch_is_recorded_before_its_first_byte_leaves() {
     assert_eq!((batches.len(), sealed.len()), (1, 1));
     assert_eq!(batches[0].segments, [sealed[0].id]);
     let piece = Piece { csv: "t1,1\n".into(), segments: 0..1, continues: false, index: 0 };
-    let id: String = piece.id(&batches[0].id).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(kusto.seen.lock().batches[0], id);
+    assert_eq!(kusto.seen.lock().batches[0], hex(piece.id(&batches[0].id)));
 }
 
 fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
