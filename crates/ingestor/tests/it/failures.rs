@@ -190,6 +190,8 @@ async fn a_sick_table_does_not_stop_the_others() {
         kusto.wait(|seen| seen.rows.get("Metrics.Mem").is_some_and(|rows| rows.len() == n)).await;
     }
     process.sealed(1).await;
+    // Kusto has the last row before we have written down that it has.
+    process.until("/metrics", |text| text.contains("ledger_rows{database=\"Metrics\",state=\"landed\"} 3")).await;
     process.finish().await;
     assert_eq!(ledger(dir.path()).on_disk, 1);
 }
