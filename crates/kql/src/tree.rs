@@ -86,6 +86,8 @@ pub enum RelOp {
         kind: JoinKind,
         /// Pairs of key expressions of equal type: (over left, over right). Nulls match nulls.
         on: Vec<(Expr, Expr)>,
+        /// `lookup`: rows come in the order of the left input, not in that of the right.
+        lookup: bool,
     },
     /// Concatenation; every input has exactly the node's columns. Order of inputs is kept.
     Union(Vec<Rel>),

@@ -41,7 +41,7 @@ impl Binder<'_> {
         let columns = joined_columns(left.columns(), right.columns(), kind, &dropped);
         let kept: Vec<usize> = (0..columns.len()).filter(|at| !dropped.contains(at)).collect();
         let size = left.size.beside(right.size) + 1;
-        let op = RelOp::Join { left: Box::new(left.rel), right: Box::new(right.rel), kind, on: keys };
+        let op = RelOp::Join { left: Box::new(left.rel), right: Box::new(right.rel), kind, on: keys, lookup };
         let joined = Table::new(columns, op, size);
         Ok(if dropped.is_empty() { joined } else { pick(joined, kept) })
     }

@@ -16,6 +16,7 @@ mod series;
 mod summarize;
 mod window;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -76,7 +77,16 @@ pub enum RunError {
     /// An operator would make more rows than allowed.
     #[error("the query makes more than {0} rows in one operator; filter or summarize earlier")]
     TooManyRows(usize),
+    /// The caller wants no more of it.
+    #[error("the query was stopped")]
+    Interrupted,
 }
+
+/// Tells whether a run is to stop.
+pub type Interrupted = Box<dyn Fn() -> bool + Send>;
+
+/// Checks between two questions whether to stop.
+const CHECKS: u32 = 1024;
 
 /// What a run needs and remembers.
 pub struct RunContext<'a> {
@@ -86,6 +96,9 @@ pub struct RunContext<'a> {
     pub eval: EvalContext,
     /// Most rows that one operator may put out.
     pub max_rows: usize,
+    /// Asked now and then: whether to stop.
+    pub interrupted: Option<Interrupted>,
+    checks: Cell<u32>,
     arguments: Vec<Arc<Rows>>,
     materialized: HashMap<usize, Arc<Rows>>,
 }
@@ -93,10 +106,24 @@ pub struct RunContext<'a> {
 impl<'a> RunContext<'a> {
     /// A context over those tables; `eval` carries the query's `now`.
     pub fn new(tables: &'a dyn Tables, eval: EvalContext) -> Self {
-        RunContext { tables, eval, max_rows: 20_000_000, arguments: Vec::new(), materialized: HashMap::new() }
+        RunContext {
+            tables,
+            eval,
+            max_rows: 20_000_000,
+            interrupted: None,
+            checks: Cell::new(0),
+            arguments: Vec::new(),
+            materialized: HashMap::new(),
+        }
     }
 
+    /// To be called for each row or so that an operator puts out: `rows` are there by now.
     fn check(&self, rows: usize) -> Result<(), RunError> {
+        let checks = self.checks.get();
+        self.checks.set(checks.wrapping_add(1));
+        if checks.is_multiple_of(CHECKS) && self.interrupted.as_ref().is_some_and(|interrupted| interrupted()) {
+            return Err(RunError::Interrupted);
+        }
         if rows > self.max_rows { Err(RunError::TooManyRows(self.max_rows)) } else { Ok(()) }
     }
 }
@@ -179,9 +206,9 @@ pub fn apply(rel: &Rel, inputs: Vec<Rows>, ctx: &mut RunContext<'_>) -> Result<R
         RelOp::Serialize(_) => input().rows,
         RelOp::Take(_, count) => basic::take(input(), *count),
         RelOp::Count(_) => vec![vec![Value::Long(input().rows.len() as i64)]],
-        RelOp::Join { kind, on, .. } => {
+        RelOp::Join { kind, on, lookup, .. } => {
             let left = input();
-            join::join(left, input(), *kind, on, ctx)?
+            join::join(left, input(), *kind, on, *lookup, ctx)?
         }
         RelOp::Union(parts) => {
             let mut all = Vec::new();

@@ -4,5 +4,6 @@
 
 mod corpus;
 mod document;
+mod order;
 mod properties;
 mod stored;

@@ -96,6 +96,7 @@ impl From<RunError> for EngineError {
             RunError::Table(message) => Self::internal(message),
             RunError::Argument(message) => Self::invalid(message),
             RunError::TooManyRows(_) => Self::out_of_memory(error.to_string()),
+            RunError::Interrupted => Self::timeout(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use kql::rows::Interrupted;
 use tokio_util::sync::CancellationToken;
 
 use super::error::EngineError;
@@ -56,6 +57,12 @@ impl QueryLimits {
     #[must_use]
     pub fn without_truncation(self) -> Self {
         QueryLimits { max_rows: None, max_bytes: None, ..self }
+    }
+
+    /// For work that does not wait for anything: whether it is to stop.
+    pub(super) fn interruption(&self) -> Interrupted {
+        let (deadline, cancel) = (self.deadline, self.cancel.clone());
+        Box::new(move || cancel.is_cancelled() || deadline.is_some_and(|deadline| Instant::now() >= deadline))
     }
 
     /// The memory pool and scratch space of one query.

@@ -53,12 +53,13 @@ pub fn run_rel_blocking(rel: &Rel, source: Arc<dyn TableSource>, limits: QueryLi
     let rel = rel.clone();
     runtime::block_on(within_limits(limits.clone(), async move {
         Planner::check_depth(&rel)?;
-        let now = limits.now;
+        let (now, interruption) = (limits.now, limits.interruption());
         let planner = Planner::new(source, limits)?;
         // A plan must know its columns, and here they are what is asked for: only the input can be planned.
         if let RelOp::Evaluate { input, open_schema: true, .. } = &rel.op {
             let input = planner.rows(input).await?.0;
             let mut context = RunContext::new(&NoTables, EvalContext::new(now));
+            context.interrupted = Some(interruption);
             return Ok(kql::rows::apply(&rel, vec![input], &mut context)?);
         }
         Ok(planner.rows(&rel).await?.0)
@@ -106,5 +107,6 @@ fn shortcut(rel: &Rel, limits: &QueryLimits) -> Option<Result<Rows, EngineError>
     let mut context = RunContext::new(&NoTables, EvalContext::new(limits.now));
     // Operators that multiply rows (joins, mv-expand) must not get far in this way.
     context.max_rows = context.max_rows.min(limits.memory / 256);
+    context.interrupted = Some(limits.interruption());
     Some(kql::rows::run(rel, &mut context).map_err(EngineError::from))
 }

@@ -105,7 +105,7 @@ impl Planner {
                 Ok(LogicalPlanBuilder::new(self.plan(input).await?).limit(0, Some(count))?.build()?)
             }
             RelOp::Count(input) => self.count(input).await,
-            RelOp::Join { left, right, kind, on } if groups_natively(on.iter().map(|(key, _)| key.ty)) => {
+            RelOp::Join { left, right, kind, on, .. } if groups_natively(on.iter().map(|(key, _)| key.ty)) => {
                 self.join(left, right, *kind, on).await
             }
             RelOp::MakeSeries(_) => {

@@ -115,6 +115,7 @@ impl Planner {
     fn row_context(&self) -> RunContext<'static> {
         let mut context = RunContext::new(&NoTables, EvalContext::new(self.limits.now));
         context.max_rows = context.max_rows.min(self.limits.memory / MIN_ROW_BYTES);
+        context.interrupted = Some(self.limits.interruption());
         context
     }
 
