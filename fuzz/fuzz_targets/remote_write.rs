@@ -1,16 +1,4 @@
-//! The remote-write decoder: any bytes, no panic, bounded output.
+//! Remote write 1.0: any bytes, whole rows.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use telemetry::rules::{MetricRules, MetricRulesConfig};
-use telemetry::{MetricIntake, RowSet};
-
-fuzz_target!(|bytes: &[u8]| {
-    let Ok(rules) = MetricRules::compile(&MetricRulesConfig::default()) else { return };
-    let intake = MetricIntake::new("Metrics", rules, Vec::new());
-    let mut rows = RowSet::new();
-    let _ = intake.remote_write(bytes, &mut rows);
-    for table in rows.tables() {
-        assert!(table.bytes.ends_with(b"\n"));
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz_targets::run("remote_write", bytes));

@@ -36,20 +36,14 @@ enum Command {
     Soak {
         /// Only tests whose name contains this
         filter: Option<String>,
-        /// Multiplies the short counts
-        #[arg(long, default_value_t = 20)]
+        /// Multiplies the short counts: 50 makes 200 kills
+        #[arg(long, default_value_t = 50)]
         factor: u32,
     },
     /// Score the KQL engine on recorded answers of Kusto; the folder comes from ADXMON_KQL_CASES
     KqlCases(cases::Options),
-    /// Run fuzz targets, each for a number of seconds
-    Fuzz {
-        /// Seconds for each target
-        #[arg(long, default_value_t = 60)]
-        seconds: u64,
-        /// Only this target
-        target: Option<String>,
-    },
+    /// Run fuzz targets with libFuzzer
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> Result<()> {
@@ -58,6 +52,6 @@ fn main() -> Result<()> {
         Command::Test { no_setup } => test::run(no_setup),
         Command::Soak { filter, factor } => test::soak(filter.as_deref(), factor),
         Command::KqlCases(options) => cases::run_cases(&options),
-        Command::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),
+        Command::Fuzz(options) => fuzz::run(&options),
     }
 }

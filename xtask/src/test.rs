@@ -15,7 +15,7 @@ pub(crate) fn run(no_setup: bool) -> Result<()> {
     command::run("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     let venv = setup::venv();
     let venv = venv.to_str().context("the cache folder's name is not UTF-8")?;
-    let env = [("ADXMON_PYTHON_VENV", venv), ("INSTA_UPDATE", "no"), ("PROPTEST_CASES", "64")];
+    let env = [("ADXMON_PYTHON_VENV", venv), ("PROPTEST_CASES", "64")];
     run_with("cargo", &["nextest", "run", "--workspace", "--profile", if in_ci() { "ci" } else { "default" }, "--locked"], &env)?;
     command::run("cargo", &["test", "--doc", "--workspace", "--locked"])?;
     cases::run_cases(&cases::Options::default())

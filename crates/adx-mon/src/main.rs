@@ -3,6 +3,7 @@
 //! `adx-mon up` runs collector, ingestor and an embedded Kusto on this machine; `adx-mon query` asks a Kusto endpoint.
 
 mod host;
+mod progress;
 mod query;
 mod up;
 

@@ -13,6 +13,8 @@ mod codec;
 pub mod csv;
 pub mod disk;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod journal;
 pub mod segment;
 mod squeeze;

@@ -12,6 +12,8 @@ use clap::ValueEnum;
 use kusto::{Client, QueryOptions, Table};
 use tokio::runtime::Runtime;
 
+use crate::progress;
+
 /// Options of `adx-mon query`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Options {
@@ -89,7 +91,7 @@ impl Session {
     fn show(&self, runtime: &Runtime, database: &str, text: &str) -> Result<()> {
         let asked = runtime.block_on(async {
             tokio::select! {
-                answer = self.ask(database, text) => answer.map(Some),
+                answer = progress::shown("running; Ctrl-C cancels", self.ask(database, text)) => answer.map(Some),
                 _ = tokio::signal::ctrl_c() => Ok(None),
             }
         });

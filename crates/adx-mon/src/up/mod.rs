@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 use wal::Durability;
 
-use crate::host;
+use crate::{host, progress};
 use data_dir::DataDir;
 pub(crate) use data_dir::user_data;
 use ports::Ports;
@@ -51,13 +51,13 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let ports = Ports::new(options.port_base);
     let data_dir = DataDir::open(options.data_dir.clone())?;
     ports.check()?;
-    let system = System::start(&options, &ports, &data_dir).await?;
+    let system = progress::shown("starting: reading back what is stored", System::start(&options, &ports, &data_dir)).await?;
     print!("{}", welcome::text(&ports, data_dir.path(), system.host));
     stop.await;
     let again = stop_signal()?;
     eprintln!("stopping: what was accepted is being stored; once more Ctrl-C to leave at once (nothing acknowledged is lost)");
     tokio::select! {
-        result = system.stop() => result,
+        result = progress::shown("storing what was accepted", system.stop()) => result,
         () = again => Ok(()),
     }
 }

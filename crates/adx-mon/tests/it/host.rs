@@ -15,11 +15,9 @@ fn run_query(up: &Up, args: &[&str]) -> (bool, String, String) {
 #[test]
 fn the_printed_queries_answer() {
     let up = Up::start(&[]);
-    let queries = [
-        "NodeLoad1 | top 5 by Timestamp",
-        "NodeCpuSecondsTotal | where Labels.mode != 'idle' | invoke prom_rate() | summarize CpuPercent = 100 * sum(Value) by bin(Timestamp, 10s) | order by Timestamp desc | take 10",
-        "Up | where Value == 1 | summarize Targets = dcount(SeriesId)",
-    ];
+    let printed = up.welcome.lines().filter_map(|line| line.trim().strip_prefix("adx-mon query "));
+    let queries: Vec<&str> = printed.filter_map(|line| line.split('"').nth(1)).collect();
+    assert_eq!(queries.len(), 3, "{}", up.welcome);
     for query in queries {
         eventually(query, || {
             let (ok, out, err) = run_query(&up, &[query, "--format", "csv"]);

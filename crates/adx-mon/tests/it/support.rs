@@ -99,6 +99,8 @@ pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Result<T, Str
 pub(crate) struct Up {
     pub(crate) process: Process,
     pub(crate) folder: TempDir,
+    /// What it printed when it was ready.
+    pub(crate) welcome: String,
     base: u16,
     options: Vec<String>,
     agent: ureq::Agent,
@@ -112,7 +114,7 @@ impl Up {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let process = launch(folder.path(), base, &options);
         let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().new_agent();
-        let mut up = Up { process, folder, base, options, agent };
+        let mut up = Up { process, folder, welcome: String::new(), base, options, agent };
         up.wait();
         up
     }
@@ -130,6 +132,7 @@ impl Up {
             assert!(Instant::now() < deadline, "adx-mon does not come up:\n{}", self.process.output());
             std::thread::sleep(Duration::from_millis(50));
         }
+        self.welcome = self.process.output();
         // The next wait is for the next start's message.
         std::fs::write(self.folder.path().join("up.log"), "").unwrap();
     }

@@ -20,6 +20,8 @@ pub(crate) const MAGIC: [u8; 4] = *b"ADXJ";
 pub(crate) const VERSION: u8 = 1;
 pub(crate) const PART_RAW: usize = 64 << 10;
 const FIXED: usize = 56;
+const HEAD_LEN_AT: usize = 40;
+const PARTS_AT: usize = 48;
 const CRC_AT: usize = 52;
 const PART_HEAD: usize = 12;
 const VERBATIM: u32 = 1 << 31;
@@ -202,6 +204,28 @@ fn head_crc(head: &[u8]) -> u32 {
     hasher.update(&head[..CRC_AT]);
     hasher.update(&head[FIXED..]);
     hasher.finalize()
+}
+
+/// Puts the checksums of the frame at the beginning of `bytes` right, those of its parts first; nothing where its
+/// lengths do not fit.
+pub(crate) fn repair_checksums(bytes: &mut [u8]) {
+    let field =
+        |bytes: &[u8], at: usize| bytes.get(at..at + 4).map(|field| u32::from_le_bytes([field[0], field[1], field[2], field[3]]) as usize);
+    let (Some(head_len), Some(parts)) = (field(bytes, HEAD_LEN_AT), field(bytes, PARTS_AT)) else { return };
+    if head_len > bytes.len() || parts.checked_mul(PART_HEAD).is_none_or(|table| FIXED.saturating_add(table) > head_len) {
+        return;
+    }
+    let mut stored_at = head_len;
+    for part in 0..parts {
+        let at = FIXED + part * PART_HEAD;
+        let stored_len = field(bytes, at + 4).unwrap_or(0) & !(VERBATIM as usize);
+        let Some(stored) = bytes.get(stored_at..).and_then(|rest| rest.get(..stored_len)) else { break };
+        let crc = crc32fast::hash(stored);
+        bytes[at + 8..at + PART_HEAD].copy_from_slice(&crc.to_le_bytes());
+        stored_at += stored_len;
+    }
+    let crc = head_crc(&bytes[..head_len]);
+    bytes[CRC_AT..FIXED].copy_from_slice(&crc.to_le_bytes());
 }
 
 impl Head<'_> {

@@ -1,0 +1,101 @@
+//! Wire formats and KQL: no panic, and whatever is accepted becomes whole CSV records of the table's width.
+
+use telemetry::rules::MetricRules;
+use telemetry::{DecodeError, Encoding, ExpositionFormat, LogIntake, LogOptions, MetricIntake, Outcome, RowSet, TraceIntake, TraceOptions};
+
+const NOW_MS: i64 = 1_700_000_000_000;
+
+fn metrics() -> MetricIntake {
+    MetricIntake::new("Metrics", MetricRules::default(), Vec::new())
+}
+
+fn logs() -> LogIntake {
+    LogIntake::new(LogOptions { default_database: Some("Logs".into()), default_table: Some("T".into()), ..LogOptions::default() })
+}
+
+fn traces() -> TraceIntake {
+    TraceIntake::new(TraceOptions { default_database: Some("Logs".into()), default_table: Some("T".into()), ..TraceOptions::default() })
+}
+
+/// Reads the rows with another CSV reader: as many records as are counted, each as wide as the table. Returns how many.
+fn records(rows: RowSet) -> u64 {
+    let mut all = 0;
+    for table in rows.into_tables() {
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&table.bytes[..]);
+        let mut found = 0;
+        for record in reader.byte_records() {
+            let width = record.map(|record| record.len()).unwrap_or(0);
+            assert_eq!(width, table.schema.columns.len(), "a record of another width than the table {}", table.table);
+            found += 1;
+        }
+        assert_eq!(found, table.rows, "records and the count of {}", table.table);
+        assert_eq!(wal::csv::records(&table.bytes), u64::from(found), "records as the store counts them");
+        all += u64::from(found);
+    }
+    all
+}
+
+/// For formats in which one item is one row: what was accepted is what is there.
+fn one_row_each(result: Result<Outcome, DecodeError>, rows: RowSet) {
+    if let Ok(outcome) = result {
+        assert_eq!(records(rows), outcome.accepted, "{outcome:?}");
+    }
+}
+
+/// Remote write 1.0, without Snappy.
+pub(crate) fn remote_write(bytes: &[u8]) {
+    let mut rows = RowSet::new();
+    one_row_each(metrics().remote_write(bytes, &mut rows), rows);
+}
+
+/// An exposition page in both formats.
+pub(crate) fn exposition(bytes: &[u8]) {
+    for format in [ExpositionFormat::PrometheusText, ExpositionFormat::OpenMetrics] {
+        let mut rows = RowSet::new();
+        let outcome = metrics().scrape(bytes, format, &[("pod".into(), "p".into())], NOW_MS, &mut rows);
+        one_row_each(Ok(outcome), rows);
+    }
+}
+
+/// OTLP logs in protobuf.
+pub(crate) fn otlp_logs(bytes: &[u8]) {
+    let mut rows = RowSet::new();
+    one_row_each(logs().otlp(bytes, Encoding::Protobuf, &mut rows), rows);
+}
+
+/// OTLP traces in protobuf.
+pub(crate) fn otlp_traces(bytes: &[u8]) {
+    let mut rows = RowSet::new();
+    one_row_each(traces().otlp(bytes, Encoding::Protobuf, &mut rows), rows);
+}
+
+/// OTLP metrics in protobuf; a histogram's point is many rows.
+pub(crate) fn otlp_metrics(bytes: &[u8]) {
+    let mut rows = RowSet::new();
+    if metrics().otlp(bytes, Encoding::Protobuf, &mut rows).is_ok() {
+        records(rows);
+    }
+}
+
+/// OTLP of all three signals in JSON.
+pub(crate) fn otlp_json(bytes: &[u8]) {
+    let mut rows = RowSet::new();
+    one_row_each(logs().otlp(bytes, Encoding::Json, &mut rows), rows);
+    let mut rows = RowSet::new();
+    one_row_each(traces().otlp(bytes, Encoding::Json, &mut rows), rows);
+    let mut rows = RowSet::new();
+    if metrics().otlp(bytes, Encoding::Json, &mut rows).is_ok() {
+        records(rows);
+    }
+}
+
+/// KQL: any text parses or is refused, is bound or is refused with a place inside the text.
+pub(crate) fn kql(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let parsed = kql::parse(text);
+    let refused = kql::bind(text, &kql::EmptyCatalog, &kql::BindOptions::default()).err().unwrap_or_default();
+    for diagnostic in parsed.diagnostics.iter().chain(&refused) {
+        assert!(diagnostic.span.start <= diagnostic.span.end && diagnostic.span.end <= text.len(), "{diagnostic:?}");
+        assert!(!diagnostic.message.is_empty(), "{diagnostic:?}");
+    }
+}

@@ -1,0 +1,177 @@
+//! Valid inputs from which the fuzzer starts, made by the formats' own encoders.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
+use serde_json::{Value, json};
+use telemetry::client::{Series, remote_write_body};
+use wal::disk::sim::SimDisk;
+use wal::{Outcome, Request, Section, SectionBody, Settlement, Store, TableKey};
+
+use crate::storage::{JOURNAL_FILE, NOW_MS, options};
+
+/// Seeds of a target, by its name.
+pub fn seeds(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "exposition" => EXPOSITION.iter().map(|text| text.as_bytes().to_vec()).collect(),
+        "kql" => KQL.iter().map(|text| text.as_bytes().to_vec()).collect(),
+        "otlp_json" => [logs(), metrics(), traces()].map(|request| request.to_string().into_bytes()).to_vec(),
+        "otlp_logs" => vec![encoded::<ExportLogsServiceRequest>(logs())],
+        "otlp_metrics" => vec![encoded::<ExportMetricsServiceRequest>(metrics())],
+        "otlp_traces" => vec![encoded::<ExportTraceServiceRequest>(traces())],
+        "remote_write" => vec![remote_write()],
+        "journal" | "segment" => stored(target == "journal"),
+        _ => Vec::new(),
+    }
+}
+
+const EXPOSITION: &[&str] = &[
+    "# HELP http_requests_total Requests.\n# TYPE http_requests_total counter\n\
+     http_requests_total{method=\"post\",path=\"/a\\\"b\\\\c\\n\"} 1027 1395066363000\nup 1\n",
+    "# TYPE h histogram\nh_bucket{le=\"0.1\"} 1\nh_bucket{le=\"+Inf\"} 3\nh_sum 0.5\nh_count 3\nq{quantile=\"0.5\"} NaN\nw -Inf\n",
+    "# TYPE r counter\n# UNIT r seconds\nr_seconds_total{a=\"b\"} 1.5e3 1.7e9 # {trace_id=\"ab\"} 0.5 1.7e9\n# EOF\n",
+    "{\"a.name\",l=\"v\"} 0x1p-2\n",
+];
+
+const KQL: &[&str] = &[
+    "let t = datatable(a:long, s:string, d:dynamic) [1, 'x', dynamic({\"k\": [1, 2]}), 2, \"y\", dynamic(null)];\nt | where a > 1 and s has 'y' | extend v = d.k[0] | project-away d",
+    "T | summarize count(), avg(x) by bin(Timestamp, 5m), tostring(Labels.pod) | order by Timestamp desc | take 10",
+    "range x from 1 to 10 step 1 | extend y = x * 2 | join kind=leftouter (print x = 3, z = 'a') on x | mv-expand q = pack_array(x, y) to typeof(long)",
+    "T | make-series c = count() default=0 on Timestamp from ago(1d) to now() step 1h by Host | render timechart",
+    "declare query_parameters(p:string = 'a'); union withsource=src (T), (U | where a in ('b', p)) | parse kind=regex s with * 'a' n:long ';' rest",
+    "print a = case(1 < 2, 'x', 'z'), t = 1d + 02:30:00.5, g = guid(74be27de-1e4e-49d9-b579-fe0b331d3642), h = @'\\d', r = real(nan)",
+    "let f = (a:long, b:string = 'x') { a + strlen(b) }; T | invoke g() | partition by h (top 1 by f(x)) | scan declare (s:long) with (step q: true => s = s + 1;)",
+    ".show tables | where TableName startswith 'A'",
+];
+
+fn remote_write() -> Vec<u8> {
+    let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let series = |name: &str, value: f64| Series {
+        labels: vec![label("__name__", name), label("adxmon_database", "Other"), label("host", "a,\"b\"\n")],
+        samples: vec![(1_700_000_000_000, value), (-1, f64::NAN)],
+    };
+    remote_write_body(&[series("http_requests_total", 1.5), series("up", 0.0)])
+}
+
+/// From the JSON form, through the published message types, to protobuf.
+fn encoded<T: Message + serde::de::DeserializeOwned>(request: Value) -> Vec<u8> {
+    serde_json::from_value::<T>(request).map(|request| request.encode_to_vec()).unwrap_or_default()
+}
+
+fn attributes() -> Value {
+    json!([
+        { "key": "kusto.table", "value": { "stringValue": "App" } },
+        { "key": "n", "value": { "intValue": "42" } },
+        { "key": "b", "value": { "boolValue": true } },
+        { "key": "d", "value": { "doubleValue": 1.5 } },
+        { "key": "list", "value": { "arrayValue": { "values": [{ "stringValue": "x,\"y\"\n" }, { "intValue": "1" }] } } },
+        { "key": "map", "value": { "kvlistValue": { "values": [{ "key": "k", "value": { "stringValue": "v" } }] } } },
+    ])
+}
+
+fn resource() -> Value {
+    json!({ "attributes": [{ "key": "service.name", "value": { "stringValue": "shop" } }], "droppedAttributesCount": 0 })
+}
+
+fn scope() -> Value {
+    json!({ "name": "lib", "version": "1", "attributes": [], "droppedAttributesCount": 0 })
+}
+
+fn logs() -> Value {
+    let record = json!({
+        "timeUnixNano": "1700000000123456789", "observedTimeUnixNano": "1700000000123456789", "severityNumber": 9,
+        "severityText": "INFO", "body": { "stringValue": "hello, \"world\"\n" }, "attributes": attributes(), "droppedAttributesCount": 0,
+        "flags": 1, "traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "eventName": "",
+    });
+    json!({ "resourceLogs": [{ "resource": resource(), "scopeLogs": [{ "scope": scope(), "logRecords": [record], "schemaUrl": "" }], "schemaUrl": "" }] })
+}
+
+fn traces() -> Value {
+    let span = json!({
+        "traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "parentSpanId": "eee19b7ec3c1b173", "traceState": "",
+        "flags": 1, "name": "GET /", "kind": 2, "startTimeUnixNano": "1700000000000000000", "endTimeUnixNano": "1700000001000000000",
+        "attributes": attributes(), "droppedAttributesCount": 0, "droppedEventsCount": 0, "droppedLinksCount": 0,
+        "events": [{ "timeUnixNano": "1700000000000000001", "name": "e", "attributes": [], "droppedAttributesCount": 0 }],
+        "links": [{ "traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "traceState": "", "attributes": [],
+                    "droppedAttributesCount": 0, "flags": 0 }],
+        "status": { "message": "bad", "code": 2 },
+    });
+    json!({ "resourceSpans": [{ "resource": resource(), "scopeSpans": [{ "scope": scope(), "spans": [span], "schemaUrl": "" }], "schemaUrl": "" }] })
+}
+
+fn metrics() -> Value {
+    let point = |value: Value| {
+        let mut point = json!({ "attributes": attributes(), "startTimeUnixNano": "1700000000000000000", "timeUnixNano": "1700000001000000000",
+                                "flags": 0, "exemplars": [] });
+        if let (Value::Object(point), Value::Object(value)) = (&mut point, value) {
+            point.extend(value);
+        }
+        point
+    };
+    let metric = |name: &str, kind: &str, data: Value| json!({ "name": name, "description": "", "unit": "s", "metadata": [], kind: data });
+    let buckets = json!({ "offset": 1, "bucketCounts": ["1", "2"] });
+    let metrics = json!([
+        metric("g", "gauge", json!({ "dataPoints": [point(json!({ "asDouble": 1.5 }))] })),
+        metric("c", "sum", json!({ "dataPoints": [point(json!({ "asInt": "7" }))], "aggregationTemporality": 1, "isMonotonic": true })),
+        metric(
+            "h",
+            "histogram",
+            json!({ "aggregationTemporality": 2, "dataPoints": [point(
+            json!({ "count": "3", "sum": 4.5, "bucketCounts": ["1", "2", "0"], "explicitBounds": [0.5, 1.0], "min": 0.1, "max": 1.0 }))] })
+        ),
+        metric(
+            "e",
+            "exponentialHistogram",
+            json!({ "aggregationTemporality": 2, "dataPoints": [point(
+            json!({ "count": "7", "sum": 4.5, "scale": 1, "zeroCount": "1", "positive": buckets, "negative": buckets, "zeroThreshold": 0.0,
+                    "min": -1.0, "max": 1.0 }))] })
+        ),
+        metric(
+            "s",
+            "summary",
+            json!({ "dataPoints": [point(
+            json!({ "count": "3", "sum": 4.5, "quantileValues": [{ "quantile": 0.5, "value": 1.0 }] }))] })
+        ),
+    ]);
+    json!({ "resourceMetrics": [{ "resource": resource(), "scopeMetrics": [{ "scope": scope(), "metrics": metrics, "schemaUrl": "" }], "schemaUrl": "" }] })
+}
+
+/// The journal or the segments of a small store with rows, a sealed and a settled segment, a sender and a mark.
+fn stored(journal: bool) -> Vec<Vec<u8>> {
+    let disk = SimDisk::new(1);
+    let Ok((store, _)) = Store::open(options(), disk.disk(), NOW_MS) else { return Vec::new() };
+    for number in 0..4 {
+        let sections = ["A", "B"].map(|table| Section {
+            table: TableKey::new("Db", table, "abc"),
+            header: Arc::from(&b"Timestamp:datetime,Value:string\n"[..]),
+            sample_type: 1,
+            rows: 2,
+            body: SectionBody::Rows(format!("t,{number}\nt,\"x\ny\"\n").into_bytes()),
+        });
+        let _ = store.commit_wait(Request { sections: sections.into(), marks: vec![(b"k".to_vec(), b"v".to_vec())], ..Request::default() });
+        let _ = if number == 1 { store.seal_all() } else { Ok(()) };
+    }
+    let images = store.sealed().iter().filter_map(|info| store.read_segment(info.id).ok()).collect();
+    let settled = |info: &wal::SegmentInfo| Settlement {
+        segment: info.id,
+        outcome: Outcome::Forwarded,
+        reason: String::new(),
+        maybe_duplicate: false,
+    };
+    let _ = store.settle_wait(store.sealed().iter().take(1).map(settled).collect());
+    store.close();
+    if !journal {
+        return images;
+    }
+    let mut files: Vec<Vec<u8>> =
+        disk.files().into_iter().filter(|(path, _)| path == Path::new(JOURNAL_FILE)).map(|(_, bytes)| bytes).collect();
+    for bytes in &mut files {
+        // Without the zeros that were allocated ahead.
+        bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    }
+    files
+}

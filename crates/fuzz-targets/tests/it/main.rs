@@ -1,0 +1,50 @@
+//! Replays the seeds and the corpus of every fuzz target.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use fuzz_targets::{TARGETS, seeds};
+
+fn fuzz_folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz"))
+}
+
+/// File names of a folder, without endings; none when it is missing.
+fn names(folder: PathBuf) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn seeds_are_there_and_run() {
+    for target in TARGETS {
+        let seeds = seeds(target.name);
+        assert!(!seeds.is_empty() && seeds.iter().all(|seed| !seed.is_empty()), "{} has no seeds", target.name);
+        seeds.iter().for_each(|seed| (target.run)(seed));
+    }
+}
+
+#[test]
+fn the_corpus_runs() {
+    for target in TARGETS {
+        let folder = fuzz_folder().join("corpus").join(target.name);
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut inputs = 0;
+        for entry in entries {
+            let path = entry.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            let ran = std::panic::catch_unwind(|| (target.run)(&bytes));
+            assert!(ran.is_ok(), "{} fails on {}", target.name, path.display());
+            inputs += 1;
+        }
+        assert!(inputs > 0, "{} is empty", folder.display());
+    }
+}
+
+#[test]
+fn every_target_has_a_binary() {
+    let mut binaries = names(fuzz_folder().join("fuzz_targets"));
+    // It links the query engine, so its body and its corpus test are in kustd.
+    assert!(binaries.remove("csv"));
+    assert_eq!(binaries, TARGETS.iter().map(|target| target.name.to_owned()).collect());
+}
