@@ -1,5 +1,7 @@
 //! Replays the seeds and the corpus of every fuzz target.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
