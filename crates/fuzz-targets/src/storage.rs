@@ -29,16 +29,18 @@ pub(crate) fn segment(bytes: &[u8]) {
 /// Recovery of a store whose journal is these bytes: as they are, and with the checksums of every frame put right, so
 /// that what lies behind them is reached too.
 pub(crate) fn journal(bytes: &[u8]) {
-    recover(bytes);
-    let mut repaired = bytes.to_vec();
-    wal::fuzzing::repair_checksums(&mut repaired);
-    if repaired != bytes {
-        recover(&repaired);
+    recover(bytes, true);
+    let mut forged = bytes.to_vec();
+    wal::fuzzing::repair_checksums(&mut forged);
+    if forged != bytes {
+        // Frames with right checksums may say what no store wrote, such as one segment settled twice.
+        recover(&forged, false);
     }
 }
 
-/// Opens, drains and closes the store twice: the second time finds what the first left, and the ledger adds up.
-fn recover(bytes: &[u8]) {
+/// Opens, drains and closes the store twice: the second time finds what the first left, and `balanced` says whether
+/// the ledger must add up.
+fn recover(bytes: &[u8], balanced: bool) {
     let sim = SimDisk::new(1);
     let disk = sim.disk();
     for folder in [STORE, JOURNAL] {
@@ -56,7 +58,7 @@ fn recover(bytes: &[u8]) {
         }
         // Rows of damaged blocks are counted by the frame that the readers asked for.
         let _ = store.commit_wait(wal::Request::default());
-        if let Err(error) = store.ledger().check() {
+        if let (true, Err(error)) = (balanced, store.ledger().check()) {
             panic!("{error}");
         }
         store.close();
