@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use wal::segment::{self, FileName, Verified};
-use wal::{Refusal, Request, Section, SectionBody, Store, TableKey};
+use wal::segment::{self, FileName, Gathered};
+use wal::{Refusal, Request, Section, Store, TableKey};
 
 use super::Shared;
 
@@ -33,29 +33,16 @@ pub(super) fn table_of(name: &FileName) -> TableKey {
 /// Checks an image, or blocks that follow one already stored (`from` its length).
 pub(super) fn admit(name: &FileName, image: &[u8], from: usize) -> Admitted {
     let headed = name.schema.is_some();
-    let area = &image[from..];
-    let (verified, offset) = match from {
-        0 => (segment::verify(image, headed), 0),
-        _ => (segment::verify_blocks(area, headed), from as u64),
-    };
-    let damaged = verified.damaged.iter().map(|(range, _)| (offset + range.start as u64, area[range.clone()].to_vec())).collect();
-    Admitted { section: section(name, area, &verified), damaged }
-}
-
-fn section(name: &FileName, area: &[u8], verified: &Verified) -> Option<Section> {
-    let first = verified.good.first()?;
-    let mut blocks = Vec::with_capacity(verified.good_bytes());
-    for range in &verified.good {
-        blocks.extend_from_slice(&area[range.clone()]);
-    }
-    let (header, sample_type) = first_block(&area[first.clone()], name.schema.is_some());
-    Some(Section {
+    let Gathered { verified, header, sample_type, body } = segment::gather(image, from, headed);
+    let damaged = verified.damaged.iter().map(|(range, _)| (range.start as u64, image[range.clone()].to_vec())).collect();
+    let section = (verified.blocks > 0).then(|| Section {
         table: table_of(name),
-        header,
+        header: Arc::from(header),
         sample_type,
         rows: u32::try_from(verified.rows).unwrap_or(u32::MAX),
-        body: SectionBody::Blocks(blocks),
-    })
+        body,
+    });
+    Admitted { section, damaged }
 }
 
 /// Header line and sample type of the first block of an area.

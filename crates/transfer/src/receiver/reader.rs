@@ -37,6 +37,8 @@ pub(crate) struct Reader {
     /// Decoded bytes so far.
     decoded: u64,
     limit: u64,
+    /// Length of the body on the wire as declared, at most `limit`; 0 when it is not.
+    declared: u64,
     pub(crate) wire_bytes: u64,
     ended: bool,
 }
@@ -49,7 +51,8 @@ impl Reader {
             Some("gzip") => Some(MultiGzDecoder::new(Vec::new())),
             Some(_) => return Err(ReadError::NotGzip),
         };
-        if declared_length(headers).is_some_and(|length| length > limit) {
+        let declared = declared_length(headers).unwrap_or(0);
+        if declared > limit {
             return Err(ReadError::TooLarge(limit));
         }
         Ok(Reader {
@@ -60,6 +63,7 @@ impl Reader {
             ready: Vec::new(),
             decoded: 0,
             limit,
+            declared,
             wire_bytes: 0,
             ended: false,
         })
@@ -74,6 +78,11 @@ impl Reader {
     /// The next `most` bytes, fewer only where the body ends.
     pub(crate) async fn up_to(&mut self, most: u64) -> Result<Vec<u8>, ReadError> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
+        if self.gzip.is_none() {
+            // Callers have claimed the memory of a body that says how long it is.
+            let left = self.declared.saturating_sub(self.decoded);
+            self.ready.reserve_exact(usize::try_from(left).unwrap_or(usize::MAX).min(most.saturating_sub(self.ready.len())));
+        }
         while self.ready.len() < most && self.fill().await? {}
         if self.ready.len() <= most {
             return Ok(std::mem::take(&mut self.ready));

@@ -5,12 +5,14 @@
 
 mod block;
 mod flake;
+mod gather;
 mod name;
 mod verify;
 
 pub(crate) use block::encode_block_parts;
 pub use block::{BlockMeta, BlockRef, Blocks, Damage, DamageKind, MAX_BLOCK_BYTES, Scratch, blocks, blocks_at, encode_block};
 pub use flake::{FlakeIds, created_ms, created_ns};
+pub use gather::{Gathered, gather};
 pub use name::{FileName, NameError};
 pub use verify::{Verified, is_segment, values, verify, verify_blocks};
 

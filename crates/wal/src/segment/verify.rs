@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::HEADER;
-use super::block::{self, Damage, DamageKind};
+use super::block::{self, BlockMeta, BlockRef, Damage, DamageKind};
 use crate::csv;
 
 /// What is good and what is damaged in a segment.
@@ -15,7 +15,7 @@ pub struct Verified {
     pub damaged: Vec<(Range<usize>, DamageKind)>,
     /// Readable blocks.
     pub blocks: usize,
-    /// CSV records in readable blocks. Taken from the block where it says so, else counted.
+    /// CSV records in readable blocks.
     pub rows: u64,
     /// Digest over the readable blocks.
     pub digest: u64,
@@ -71,6 +71,17 @@ pub fn verify_blocks(area: &[u8], headed: bool) -> Verified {
 }
 
 fn verify_at(image: &[u8], start: usize, headed: bool) -> Verified {
+    let mut digest = 0;
+    let mut found = scan(image, start, |block, meta, value| {
+        digest = super::digest(digest, block.bytes);
+        rows_of(meta, value, headed)
+    });
+    found.digest = digest;
+    found
+}
+
+/// Reads every block from `start` on and hands the readable ones to `visit`, which answers with their rows.
+pub(super) fn scan(image: &[u8], start: usize, mut visit: impl FnMut(&BlockRef<'_>, Option<BlockMeta>, &[u8]) -> u64) -> Verified {
     let mut found = Verified::default();
     let mut to_search = SEARCH_BUDGET;
     let mut to_decode = DECODE_BUDGET.saturating_add(image.len().saturating_mul(DECODE_RATIO));
@@ -89,11 +100,7 @@ fn verify_at(image: &[u8], start: usize, headed: bool) -> Verified {
                 match decoded {
                     Ok(meta) => {
                         found.blocks += 1;
-                        found.rows += match meta {
-                            Some(meta) if meta.rows > 0 => u64::from(meta.rows),
-                            _ => csv::records(&value).saturating_sub(u64::from(headed)),
-                        };
-                        found.digest = super::digest(found.digest, block.bytes);
+                        found.rows += visit(&block, meta, &value);
                         found.add_good(block.range());
                     }
                     Err(damage) => found.add_damaged(block.range(), damage.kind),
@@ -108,6 +115,18 @@ fn verify_at(image: &[u8], start: usize, headed: bool) -> Verified {
         }
     }
     found
+}
+
+/// CSV records in a block's value. What the block says of itself is taken only when it has as many lines: then no
+/// line is inside quotes. Everything else is counted record by record.
+pub(super) fn rows_of(meta: Option<BlockMeta>, value: &[u8], headed: bool) -> u64 {
+    let header = u64::from(headed);
+    match meta {
+        Some(meta) if meta.rows > 0 && memchr::memchr_iter(b'\n', value).count() as u64 == u64::from(meta.rows) + header => {
+            u64::from(meta.rows)
+        }
+        _ => csv::records(value).saturating_sub(header),
+    }
 }
 
 /// Where reading goes on behind damage: at the next position that holds a whole block with a right
