@@ -68,7 +68,9 @@ impl Fetcher {
         }
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let format = ExpositionFormat::from_content_type(content_type);
-        let mut body = Vec::new();
+        // Grown step by step, a large page would be held twice.
+        let declared = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+        let mut body = Vec::with_capacity(declared.min(MAX_PAGE_BYTES));
         while let Some(chunk) = response.chunk().await? {
             if body.len() + chunk.len() > MAX_PAGE_BYTES {
                 return Err(FetchError::TooLarge);
