@@ -21,11 +21,12 @@ pub(crate) fn run(no_setup: bool) -> Result<()> {
     cases::run_cases(&cases::Options::default())
 }
 
-/// The loops with their full counts. Tests read ADXMON_SOAK as a factor on their short counts.
+/// The loops with their full counts, in the build of the tests, whose checks of overflows and assertions are on. Tests
+/// read ADXMON_SOAK as a factor on their short counts.
 pub(crate) fn soak(filter: Option<&str>, factor: u32) -> Result<()> {
     let factor = factor.to_string();
     let cases = (factor.parse::<u64>().unwrap_or(1) * 256).to_string();
-    let mut args = vec!["nextest", "run", "--workspace", "--release", "--no-fail-fast", "--profile", "soak"];
+    let mut args = vec!["nextest", "run", "--workspace", "--no-fail-fast", "--profile", "soak"];
     args.extend(filter);
     run_with("cargo", &args, &[("ADXMON_SOAK", &factor), ("PROPTEST_CASES", &cases)])
 }

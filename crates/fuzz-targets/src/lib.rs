@@ -4,6 +4,9 @@
 //! `fuzz/corpus`, so that what was found once is tried in every run. CSV ingestion is `kustd::fuzzing::csv`, because
 //! only kustd may link the query engine.
 
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+
 mod decoders;
 mod seeds;
 mod storage;
@@ -39,4 +42,23 @@ pub const TARGETS: &[Target] = &[
 pub fn run(name: &str, bytes: &[u8]) {
     let Some(target) = TARGETS.iter().find(|target| target.name == name) else { panic!("no fuzz target '{name}'") };
     (target.run)(bytes);
+}
+
+/// Runs every input of a target's corpus, which must not be empty.
+///
+/// # Panics
+/// When the corpus is missing or empty, or `run` panics; the file is named on standard error.
+pub fn replay(name: &str, run: impl Fn(&[u8])) {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus")).join(name);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut inputs = 0;
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| run(&bytes))) {
+            eprintln!("{name} fails on {}", path.display());
+            std::panic::resume_unwind(panic);
+        }
+        inputs += 1;
+    }
+    assert!(inputs > 0, "{} is empty", folder.display());
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod commands;
+mod corpus;
 mod harness;
 mod ingestion;
 mod program;

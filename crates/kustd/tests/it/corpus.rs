@@ -1,0 +1,6 @@
+//! What fuzzing CSV ingestion has found once is tried in every run.
+
+#[test]
+fn the_corpus_of_csv_runs() {
+    fuzz_targets::replay("csv", kustd::fuzzing::csv);
+}
