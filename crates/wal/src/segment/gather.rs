@@ -119,7 +119,7 @@ fn header_range(value: &[u8], headed: bool) -> Range<usize> {
 
 /// Whether more records can follow: no record is open at the end.
 fn is_whole(rows: &[u8]) -> bool {
-    rows.last().is_none_or(|last| *last == b'\n') && memchr::memchr_iter(b'"', rows).count() % 2 == 0
+    rows.last().is_none_or(|last| *last == b'\n') && memchr::memchr_iter(b'"', rows).count().is_multiple_of(2)
 }
 
 #[cfg(test)]
