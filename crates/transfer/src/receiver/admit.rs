@@ -45,18 +45,6 @@ pub(super) fn admit(name: &FileName, image: &[u8], from: usize) -> Admitted {
     Admitted { section, damaged }
 }
 
-/// Header line and sample type of the first block of an area.
-pub(super) fn first_block(area: &[u8], headed: bool) -> (Arc<[u8]>, u8) {
-    let mut value = Vec::new();
-    let Some(Ok(block)) = segment::blocks_at(area, 0).next() else { return (Arc::from([]), 0) };
-    let Ok(meta) = block.decode(&mut value) else { return (Arc::from([]), 0) };
-    let line = match value.iter().position(|&b| b == b'\n') {
-        Some(end) if headed => &value[..=end],
-        _ => &[],
-    };
-    (Arc::from(line), meta.map_or(0, |m| m.sample_type))
-}
-
 /// Writes damaged ranges into the quarantine folder; returns the files' names.
 pub(super) async fn quarantine(shared: &Shared, file_name: &str, damaged: Vec<(u64, Vec<u8>)>) -> Vec<String> {
     if damaged.is_empty() {
