@@ -33,6 +33,7 @@ fn nothing_acknowledged_is_lost_or_doubled_by_kill() {
         up.restart();
         eventually(&format!("round {round}: all acknowledged rows are there"), || check(&up, &sent));
         ledger_holds(&up);
+        eprintln!("round {round}: {} requests acknowledged so far, {} with no answer", sent.acknowledged.len(), sent.unknown.len());
     }
     assert!(sent.acknowledged.len() > 10, "the load was too small to mean anything: {}", sent.acknowledged.len());
 }
