@@ -23,7 +23,7 @@ const BETTER: [(&str, Option<&str>); 4] = [
 
 #[test]
 fn the_reference_cases_give_the_same_first_message() {
-    let Some(text) = vector("collector/config_validation.json") else { return };
+    let text = vector("collector/config_validation.json");
     for case in serde_json::from_str::<Vec<Value>>(&text).unwrap() {
         let name = case["name"].as_str().unwrap();
         let toml = case["toml"].as_str().unwrap();

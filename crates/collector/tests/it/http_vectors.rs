@@ -143,7 +143,7 @@ fn better(request: &str) -> Option<(u16, &'static str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_observed_answers_are_given() {
-    let Some(text) = vector("collector/http_endpoints.json") else { return };
+    let text = vector("collector/http_endpoints.json");
     let collector = Collector::start("", OBSERVED).await;
     let cases = serde_json::from_str::<Value>(&text).unwrap()["cases"].take();
     let mut deviations = 0;
@@ -177,7 +177,7 @@ async fn the_observed_answers_are_given() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn otlp_logs_are_answered_as_observed() {
-    let Some(text) = vector("collector/otlp_logs.json") else { return };
+    let text = vector("collector/otlp_logs.json");
     let collector = Collector::start("", OBSERVED).await;
     for case in serde_json::from_str::<Vec<Value>>(&text).unwrap() {
         let name = case["name"].as_str().unwrap();
@@ -215,7 +215,7 @@ async fn otlp_logs_are_answered_as_observed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn otlp_metrics_are_answered_as_observed() {
-    let Some(text) = vector("collector/otlp_metrics.json") else { return };
+    let text = vector("collector/otlp_metrics.json");
     let collector = Collector::start("", OBSERVED).await;
     for case in serde_json::from_str::<Vec<Value>>(&text).unwrap() {
         let name = case["name"].as_str().unwrap();

@@ -1,6 +1,6 @@
 //! Vectors, and a collector in a scratch folder.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use collector::{Config, Running};
@@ -8,18 +8,10 @@ use telemetry::client::{Series, remote_write_body};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-/// The text of a vector file, or `None` where the vectors are not at hand (never in CI).
-pub(crate) fn vector(name: &str) -> Option<String> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let folder = std::env::var_os("ADXMON_VECTORS").map_or_else(|| PathBuf::from(default), PathBuf::from);
-    match std::fs::read_to_string(folder.join(name)) {
-        Ok(text) => Some(text),
-        Err(error) if std::env::var("CI").as_deref() == Ok("true") => panic!("vectors {name}: {error}"),
-        Err(error) => {
-            eprintln!("skipped: vectors {name}: {error}");
-            None
-        }
-    }
+/// The text of a vector file.
+pub(crate) fn vector(name: &str) -> String {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors")).join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// A collector that runs in a folder of its own.

@@ -1,25 +1,17 @@
 //! The statements of `vectors/kusto/statements.json`, and the cuts of `vectors/partition/batching.json`.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use ingestor::kql::{Column, create_functions, create_mapping, create_table, mapping_name, parse_header};
 use ingestor::upload::plan::{Ended, Limits, Plan};
 use serde_json::Value;
 use wal::{SegmentId, SegmentInfo, TableKey};
 
-/// A file of the vectors; nothing where they are not there, which CI does not accept.
-fn vectors(file: &str) -> Option<Value> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let folder = std::env::var("ADXMON_VECTORS").unwrap_or_else(|_| default.to_owned());
-    let path = PathBuf::from(folder).join(file);
-    match std::fs::read(&path) {
-        Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap()),
-        Err(error) if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("{}: {error}", path.display()),
-        Err(_) => {
-            eprintln!("skipped: {} is not there", path.display());
-            None
-        }
-    }
+/// A file of the vectors.
+fn vectors(file: &str) -> Value {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors")).join(file);
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&bytes).unwrap()
 }
 
 /// `(['A']:long, ['B']:string)` of an expected statement.
@@ -36,7 +28,7 @@ fn columns(statement: &str) -> Vec<Column> {
 
 #[test]
 fn tables_and_mappings() {
-    let Some(vectors) = vectors("kusto/statements.json") else { return };
+    let vectors = vectors("kusto/statements.json");
     for case in vectors["ensure"].as_array().unwrap() {
         let table = case["table"].as_str().unwrap();
         let statements = case["statements_in_order_each_sent_once"].as_array().unwrap();
@@ -57,7 +49,7 @@ fn tables_and_mappings() {
 /// and the order among tables, which is the oldest first here, so that none waits for ever.
 #[test]
 fn batches_of_one_table() {
-    let Some(vectors) = vectors("partition/batching.json") else { return };
+    let vectors = vectors("partition/batching.json");
     let mut compared = 0;
     for case in vectors["cases"].as_array().unwrap() {
         let files = |queue: &str| -> Vec<Vec<String>> {
@@ -116,7 +108,7 @@ fn cuts(limits: Limits, segments: &[Value]) -> Vec<Vec<String>> {
 /// What a segment's first line says about its columns.
 #[test]
 fn headers_name_columns() {
-    let Some(vectors) = vectors("hash/series_and_schema.json") else { return };
+    let vectors = vectors("hash/series_and_schema.json");
     for case in vectors["unmarshal_schema"].as_array().unwrap() {
         let text = case["input"].as_str().unwrap();
         let read = parse_header(text.lines().next().unwrap_or_default().as_bytes());

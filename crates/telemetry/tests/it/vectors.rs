@@ -14,7 +14,7 @@ fn text(value: &Value) -> String {
 
 #[test]
 fn names_agree() {
-    let Some(file) = vectors("hash/series_and_schema.json") else { return };
+    let file = vectors("hash/series_and_schema.json");
     for case in file["name_normalisation"].as_array().unwrap() {
         let input = vector_bytes(&case["input"]);
         assert_eq!(names::normalize_metric(&input), case["metric_name"].as_str().unwrap());
@@ -24,7 +24,7 @@ fn names_agree() {
 
 #[test]
 fn hashes_agree() {
-    let Some(file) = vectors("hash/series_and_schema.json") else { return };
+    let file = vectors("hash/series_and_schema.json");
     for case in file["series_id"].as_array().unwrap() {
         let labels: Vec<_> = case["labels_in_order"].as_array().unwrap().iter().collect();
         let labels: Vec<_> = labels.iter().map(|l| (vector_bytes(&l["name"]), vector_bytes(&l["value"]))).collect();
@@ -48,7 +48,7 @@ fn column(text: &Value) -> Column {
 
 #[test]
 fn the_remote_write_encoder_agrees() {
-    let Some(file) = vectors("hash/labels_and_prompb.json") else { return };
+    let file = vectors("hash/labels_and_prompb.json");
     let labels = vec![("__name__".into(), "cpu".into()), ("host".into(), String::new())];
     let samples = vec![(0, 0.0), (-1, -1.5), (1_700_000_000_000, 2.0)];
     let body = remote_write_body(&[Series { labels, samples }]);
@@ -71,7 +71,7 @@ fn pairs(value: &Value) -> Vec<(String, String)> {
 
 #[test]
 fn metric_filters_agree() {
-    let Some(file) = vectors("collector/metric_filters.json") else { return };
+    let file = vectors("collector/metric_filters.json");
     for case in file.as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
         let config = &case["config"];
@@ -138,7 +138,7 @@ fn better_lines() -> BTreeMap<&'static str, Option<(Value, f64)>> {
 
 #[test]
 fn metrics_pages_agree() {
-    let Some(file) = vectors("collector/prom_exposition.json") else { return };
+    let file = vectors("collector/prom_exposition.json");
     let intake = MetricIntake::new("M", MetricRules::default(), Vec::new());
     let better = better_lines();
     let mut deviations = 0;
@@ -206,7 +206,7 @@ fn long_lines_are_read() {
 
 #[test]
 fn otlp_metrics_agree() {
-    let Some(file) = vectors("collector/otlp_metrics.json") else { return };
+    let file = vectors("collector/otlp_metrics.json");
     let mut checked = 0;
     for case in file.as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
@@ -259,7 +259,7 @@ fn plain(debug: &str) -> String {
 
 #[test]
 fn otlp_logs_agree() {
-    let Some(file) = vectors("collector/otlp_logs.json") else { return };
+    let file = vectors("collector/otlp_logs.json");
     let mut checked = 0;
     for case in file.as_array().unwrap() {
         let (Some(request), Some(expected)) = (case.get("request"), case["logs"].as_array()) else { continue };
@@ -306,7 +306,7 @@ fn vector_json(value: &Value) -> Value {
 /// ours are objects with the text under `message`.
 #[test]
 fn otlp_log_rows_agree() {
-    let Some(file) = vectors("csv/otlp_logs.json") else { return };
+    let file = vectors("csv/otlp_logs.json");
     let options = LogOptions { default_database: Some("Logs".into()), default_table: Some("T".into()), ..LogOptions::default() };
     let intake = LogIntake::new(options);
     for case in file["cases"].as_array().unwrap() {
@@ -351,7 +351,7 @@ fn otlp_log_rows_agree() {
 
 #[test]
 fn names_and_headers_of_the_collector_agree() {
-    let Some(file) = vectors("collector/csv.json") else { return };
+    let file = vectors("collector/csv.json");
     for case in file["name_normalization"].as_array().unwrap() {
         let input = text(&case["in"]);
         assert_eq!(names::normalize_metric(&input), case["metric_table"].as_str().unwrap());
@@ -382,7 +382,7 @@ fn one_series(database: &str, lifts: Vec<Lift>, labels: Vec<(String, String)>) -
 
 #[test]
 fn the_order_of_labels_agrees() {
-    let Some(file) = vectors("hash/labels_and_prompb.json") else { return };
+    let file = vectors("hash/labels_and_prompb.json");
     for case in file["label_sort"].as_array().unwrap() {
         let names = strings(&case["input"]);
         let labels: Vec<_> = names.iter().map(|name| (name.clone(), format!("v_{name}"))).collect();
@@ -423,7 +423,7 @@ fn attributes(map: &Value) -> Vec<Value> {
 /// The rows that the reference writes of its own log records, byte for byte, from the same records as OTLP.
 #[test]
 fn log_rows_agree() {
-    let (Some(collector), Some(native)) = (vectors("collector/csv.json"), vectors("csv/native_logs.json")) else { return };
+    let (collector, native) = (vectors("collector/csv.json"), vectors("csv/native_logs.json"));
     for case in collector["logs"].as_array().unwrap() {
         let header = format!("{}\n", text(&case["header"]));
         log_row_agrees(case, &case["in"], &case["lift"], &header, &text(&case["row"]), "observed");

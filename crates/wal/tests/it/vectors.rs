@@ -1,22 +1,15 @@
 //! The reference's files: what we read from them, and where we do better on purpose.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::Value;
 use wal::segment::{self, FileName, NameError};
 
-fn vectors() -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let dir = PathBuf::from(std::env::var("ADXMON_VECTORS").unwrap_or_else(|_| default.to_owned()));
-    if dir.is_dir() {
-        return Some(dir);
-    }
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "the vectors are missing: {}", dir.display());
-    eprintln!("skipped: no vectors in {}", dir.display());
-    None
+fn vectors() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors"))
 }
 
-fn json(path: &std::path::Path) -> Value {
+fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
@@ -25,7 +18,7 @@ const BEHIND_DAMAGE: [(&str, usize); 2] = [("crc_mismatch_middle.wal", 1), ("mer
 
 #[test]
 fn segments_read_as_the_reference_reads_them() {
-    let Some(dir) = vectors() else { return };
+    let dir = vectors();
     let dir = dir.join("wal");
     let manifest = json(&dir.join("manifest.json"));
     let mut seen = 0;
@@ -105,7 +98,7 @@ fn check_reader(name: &str, image: &[u8], file: &Value) {
 
 #[test]
 fn the_worked_example_verifies() {
-    let Some(dir) = vectors() else { return };
+    let dir = vectors();
     let image = std::fs::read(dir.join("wal/tiny.wal")).unwrap();
     let found = segment::verify(&image, false);
     assert!(found.is_intact());
@@ -114,7 +107,7 @@ fn the_worked_example_verifies() {
 
 #[test]
 fn file_names_parse_and_format() {
-    let Some(dir) = vectors() else { return };
+    let dir = vectors();
     let names = json(&dir.join("filename/filenames.json"));
     for case in names["decode"].as_array().unwrap() {
         let path = case["path"].as_str().unwrap();
@@ -139,7 +132,7 @@ fn file_names_parse_and_format() {
 
 #[test]
 fn flake_ids_tell_their_time() {
-    let Some(dir) = vectors() else { return };
+    let dir = vectors();
     for case in json(&dir.join("filename/filenames.json"))["flake_id_to_time"].as_array().unwrap() {
         let id = case["id"].as_str().unwrap();
         let expected = case["created_at"].as_str().map(nanoseconds);
@@ -164,7 +157,7 @@ fn nanoseconds(text: &str) -> i128 {
 /// Segments as the reference's collector wrote them: every block begins with the header, type and count are absent.
 #[test]
 fn segments_of_the_references_collector_are_read() {
-    let Some(dir) = vectors() else { return };
+    let dir = vectors();
     let dir = dir.join("collector/wal_samples");
     let decoded = json(&dir.join("decoded.json"));
     for (name, text) in decoded.as_object().unwrap() {
