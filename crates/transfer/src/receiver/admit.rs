@@ -69,7 +69,7 @@ pub(super) async fn quarantine(shared: &Shared, file_name: &str, damaged: Vec<(u
 
 fn write_quarantine(store: &Store, name: &str, damaged: &[(u64, Vec<u8>)]) -> io::Result<Vec<String>> {
     // Names of tables may be longer than those of files.
-    let name = &name[..name.len().min(180)];
+    let name = &name[..name.floor_char_boundary(180)];
     let mut files = Vec::with_capacity(damaged.len());
     for (offset, bytes) in damaged {
         let digest = crate::body::image_checksum(bytes);
