@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use etcetera::base_strategy::{BaseStrategy, choose_base_strategy};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 /// An opened data folder; the lock is held until this is dropped.
 pub(crate) struct DataDir {
@@ -20,12 +21,16 @@ impl DataDir {
             Some(path) => path,
             None => user_data().context("there is no home folder; name a folder with --data-dir")?,
         };
-        std::fs::create_dir_all(&path).with_context(|| format!("creating the data folder {}", path.display()))?;
-        let lock = File::create(path.join("lock")).with_context(|| format!("writing to the data folder {}", path.display()))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            bail!("another adx-mon runs in {}; stop it, or choose another folder with --data-dir", path.display());
+        let unusable = || format!("the data folder {} cannot be used; choose another with --data-dir", path.display());
+        std::fs::create_dir_all(&path).with_context(unusable)?;
+        let lock = File::create(path.join("lock")).with_context(unusable)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(DataDir { path, _lock: lock }),
+            Err(Errno::WOULDBLOCK) => {
+                bail!("another adx-mon runs in {}; stop it, or choose another folder with --data-dir", path.display())
+            }
+            Err(error) => Err(error).with_context(unusable),
         }
-        Ok(DataDir { path, _lock: lock })
     }
 
     /// The folder.
@@ -58,5 +63,16 @@ mod tests {
         assert!(error.contains("another adx-mon") && error.contains("--data-dir"), "{error}");
         drop(first);
         DataDir::open(Some(folder.path().to_owned())).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_used_is_named_with_the_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for path in [file.clone(), file.join("below")] {
+            let error = DataDir::open(Some(path.clone())).err().unwrap().to_string();
+            assert!(error.contains(&path.display().to_string()) && error.contains("--data-dir"), "{error}");
+        }
     }
 }

@@ -27,14 +27,14 @@ pub(crate) struct Options {
     /// Folder for everything that is kept [default: adx-mon in the user's data folder]
     #[arg(long, env = "ADXMON_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// Use ports N … N+6 instead of the usual ones; for tests and second instances
-    #[arg(long, value_name = "N")]
+    /// Use ports N … N+5 instead of the usual ones; for tests and second instances
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=ports::HIGHEST_BASE))]
     port_base: Option<u16>,
     /// What an acknowledgement promises: `disk` survives a power cut, `process` a killed process
     #[arg(long, env = "ADXMON_DURABILITY", default_value = "disk")]
     durability: Durability,
     /// How long data is kept, for example 7d or 12h
-    #[arg(long, default_value = "7d", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "7d", value_parser = period)]
     keep: Duration,
     /// How much data is kept, in GiB; the oldest goes first
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..1_000_000))]
@@ -42,6 +42,10 @@ pub(crate) struct Options {
     /// Do not collect this host's own metrics and logs
     #[arg(long)]
     no_host: bool,
+}
+
+fn period(text: &str) -> Result<Duration, String> {
+    kustd::parse_period(text).ok_or_else(|| "that is no period of time such as 7d, 12h or 30m".to_owned())
 }
 
 /// Starts everything, says how to use it, and runs until SIGINT or SIGTERM; then drains in the direction of the data.

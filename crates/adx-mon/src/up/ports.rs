@@ -4,6 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::{Context, Result, bail};
 
+/// The usual ports, in the order in which others follow a base.
+const USUAL: [u16; 6] = [8080, 8081, 8088, 4318, 9090, 9091];
+/// The last base with room for all ports above it.
+pub(super) const HIGHEST_BASE: i64 = u16::MAX as i64 - (USUAL.len() as i64 - 1);
+
 /// Addresses of the parts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ports {
@@ -18,9 +23,8 @@ pub(crate) struct Ports {
 impl Ports {
     /// The usual ports, or consecutive ones from `base`.
     pub(crate) fn new(base: Option<u16>) -> Ports {
-        let usual = [8080, 8081, 8088, 4318, 9090, 9091];
         let at = |index: usize| {
-            let port = base.map_or(usual[index], |base| base.saturating_add(index as u16));
+            let port = base.map_or(USUAL[index], |base| base.saturating_add(index as u16));
             SocketAddr::from((Ipv4Addr::LOCALHOST, port))
         };
         Ports { kustd: at(0), console: at(1), collector: at(2), otlp_http: at(3), ingestor_tls: at(4), ingestor_plain: at(5) }
