@@ -5,7 +5,7 @@
 //! repeats at most the last batch and misses nothing that was written in between.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -126,7 +126,11 @@ impl Follower {
     /// Sends what one file has grown by.
     async fn file(&mut self, path: &Path) -> Result<()> {
         loop {
-            let mut file = std::fs::File::open(path)?;
+            let mut file = match std::fs::File::open(path) {
+                // Rotated away since the folder was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                opened => opened?,
+            };
             let metadata = file.metadata()?;
             let start = match self.positions.files.get(path) {
                 Some(known) if known.inode == metadata.ino() && known.offset <= metadata.len() => known.offset,
@@ -137,31 +141,17 @@ impl Follower {
             file.seek(SeekFrom::Start(start))?;
             let mut bytes = Vec::new();
             file.take(BATCH_BYTES_MAX).read_to_end(&mut bytes)?;
-            let whole = match bytes.iter().rposition(|byte| *byte == b'\n') {
-                Some(last) => last + 1,
-                // A line that fills a whole batch is cut there; a shorter one is not finished yet.
-                None if bytes.len() as u64 == BATCH_BYTES_MAX => bytes.len(),
-                None => return Ok(()),
-            };
+            let batch = first_lines(&bytes);
+            if batch.is_empty() {
+                return Ok(());
+            }
             let now = nanoseconds(SystemTime::now());
-            let text = String::from_utf8_lossy(&bytes[..whole]);
-            let mut taken = 0;
-            let mut records = Vec::new();
-            for line in text.lines().filter(|line| !line.is_empty()).take(BATCH_RECORDS_MAX) {
-                taken = line.as_ptr() as usize - text.as_ptr() as usize + line.len() + 1;
-                records.push(json!({ "timeUnixNano": now, "observedTimeUnixNano": now, "body": { "stringValue": line } }));
-            }
-            // Replacement characters change lengths; then the whole of what was read is sent at once.
-            let exact = matches!(text, std::borrow::Cow::Borrowed(_));
-            let all = records.len() < BATCH_RECORDS_MAX;
-            if !exact && !all {
-                records = text
-                    .lines()
-                    .filter(|line| !line.is_empty())
-                    .map(|line| json!({ "timeUnixNano": now, "observedTimeUnixNano": now, "body": { "stringValue": line } }))
-                    .collect();
-            }
-            let offset = start + if all || !exact { whole as u64 } else { taken.min(whole) as u64 };
+            let lines = batch.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end).filter(|line| !line.is_empty());
+            let records = lines.map(|line| {
+                let text = String::from_utf8_lossy(line);
+                json!({ "timeUnixNano": now, "observedTimeUnixNano": now, "body": { "stringValue": text } })
+            });
+            let (records, offset) = (records.collect(), start + batch.len() as u64);
             self.send(&json!({ "stringValue": path.display().to_string() }), records).await?;
             self.positions.files.insert(path.to_owned(), Position { inode: metadata.ino(), offset });
             self.save()?;
@@ -191,6 +181,17 @@ impl Follower {
         std::fs::write(&temporary, serde_json::to_vec(&self.positions)?)
             .and_then(|()| std::fs::rename(&temporary, path))
             .with_context(|| format!("saving positions to {}", path.display()))
+    }
+}
+
+/// The whole lines at the beginning of what was read, as many as fit into a batch. A line that fills a batch alone is
+/// cut there; a shorter one without an end is not finished yet.
+fn first_lines(bytes: &[u8]) -> &[u8] {
+    let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    match ends.take(BATCH_RECORDS_MAX).last() {
+        Some(end) => &bytes[..end],
+        None if bytes.len() as u64 == BATCH_BYTES_MAX => bytes,
+        None => &[],
     }
 }
 
@@ -263,6 +264,15 @@ mod tests {
         assert_eq!(record["severityNumber"], 17);
         assert_eq!(record["body"]["stringValue"], "hi\u{fffd}");
         assert_eq!(record["attributes"][0], json!({ "key": "_PID", "value": { "stringValue": "7" } }));
+    }
+
+    #[test]
+    fn a_batch_ends_with_a_line() {
+        assert_eq!(first_lines(b"a\n\xff\nunfinished"), b"a\n\xff\n");
+        assert_eq!(first_lines(b"unfinished"), b"");
+        assert_eq!(first_lines(&b"x\n".repeat(BATCH_RECORDS_MAX + 1)).len(), 2 * BATCH_RECORDS_MAX);
+        let endless = vec![b'x'; BATCH_BYTES_MAX as usize];
+        assert_eq!(first_lines(&endless), endless);
     }
 
     #[test]

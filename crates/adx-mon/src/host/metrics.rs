@@ -75,7 +75,8 @@ fn load(text: &mut Exposition) -> procfs::ProcResult<()> {
     let load = procfs::LoadAverage::current()?;
     for (name, value) in [("node_load1", load.one), ("node_load5", load.five), ("node_load15", load.fifteen)] {
         text.family(name, "gauge", "Load average.");
-        text.sample(name, &[], f64::from(value));
+        // The kernel gives two decimals, which a 32-bit number does not hold exactly.
+        text.sample(name, &[], (f64::from(value) * 100.0).round() / 100.0);
     }
     Ok(())
 }
