@@ -26,7 +26,7 @@ const EXAMPLES: &str = "\
 Examples:
   adx-mon up                                   run everything here, with this host's own metrics and logs
   adx-mon query 'NodeLoad1 | top 5 by Timestamp'
-  adx-mon query --format csv 'OTelLogs | take 100' > logs.csv
+  adx-mon query --database Logs --format csv 'OTelLogs | take 100' > logs.csv
   adx-mon query                                an interactive prompt";
 
 #[derive(Subcommand)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use kusto::{Client, QueryOptions, Table};
+use kusto::{Client, QueryOptions, RetryPolicy, Table};
 use tokio::runtime::Runtime;
 
 use crate::progress;
@@ -65,6 +65,8 @@ pub(crate) fn is_reported(error: &anyhow::Error) -> bool {
 pub(crate) fn run(options: &Options, runtime: &Runtime) -> Result<()> {
     let client = Client::builder(&options.endpoint)
         .application("adx-mon")
+        // A person waits, who can see what is wrong and ask again.
+        .retry(RetryPolicy::none())
         .build()
         .with_context(|| format!("the endpoint '{}' cannot be used", options.endpoint))?;
     let session = Session { client, timeout: options.timeout, format: options.format };

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, TableComponent, presets};
 use kusto::Table;
 use serde_json::{Map, Value};
 
@@ -20,6 +20,15 @@ pub(super) fn write(out: &mut impl Write, table: &Table, format: Format) -> io::
 fn write_grid(out: &mut impl Write, table: &Table) -> io::Result<()> {
     let mut grid = Grid::new();
     grid.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    // No lines between rows: twice as many fit on a screen.
+    for line in [
+        TableComponent::LeftBorderIntersections,
+        TableComponent::HorizontalLines,
+        TableComponent::MiddleIntersections,
+        TableComponent::RightBorderIntersections,
+    ] {
+        grid.remove_style(line);
+    }
     grid.set_header(table.columns.iter().map(|column| &column.name));
     for row in &table.rows {
         grid.add_row(row.iter().map(text));
@@ -60,5 +69,26 @@ fn text(value: &Value) -> String {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kusto::Column;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_table_has_a_line_for_each_row() {
+        let column = |name: &str, ty: &str| Column { name: name.to_owned(), ty: ty.to_owned() };
+        let rows = vec![vec![json!("a"), json!(1)], vec![json!({ "k": null }), json!(20)]];
+        let table = Table { name: "T".to_owned(), columns: vec![column("x", "dynamic"), column("n", "long")], rows };
+        let mut out = Vec::new();
+        write_grid(&mut out, &table).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.starts_with(['─', '═'])).collect();
+        assert_eq!(lines, [" x             n", " a             1", " {\"k\":null}   20", "2 rows"]);
+        assert_eq!(text.lines().count(), 7);
     }
 }

@@ -1,5 +1,7 @@
 //! The interactive prompt: line editing, history, queries over several lines.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -17,16 +19,11 @@ Ctrl-C cancels a running query.";
 /// Reads and runs queries until the end of input.
 pub(super) fn run(session: &Session, runtime: &Runtime, database: &str) -> Result<()> {
     let mut editor = DefaultEditor::new().context("opening the terminal")?;
-    let history = crate::up::user_data().map(|folder| folder.join("query-history"));
-    if let Some(path) = &history {
-        // No history yet is no error.
-        let _ = editor.load_history(path);
-    }
+    let history = History::load(&mut editor);
     println!("{} · database {database} · #help for help", session.client.endpoint());
     let mut database = database.to_owned();
     while let Some(text) = read_query(&mut editor, &database)? {
-        // History is a convenience: losing a line of it must not end the session.
-        let _ = editor.add_history_entry(&text);
+        history.add(&mut editor, &text);
         match directive(&text) {
             Directive::Quit => break,
             Directive::Help => println!("{HELP}"),
@@ -36,13 +33,30 @@ pub(super) fn run(session: &Session, runtime: &Runtime, database: &str) -> Resul
             Directive::None => drop(session.show(runtime, &database, &text)),
         }
     }
-    if let Some(path) = &history {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-        }
-        editor.save_history(path).with_context(|| format!("saving the history to {}", path.display()))?;
-    }
     Ok(())
+}
+
+/// The file of earlier queries, if there is a place for it. A convenience: trouble with it ends no session.
+struct History(Option<PathBuf>);
+
+impl History {
+    fn load(editor: &mut DefaultEditor) -> History {
+        let folder = crate::up::user_data().filter(|folder| std::fs::create_dir_all(folder).is_ok());
+        let path = folder.map(|folder| folder.join("query-history"));
+        if let Some(path) = &path {
+            // No history yet is no error.
+            let _ = editor.load_history(path);
+        }
+        History(path)
+    }
+
+    /// Written at once, since a session may end with its terminal.
+    fn add(&self, editor: &mut DefaultEditor, text: &str) {
+        let added = editor.add_history_entry(text).is_ok_and(|added| added);
+        if let (true, Some(path)) = (added, &self.0) {
+            let _ = editor.append_history(path);
+        }
+    }
 }
 
 /// A whole query, over as many lines as it takes; None at the end of input.
