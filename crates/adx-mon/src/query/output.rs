@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 
 use super::Format;
 
+/// Lines of a grid that are no rows: the header and the lines around it and the rows.
+const FRAME_LINES: usize = 4;
+
 /// Writes a result in the format asked for.
 pub(super) fn write(out: &mut impl Write, table: &Table, format: Format) -> io::Result<()> {
     match format {
@@ -20,15 +23,6 @@ pub(super) fn write(out: &mut impl Write, table: &Table, format: Format) -> io::
 fn write_grid(out: &mut impl Write, table: &Table) -> io::Result<()> {
     let mut grid = Grid::new();
     grid.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    // No lines between rows: twice as many fit on a screen.
-    for line in [
-        TableComponent::LeftBorderIntersections,
-        TableComponent::HorizontalLines,
-        TableComponent::MiddleIntersections,
-        TableComponent::RightBorderIntersections,
-    ] {
-        grid.remove_style(line);
-    }
     grid.set_header(table.columns.iter().map(|column| &column.name));
     for row in &table.rows {
         grid.add_row(row.iter().map(text));
@@ -40,9 +34,27 @@ fn write_grid(out: &mut impl Write, table: &Table) -> io::Result<()> {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    writeln!(out, "{grid}")?;
+    writeln!(out, "{}", compact(&mut grid, table.rows.len()))?;
     let plural = if table.rows.len() == 1 { "" } else { "s" };
     writeln!(out, "{} row{plural}", table.rows.len())
+}
+
+/// The grid without lines between its rows, unless a row takes several lines and would run into the next.
+fn compact(grid: &mut Grid, rows: usize) -> String {
+    let with_lines = grid.current_style_as_preset();
+    for line in [
+        TableComponent::LeftBorderIntersections,
+        TableComponent::HorizontalLines,
+        TableComponent::MiddleIntersections,
+        TableComponent::RightBorderIntersections,
+    ] {
+        grid.remove_style(line);
+    }
+    let text = grid.to_string();
+    if text.lines().count() <= rows + FRAME_LINES {
+        return text;
+    }
+    grid.load_preset(&with_lines).to_string()
 }
 
 fn write_csv(out: &mut impl Write, table: &Table) -> io::Result<()> {
@@ -79,16 +91,29 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_table_has_a_line_for_each_row() {
+    fn grid(rows: Vec<Vec<Value>>) -> Vec<String> {
         let column = |name: &str, ty: &str| Column { name: name.to_owned(), ty: ty.to_owned() };
-        let rows = vec![vec![json!("a"), json!(1)], vec![json!({ "k": null }), json!(20)]];
         let table = Table { name: "T".to_owned(), columns: vec![column("x", "dynamic"), column("n", "long")], rows };
         let mut out = Vec::new();
         write_grid(&mut out, &table).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.starts_with(['─', '═'])).collect();
-        assert_eq!(lines, [" x             n", " a             1", " {\"k\":null}   20", "2 rows"]);
-        assert_eq!(text.lines().count(), 7);
+        String::from_utf8(out).unwrap().lines().map(|line| line.trim_end().to_owned()).collect()
+    }
+
+    fn is_rule(line: &str) -> bool {
+        line.starts_with(['─', '═'])
+    }
+
+    #[test]
+    fn a_table_has_a_line_for_each_row() {
+        let lines = grid(vec![vec![json!("a"), json!(1)], vec![json!({ "k": null }), json!(20)]]);
+        let text: Vec<&String> = lines.iter().filter(|line| !is_rule(line)).collect();
+        assert_eq!(text, [" x             n", " a             1", " {\"k\":null}   20", "2 rows"]);
+        assert_eq!(lines.len(), 7);
+    }
+
+    #[test]
+    fn rows_of_several_lines_are_kept_apart() {
+        let lines = grid(vec![vec![json!("a\nb"), json!(1)], vec![json!("c"), json!(2)]]);
+        assert_eq!(lines.iter().filter(|line| is_rule(line)).count(), 4, "{lines:?}");
     }
 }

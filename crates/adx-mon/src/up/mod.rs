@@ -21,6 +21,9 @@ use ports::Ports;
 const METRICS: &str = "Metrics";
 const LOGS: &str = "Logs";
 
+/// Disk of the ingestor, whose Kusto is always at hand: small, so that its journal is small too.
+const INGESTOR_DISK_BYTES: u64 = 2 << 30;
+
 /// Options of `adx-mon up`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Options {
@@ -152,6 +155,7 @@ fn ingestor_config(options: &Options, ports: &Ports, storage_dir: PathBuf) -> in
         logs: vec![endpoint(LOGS)],
         default_logs: Some((LOGS.to_owned(), "OTelLogs".to_owned())),
         max_segment_age: Duration::from_secs(1),
+        max_disk_bytes: INGESTOR_DISK_BYTES,
         ..ingestor::Config::new(storage_dir)
     }
 }
