@@ -72,11 +72,16 @@ impl Drop for Process {
     }
 }
 
-/// `count` consecutive free ports.
+/// `count` consecutive free ports, below those that the kernel gives to outgoing connections: a port must still be free
+/// when a killed process is started again.
 pub(crate) fn free_ports(count: u16) -> u16 {
+    const FIRST: u32 = 10_000;
+    const LAST: u32 = 32_000;
+    let mut random = std::process::id() ^ std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
     for _ in 0..200 {
-        let base = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if base < 60_000 && (base..base + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let base = u16::try_from(FIRST + (random >> 8) % (LAST - FIRST)).unwrap();
+        if (base..base + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return base;
         }
     }
