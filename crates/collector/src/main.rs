@@ -50,7 +50,6 @@ fn main() -> ExitCode {
     match run(flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
             eprintln!("collector: {error:#}");
             ExitCode::FAILURE
         }

@@ -1,5 +1,7 @@
 //! The `ingestor` binary: reads the command line, starts, and drains on SIGINT or SIGTERM.
 
+use std::process::ExitCode;
+
 use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,9 +11,18 @@ use tokio_util::sync::CancellationToken;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     server::init_logging();
-    let flags = ingestor::Flags::parse();
+    match run(ingestor::Flags::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ingestor: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(flags: ingestor::Flags) -> anyhow::Result<()> {
     let config = flags.config()?;
     let unused = flags.without_effect();
     if !unused.is_empty() {

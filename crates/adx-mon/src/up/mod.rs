@@ -59,7 +59,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let data_dir = DataDir::open(options.data_dir.clone())?;
     ports.check()?;
     let system = progress::shown("starting: reading back what is stored", System::start(&options, &ports, &data_dir)).await?;
-    print!("{}", welcome::text(&ports, data_dir.path(), system.host));
+    print!("{}", welcome::text(&welcome::program(), &ports, data_dir.path(), system.host));
     stop.await;
     let again = stop_signal()?;
     eprintln!("stopping: what was accepted is being stored; once more Ctrl-C to leave at once (nothing acknowledged is lost)");

@@ -4,8 +4,25 @@ use std::path::Path;
 
 use super::ports::Ports;
 
-/// Where to send data, and queries to try.
-pub(crate) fn text(ports: &Ports, data_dir: &Path, host: bool) -> String {
+/// How a shell finds this program: by its name if it was started so, else by its path, as after `cargo run`.
+pub(crate) fn program() -> String {
+    let started_by_path = std::env::args_os().next().is_some_and(|name| Path::new(&name).components().count() > 1);
+    match std::env::current_exe() {
+        Ok(path) if started_by_path => quoted(&path.display().to_string()),
+        _ => "adx-mon".to_owned(),
+    }
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &str) -> String {
+    match path.contains(|c: char| !c.is_alphanumeric() && !"/._-".contains(c)) {
+        true => format!("'{}'", path.replace('\'', r"'\''")),
+        false => path.to_owned(),
+    }
+}
+
+/// Where to send data, and queries to try. `program` is what a shell calls this program.
+pub(crate) fn text(program: &str, ports: &Ports, data_dir: &Path, host: bool) -> String {
     let endpoint = if ports.kustd.port() == 8080 { String::new() } else { format!("--endpoint http://{} ", ports.kustd) };
     let queries = if host {
         [
@@ -20,13 +37,13 @@ pub(crate) fn text(ports: &Ports, data_dir: &Path, host: bool) -> String {
             "ScrapeSamplesScraped | summarize Samples = sum(Value) by bin(Timestamp, 1m)",
         ]
     };
-    let queries: String = queries.iter().map(|query| format!("  adx-mon query {endpoint}\"{query}\"\n")).collect();
+    let queries: String = queries.iter().map(|query| format!("  {program} query {endpoint}\"{query}\"\n")).collect();
     format!(
         "\nADX-Mon is running. Data is kept in {folder}.\n\n\
          Send data to:\n  \
          Prometheus remote write    http://{collector}/api/v1/write\n  \
          OTLP over HTTP             http://{otlp}   (/v1/metrics, /v1/logs, /v1/traces)\n\n\
-         Ask in KQL (this host's own telemetry is there within half a minute):\n{queries}\n\
+         Ask in KQL (this host's own telemetry is there within half a minute; without a query a prompt opens):\n{queries}\n\
          Kusto endpoint for SDKs and Grafana: http://{kustd}   databases Metrics, Logs\n\
          Ctrl-C stops it.\n",
         folder = data_dir.display(),
@@ -34,4 +51,15 @@ pub(crate) fn text(ports: &Ports, data_dir: &Path, host: bool) -> String {
         otlp = ports.otlp_http,
         kustd = ports.kustd,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        assert_eq!(quoted("/home/me/adx-mon/target/quick/adx-mon"), "/home/me/adx-mon/target/quick/adx-mon");
+        assert_eq!(quoted("/my files/it's/adx-mon"), r"'/my files/it'\''s/adx-mon'");
+    }
 }

@@ -15,7 +15,9 @@ fn run_query(up: &Up, args: &[&str]) -> (bool, String, String) {
 #[test]
 fn the_printed_queries_answer() {
     let up = Up::start(&[]);
-    let printed = up.welcome.lines().filter_map(|line| line.trim().strip_prefix("adx-mon query "));
+    // Started by its path, it prints the path: a shell need not know the name.
+    let program = format!("{} query ", env!("CARGO_BIN_EXE_adx-mon"));
+    let printed = up.welcome.lines().filter_map(|line| line.trim().strip_prefix(program.as_str()));
     let queries: Vec<&str> = printed.filter_map(|line| line.split('"').nth(1)).collect();
     assert_eq!(queries.len(), 3, "{}", up.welcome);
     for query in queries {

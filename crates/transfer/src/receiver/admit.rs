@@ -51,11 +51,11 @@ pub(super) async fn quarantine(shared: &Shared, file_name: &str, damaged: Vec<(u
         return Vec::new();
     }
     let bytes = damaged.iter().map(|(_, b)| b.len() as u64).sum();
-    shared.metrics.quarantined(bytes);
     let (store, name) = (shared.store.clone(), file_name.to_owned());
     let written = tokio::task::spawn_blocking(move || write_quarantine(&store, &name, &damaged)).await;
     match written.map_err(io::Error::other).and_then(|r| r) {
         Ok(files) => {
+            shared.metrics.quarantined(bytes);
             tracing::warn!(file = file_name, bytes, ?files, "unreadable bytes of a transfer are in quarantine");
             files
         }
