@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if options.keep {
         for name in &names {
-            fuzz(name, &[&corpus(name)?, &scratch(name)?], &["-merge=1"])?;
+            fuzz(name, &[&corpus(name)?, &scratch(name)?], &["-set_cover_merge=1", "-use_counters=0"])?;
         }
     }
     Ok(())

@@ -28,6 +28,8 @@ pub(crate) struct JournalFile {
     pub(crate) sequence: u64,
     pub(crate) path: PathBuf,
     pub(crate) len: u64,
+    /// Where the zeros of a file that was not filled begin; 0 in a file without a frame.
+    used: u64,
 }
 
 /// Bytes that are skipped, and why.
@@ -58,10 +60,15 @@ impl Loaded {
         self.frames.last().map_or(1, |frame| frame.place.lsn + 1)
     }
 
-    /// Makes what was read durable: after a kill it may only be in memory of the kernel.
+    /// Makes what was read durable: after a kill it may only be in memory of the kernel. Room that was allocated ahead
+    /// is given back, since writing goes on in another file: else every kill would leave a whole file to be read.
     pub(crate) fn sync(&mut self, disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
-        for file in &self.files {
+        for file in &mut self.files {
             let handle = disk.open(&file.path, disk::Open::Write).during("opening", &file.path)?;
+            if file.used > 0 && file.used < file.len {
+                handle.set_len(file.used).during("cutting", &file.path)?;
+                file.len = file.used;
+            }
             handle.sync().during("syncing", &file.path)?;
         }
         disk.sync_dir(dir).during("syncing", dir)?;
@@ -117,15 +124,17 @@ pub(crate) fn load(disk: &dyn Disk, dir: &Path) -> Result<Loaded, OpenError> {
     let mut loaded = Loaded { next_file: 1, ..Loaded::default() };
     for entry in disk.list(dir).during("listing", dir)? {
         if let Some(sequence) = parse_file_name(&entry.name).filter(|_| !entry.is_dir) {
-            loaded.files.push(JournalFile { sequence, path: dir.join(entry.name), len: entry.len });
+            loaded.files.push(JournalFile { sequence, path: dir.join(entry.name), len: entry.len, used: 0 });
             loaded.next_file = loaded.next_file.max(sequence.saturating_add(1));
         }
     }
     loaded.files.sort_by_key(|file| file.sequence);
     let mut scans = Vec::with_capacity(loaded.files.len());
-    for (index, file) in loaded.files.iter().enumerate() {
+    for (index, file) in loaded.files.iter_mut().enumerate() {
         let bytes = read_file(disk, &file.path)?;
-        scans.push(scan_file(&bytes, index, file.sequence, &file.path)?);
+        let scan = scan_file(&bytes, index, file.sequence, &file.path)?;
+        file.used = scan.used() as u64;
+        scans.push(scan);
     }
     judge(&mut loaded, scans);
     Ok(loaded)
@@ -144,6 +153,15 @@ struct FileScan {
     frames: Vec<FrameAt>,
     /// Ranges between frames, and behind the last one where bytes are not all zero.
     gaps: Vec<Range<usize>>,
+}
+
+impl FileScan {
+    /// Where the last frame, or what is unreadable behind it, ends; 0 without a frame.
+    fn used(&self) -> usize {
+        let end = |range: Option<&Range<usize>>| range.map_or(0, |range| range.end);
+        let frames = end(self.frames.last().map(|frame| &frame.range));
+        if frames == 0 { 0 } else { frames.max(end(self.gaps.last())) }
+    }
 }
 
 fn scan_file(bytes: &[u8], file: usize, sequence: u64, path: &Path) -> Result<FileScan, OpenError> {

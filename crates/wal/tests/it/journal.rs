@@ -55,6 +55,22 @@ fn frames_come_back_in_order_until_they_are_trimmed() {
 }
 
 #[test]
+fn many_kills_do_not_leave_a_whole_file_each() {
+    let disk = SimDisk::new(2);
+    for n in 0..30u64 {
+        let (journal, frames, report) = open(disk.disk()).unwrap();
+        assert_eq!((frames.len() as u64, report.torn_bytes, report.damage.len()), (n, 0, 0));
+        journal.append_wait(7, body(n, 100)).unwrap();
+        disk.kill();
+        drop(journal);
+        disk.restart();
+    }
+    // The file that was written last, its reserve, and what the frames of the others take.
+    let bytes: u64 = disk.files().iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    assert!(bytes < 3 * (32 << 10), "{bytes} bytes");
+}
+
+#[test]
 fn a_power_cut_keeps_what_was_acknowledged_and_nothing_in_part() {
     for operation in 5..60 {
         let disk = SimDisk::new(operation);
