@@ -49,8 +49,8 @@ async fn a_restart_sends_exactly_the_same_batch() {
     kusto.wait(|seen| !seen.batches.is_empty()).await;
     process.finish().await;
     kusto.faults.lock().lose_answers = 0;
-    let process = start(dir.path(), &[("Metrics", &kusto)], |_| {}).await;
     let before = kusto.seen.lock().batches.len();
+    let process = start(dir.path(), &[("Metrics", &kusto)], |_| {}).await;
     kusto.wait(|seen| seen.batches.len() > before).await;
     process.finish().await;
     let batches = kusto.seen.lock().batches.clone();
