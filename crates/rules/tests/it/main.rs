@@ -1,0 +1,5 @@
+//! Integration tests of the crate.
+
+mod clock;
+mod memory;
+mod support;
