@@ -154,11 +154,9 @@ impl FrameReader<'_> {
     }
 
     fn table(&mut self, frame: &mut Map<String, Value>) -> Result<(), Error> {
-        let wire: Vec<WireColumn> = take(frame, "Columns")
-            .and_then(|v| serde_json::from_value(v).ok())
-            .ok_or_else(|| Error::unreadable(self.doing, "a table without columns"))?;
+        let columns = take_columns(self.doing, frame)?;
         let name = frame.get("TableName").and_then(Value::as_str).unwrap_or_default();
-        let mut table = Table { name: name.to_owned(), columns: columns(wire), rows: Vec::new() };
+        let mut table = Table { name: name.to_owned(), columns, rows: Vec::new() };
         append_rows(self.doing, &mut table, rows(frame))?;
         let kind = frame.get("TableKind").and_then(Value::as_str).unwrap_or_default();
         self.tables.push((table_id(frame), kind.to_owned(), table));
@@ -194,6 +192,12 @@ impl FrameReader<'_> {
     }
 }
 
+/// The columns of a table's frame.
+pub(crate) fn take_columns(doing: &str, frame: &mut Map<String, Value>) -> Result<Vec<Column>, Error> {
+    let wire = take(frame, "Columns").and_then(|v| serde_json::from_value(v).ok());
+    wire.map(columns).ok_or_else(|| Error::unreadable(doing, "a table without columns"))
+}
+
 fn take(frame: &mut Map<String, Value>, key: &str) -> Option<Value> {
     frame.get_mut(key).map(Value::take)
 }
@@ -205,7 +209,7 @@ fn rows(frame: &mut Map<String, Value>) -> Vec<Value> {
     }
 }
 
-fn table_id(frame: &Map<String, Value>) -> u64 {
+pub(crate) fn table_id(frame: &Map<String, Value>) -> u64 {
     frame.get("TableId").and_then(Value::as_u64).unwrap_or_default()
 }
 
@@ -243,10 +247,7 @@ fn append_rows(doing: &str, table: &mut Table, rows: Vec<Value>) -> Result<(), E
     for row in rows {
         match row {
             Value::Array(cells) if cells.len() == table.columns.len() => table.rows.push(cells),
-            Value::Array(cells) => {
-                let (have, want) = (cells.len(), table.columns.len());
-                return Err(Error::unreadable(doing, format!("a row of {have} cells in {want} columns")));
-            }
+            Value::Array(cells) => return Err(wrong_width(doing, cells.len(), table.columns.len())),
             Value::Object(object) => return Err(row_error(doing, &object)),
             _ => return Err(Error::unreadable(doing, "a row that is no array")),
         }
@@ -254,8 +255,12 @@ fn append_rows(doing: &str, table: &mut Table, rows: Vec<Value>) -> Result<(), E
     Ok(())
 }
 
+pub(crate) fn wrong_width(doing: &str, cells: usize, columns: usize) -> Error {
+    Error::unreadable(doing, format!("a row of {cells} cells in {columns} columns"))
+}
+
 /// A row that is an object ends the stream with a failure.
-fn row_error(doing: &str, row: &Map<String, Value>) -> Error {
+pub(crate) fn row_error(doing: &str, row: &Map<String, Value>) -> Error {
     let first = |key: &str| row.get(key).and_then(|v| v.get(0));
     match (first("OneApiErrors"), first("Exceptions")) {
         (Some(error), _) => Error::from_one_api(doing, error, Kind::Transient),
@@ -270,7 +275,7 @@ fn exception_error(doing: &str, exception: &Value) -> Error {
     Error::from_one_api(doing, &serde_json::json!({"code": "QUERY_FAILED", "message": text}), Kind::Transient)
 }
 
-fn fail_on_errors(doing: &str, frame: &Map<String, Value>) -> Result<(), Error> {
+pub(crate) fn fail_on_errors(doing: &str, frame: &Map<String, Value>) -> Result<(), Error> {
     if let Some(error) = frame.get("OneApiErrors").and_then(|e| e.get(0)) {
         return Err(Error::from_one_api(doing, error, Kind::Transient));
     }

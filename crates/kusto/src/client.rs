@@ -14,6 +14,7 @@ use crate::answer::{self, Dataset, Table};
 use crate::endpoint::Endpoint;
 use crate::error::{Delivery, Error};
 use crate::retry::{RetryPolicy, random_unit};
+use crate::rows::RowStream;
 use crate::text;
 
 /// The protocol version this client was written against.
@@ -213,8 +214,26 @@ impl Client {
     pub async fn query(&self, database: &str, csl: &str, options: &QueryOptions) -> Result<Dataset, Error> {
         let doing = format!("querying database {database}");
         let url = self.inner.endpoint.route(&["v2", "rest", "query"]);
-        let body = self.statement(&doing, url, database, csl, options, Repeat::Always).await?;
+        let whole = |response| self.read(&doing, response);
+        let body = self.statement(&doing, url, database, csl, options, Repeat::Always, whole).await?;
         answer::parse_v2(&doing, &body)
+    }
+
+    /// Runs a query and hands out the rows of its first result as they arrive, so that the answer may
+    /// be longer than memory. The client's limit on the length of answers does not count here; the
+    /// service's own does, unless `options` set `notruncation`.
+    ///
+    /// Repeated like other queries until the first result begins; after that a failure is the
+    /// caller's, who knows what became of the rows. The deadline counts until the last row.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn query_rows(&self, database: &str, csl: &str, options: &QueryOptions) -> Result<RowStream, Error> {
+        let doing = format!("querying database {database}");
+        let url = self.inner.endpoint.route(&["v2", "rest", "query"]);
+        let deadline = Instant::now() + options.timeout + DEADLINE_GRACE;
+        let open = |response| RowStream::open(doing.clone(), response, deadline, options.timeout);
+        self.statement(&doing, url, database, csl, options, Repeat::Always, open).await
     }
 
     /// Runs a management command within 10 minutes and returns its table.
@@ -237,7 +256,8 @@ impl Client {
         let doing = format!("running {:?} in database {database}", head(csl));
         let url = self.inner.endpoint.route(&["v1", "rest", "mgmt"]);
         let repeat = if is_idempotent(csl) { Repeat::Always } else { Repeat::IfNotExecuted };
-        let body = self.statement(&doing, url, database, csl, options, repeat).await?;
+        let whole = |response| self.read(&doing, response);
+        let body = self.statement(&doing, url, database, csl, options, repeat, whole).await?;
         answer::parse_v1(&doing, &body)
     }
 
@@ -266,11 +286,13 @@ impl Client {
             }
             request
         };
-        let body = self.call(&doing, options.timeout, Repeat::IfNotExecuted, "stream", request).await?;
+        let whole = |response| self.read(&doing, response);
+        let body = self.call(&doing, options.timeout, Repeat::IfNotExecuted, "stream", request, whole).await?;
         answer::parse_ingested(&doing, &body)
     }
 
-    async fn statement(
+    #[allow(clippy::too_many_arguments)]
+    async fn statement<T, A: Future<Output = Result<T, Error>>>(
         &self,
         doing: &str,
         url: Url,
@@ -278,31 +300,35 @@ impl Client {
         csl: &str,
         options: &QueryOptions,
         repeat: Repeat,
-    ) -> Result<Bytes, Error> {
+        answer: impl Fn(Response) -> A,
+    ) -> Result<T, Error> {
         let request = |client: &reqwest::Client, remaining: Duration| {
             let body = statement_body(database, csl, options, remaining);
             client.post(url.clone()).header(CONTENT_TYPE, "application/json; charset=utf-8").body(body.to_string())
         };
-        self.call(doing, options.timeout, repeat, "execute", request).await
+        self.call(doing, options.timeout, repeat, "execute", request, answer).await
     }
 
-    /// Sends a request until it succeeds, must not be repeated, or the deadline has come.
-    async fn call(
+    /// Sends a request until it and reading its answer succeed, it must not be repeated, or the
+    /// deadline has come.
+    async fn call<T, A: Future<Output = Result<T, Error>>>(
         &self,
         doing: &str,
         timeout: Duration,
         repeat: Repeat,
         source: &str,
         request: impl Fn(&reqwest::Client, Duration) -> RequestBuilder,
-    ) -> Result<Bytes, Error> {
+        answer: impl Fn(Response) -> A,
+    ) -> Result<T, Error> {
         let deadline = Instant::now() + timeout;
         let mut tried = 0;
         loop {
             tried += 1;
             let remaining = deadline.saturating_duration_since(Instant::now());
-            let attempt = self.attempt(doing, source, request(&self.inner.http, remaining));
+            let request = request(&self.inner.http, remaining);
+            let attempt = async { answer(self.send(doing, source, request).await?).await };
             let error = match tokio::time::timeout(remaining + DEADLINE_GRACE, attempt).await {
-                Ok(Ok(body)) => return Ok(body),
+                Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => error,
                 Err(_) => {
                     return Err(Error::transient("DEADLINE", Delivery::Unknown, format!("{doing}: no answer within {timeout:?}")));
@@ -320,7 +346,8 @@ impl Client {
         }
     }
 
-    async fn attempt(&self, doing: &str, source: &str, request: RequestBuilder) -> Result<Bytes, Error> {
+    /// Sends a request once; an answer has status 200.
+    async fn send(&self, doing: &str, source: &str, request: RequestBuilder) -> Result<Response, Error> {
         let mut request = request
             .header("Accept", "application/json")
             .header("x-ms-version", PROTOCOL_VERSION)
@@ -332,13 +359,16 @@ impl Client {
         }
         let response = request.send().await.map_err(|error| Error::from_transport(doing, &error))?;
         let status = response.status().as_u16();
-        let retry_after = retry_after(response.headers());
-        let limit = if status == 200 { self.inner.max_answer_bytes } else { MAX_ERROR_BYTES };
-        let body = read(doing, response, limit).await;
         if status == 200 {
-            return body;
+            return Ok(response);
         }
+        let retry_after = retry_after(response.headers());
+        let body = read(doing, response, MAX_ERROR_BYTES).await;
         Err(Error::from_answer(doing, status, retry_after, &body.unwrap_or_default()))
+    }
+
+    async fn read(&self, doing: &str, response: Response) -> Result<Bytes, Error> {
+        read(doing, response, self.inner.max_answer_bytes).await
     }
 }
 

@@ -1,5 +1,5 @@
 //! Client of Kusto's REST protocol, as Azure Data Explorer, its emulator and kustd speak it:
-//! queries (`/v2/rest/query`), management commands (`/v1/rest/mgmt`) and streaming ingestion
+//! queries (`/v2/rest/query`), whole or row by row, management commands (`/v1/rest/mgmt`) and streaming ingestion
 //! (`/v1/rest/ingest`).
 //!
 //! What every call shares:
@@ -16,6 +16,7 @@ mod client;
 mod endpoint;
 mod error;
 mod retry;
+mod rows;
 pub mod text;
 
 pub use answer::{Column, Dataset, Table};
@@ -23,3 +24,4 @@ pub use client::{BatchId, Client, ClientBuilder, Format, QueryOptions, StreamOpt
 pub use endpoint::Endpoint;
 pub use error::{Delivery, Error, Kind, Position};
 pub use retry::RetryPolicy;
+pub use rows::RowStream;
