@@ -1,0 +1,93 @@
+//! OTLP over gRPC: the unary call `MetricsService/Export`.
+//!
+//! Source of the rules: the OTLP specification, "OTLP/gRPC": which codes are repeated, and that
+//! RESOURCE_EXHAUSTED is repeated only when the receiver says after which time (`RetryInfo`).
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use tonic::codec::CompressionEncoding;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+use tonic_types::StatusExt as _;
+
+use super::{Again, Failure, PushConfig};
+
+const EXPORT: PathAndQuery = PathAndQuery::from_static("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export");
+
+pub(super) struct Grpc {
+    channel: Channel,
+    gzip: bool,
+}
+
+impl Grpc {
+    pub(super) fn new(config: &PushConfig) -> Result<Grpc, String> {
+        let endpoint = Endpoint::from_shared(config.endpoint.clone()).map_err(|error| format!("is no URL ({error})"))?;
+        let endpoint = match endpoint.uri().scheme_str() {
+            Some("http") => endpoint,
+            Some("https") => endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(|error| error.to_string())?,
+            _ => return Err("is not http or https".to_owned()),
+        };
+        let endpoint = endpoint
+            .user_agent(concat!("adx-mon-adxexporter/", env!("CARGO_PKG_VERSION")))
+            .map_err(|error| error.to_string())?
+            .connect_timeout(Duration::from_secs(5));
+        Ok(Grpc { channel: endpoint.connect_lazy(), gzip: config.gzip })
+    }
+
+    pub(super) async fn send(&self, request: &ExportMetricsServiceRequest) -> Result<ExportMetricsServiceResponse, Failure> {
+        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        if self.gzip {
+            client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
+        }
+        let away = |error: tonic::transport::Error| Failure { why: format!("no connection: {error}"), again: Again::After(None) };
+        client.ready().await.map_err(away)?;
+        let codec = ProstCodec::<ExportMetricsServiceRequest, ExportMetricsServiceResponse>::default();
+        let answer = client.unary(Request::new(request.clone()), EXPORT, codec).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| Failure { why: reason(&status), again: again(&status) })
+    }
+}
+
+fn again(status: &Status) -> Again {
+    let info = status.get_details_retry_info();
+    let asked = info.as_ref().and_then(|info| info.retry_delay);
+    match status.code() {
+        Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::OutOfRange | Code::Unavailable | Code::DataLoss => {
+            Again::After(asked)
+        }
+        Code::ResourceExhausted if info.is_some() => Again::After(asked),
+        // No answer of the receiver but a connection that broke.
+        Code::Unknown if status.source().is_some() => Again::After(None),
+        _ => Again::Never,
+    }
+}
+
+fn reason(status: &Status) -> String {
+    let text: String = status.message().chars().take(200).collect();
+    let cause = status.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{:?}: {}{cause}", status.code(), if text.is_empty() { "no reason given" } else { &text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic_types::ErrorDetails;
+
+    /// The table of the OTLP specification, "Failures" of OTLP/gRPC.
+    #[test]
+    fn the_codes_of_the_otlp_specification_are_repeated_and_no_others() {
+        let repeated = [Code::Cancelled, Code::DeadlineExceeded, Code::Aborted, Code::OutOfRange, Code::Unavailable, Code::DataLoss];
+        for code in (0..17).map(Code::from_i32) {
+            let wanted = if repeated.contains(&code) { Again::After(None) } else { Again::Never };
+            assert_eq!(again(&Status::new(code, "x")), wanted, "{code:?}");
+        }
+        let asked = Some(Duration::from_secs(5));
+        let full = Status::with_error_details(Code::ResourceExhausted, "x", ErrorDetails::with_retry_info(asked));
+        assert_eq!(again(&full), Again::After(asked));
+        let wrong = Status::with_error_details(Code::InvalidArgument, "x", ErrorDetails::with_retry_info(asked));
+        assert_eq!(again(&wrong), Again::Never);
+    }
+}

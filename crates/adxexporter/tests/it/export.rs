@@ -1,0 +1,145 @@
+//! One window from a Kusto to a receiver.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use adxexporter::export::{Counts, ExportError, Job, export};
+use adxexporter::push::{Bounds, PushConfig, Pusher, RetryPolicy};
+use adxexporter::transform::Transform;
+use serde_json::{Value, json};
+
+use crate::fake_kusto::{Answer, FakeKusto};
+use crate::receiver::{Receiver, Reply, gauge};
+
+const COLUMNS: [(&str, &str); 3] = [("at", "datetime"), ("n", "long"), ("host", "string")];
+
+fn row(n: usize) -> Value {
+    json!([format!("2024-05-01T10:00:00.{:03}Z", n % 1000), n, "a"])
+}
+
+fn job() -> Job {
+    Job {
+        database: "Metrics".into(),
+        query: "let _startTime=datetime(2024-05-01);\nT".into(),
+        lines_before_body: 1,
+        transform: Transform {
+            default_metric_name: Some("m".into()),
+            value_columns: vec!["n".into()],
+            timestamp_column: "at".into(),
+            label_columns: vec!["host".into(), "pod".into()],
+            ..Transform::default()
+        },
+        default_time: "2024-05-01T11:00:00Z".parse().unwrap(),
+        timeout: Duration::from_secs(60),
+    }
+}
+
+fn pusher(receiver: &Receiver, points: usize) -> Pusher {
+    let ms = Duration::from_millis;
+    let retry = RetryPolicy { first_pause: ms(1), longest_pause: ms(2), total: ms(500) };
+    let bounds = Bounds { points, ..Bounds::default() };
+    Pusher::new(PushConfig { bounds, retry, ..PushConfig::new(&receiver.http_url()) }).unwrap()
+}
+
+async fn run(kusto: &FakeKusto, receiver: &Receiver, points: usize) -> (Result<(), ExportError>, Counts) {
+    let mut counts = Counts::default();
+    let result = export(&kusto.client(), &pusher(receiver, points), &job(), &mut counts).await;
+    (result, counts)
+}
+
+#[tokio::test]
+async fn rows_arrive_as_points_and_the_services_own_limit_is_off() {
+    let kusto = FakeKusto::start(|_| Answer::made(&COLUMNS, 3, row)).await;
+    let receiver = Receiver::start([]).await;
+    let (result, counts) = run(&kusto, &receiver, 100).await;
+    result.unwrap();
+    let base = 1_714_557_600_000_000_000;
+    let wanted: Vec<_> = (0..3).map(|n| ("m_n".to_owned(), base + n * 1_000_000, n as f64)).collect();
+    assert_eq!(receiver.metrics().iter().map(gauge).collect::<Vec<_>>(), wanted);
+    assert_eq!(counts, Counts { rows: 3, points: 3, missing_labels: vec!["pod".into()], ..Counts::default() });
+    let asked = kusto.asked();
+    assert_eq!((asked[0].database.as_str(), &asked[0].options["notruncation"]), ("Metrics", &json!(true)));
+    assert_eq!(asked[0].query, job().query);
+}
+
+/// The reference gives up at 50,000 rows. Ours holds one batch: while a batch is on its way nothing is
+/// read, so the service is never further ahead than batch and sockets allow.
+#[tokio::test]
+async fn a_result_of_any_length_needs_memory_for_one_batch() {
+    const ROWS: usize = 30_000;
+    let wide = "x".repeat(2000);
+    let kusto = FakeKusto::start(move |_| {
+        let wide = wide.clone();
+        let columns = [COLUMNS[0], COLUMNS[1], ("not_exported", "string")];
+        Answer::made(&columns, ROWS, move |n| json!(["2024-05-01T10:00:00Z", n, wide]))
+    })
+    .await;
+    let receiver = Receiver::start([]).await;
+    let ahead = receiver.on_batch({
+        let made = kusto.made.clone();
+        move |points_before| made.load(Ordering::Relaxed).saturating_sub(points_before)
+    });
+    let (result, counts) = run(&kusto, &receiver, 1000).await;
+    result.unwrap();
+    assert_eq!((counts.rows, counts.points), (ROWS as u64, ROWS as u64));
+    assert_eq!(receiver.tries(), ROWS / 1000);
+    let ahead = *ahead.lock().unwrap();
+    // 2 kB a row: 12,000 rows are 24 MB of socket buffers, and less than half of the answer.
+    assert!(ahead < 12_000, "{ahead} rows were on their way or in memory at once");
+}
+
+#[tokio::test]
+async fn a_bad_row_costs_a_row_and_the_first_reason_is_kept() {
+    let rows = vec![row(0), json!(["2024-05-01T10:00:00Z", null, "a"]), row(2), json!([null, 1, "a"])];
+    let kusto = FakeKusto::start(move |_| Answer::rows(&COLUMNS, rows.clone())).await;
+    let receiver = Receiver::start([]).await;
+    let (result, counts) = run(&kusto, &receiver, 100).await;
+    result.unwrap();
+    assert_eq!((counts.rows, counts.skipped, counts.points, receiver.metrics().len()), (4, 2, 2, 2));
+    assert!(counts.first_skipped.unwrap().starts_with("row 2, column \"n\": the value is null"));
+}
+
+#[tokio::test]
+async fn a_failure_behind_the_rows_fails_the_run_though_batches_went_out() {
+    let kusto = FakeKusto::start(|_| Answer::made(&COLUMNS, 25, row).failing_late()).await;
+    let receiver = Receiver::start([]).await;
+    let (result, counts) = run(&kusto, &receiver, 10).await;
+    assert!(matches!(result, Err(ExportError::Query { .. })));
+    assert_eq!((counts.rows, counts.points), (25, 20));
+    // The run that succeeds sends the same points again, with the same times.
+    kusto.answer_with(|_| Answer::made(&COLUMNS, 25, row));
+    run(&kusto, &receiver, 10).await.0.unwrap();
+    let metrics = receiver.metrics();
+    assert_eq!(metrics[..20], metrics[20..40]);
+    assert_eq!(metrics.len(), 45);
+}
+
+#[tokio::test]
+async fn a_receiver_that_refuses_ends_the_run_and_counts_its_points() {
+    let kusto = FakeKusto::start(|_| Answer::made(&COLUMNS, 25, row)).await;
+    let receiver = Receiver::start([Reply::Partial(3, "too old"), Reply::Http(400, None, Vec::new())]).await;
+    let (result, counts) = run(&kusto, &receiver, 10).await;
+    assert!(matches!(result, Err(ExportError::Push(_))));
+    assert_eq!((counts.points, counts.rejected, counts.failed), (7, 3, 10));
+    assert_eq!(counts.receiver_said.as_deref(), Some("too old"));
+}
+
+#[tokio::test]
+async fn mistakes_are_placed_in_the_users_own_text() {
+    let kusto = FakeKusto::start(|_| Answer::refusal(400, "SEM0100", "no such column [line:position=2:7]", true)).await;
+    let receiver = Receiver::start([]).await;
+    let error = run(&kusto, &receiver, 10).await.0.unwrap_err().to_string();
+    assert!(error.starts_with("line 1, column 7 of the body: SEM0100: "), "{error}");
+}
+
+#[tokio::test]
+async fn results_without_rows_or_without_the_columns() {
+    let kusto = FakeKusto::start(|_| Answer::rows(&[("other", "long")], Vec::new())).await;
+    let receiver = Receiver::start([]).await;
+    let (result, counts) = run(&kusto, &receiver, 10).await;
+    result.unwrap();
+    assert_eq!((counts, receiver.tries()), (Counts::default(), 0));
+    kusto.answer_with(|_| Answer::rows(&[("other", "long")], vec![json!([1])]));
+    let error = run(&kusto, &receiver, 10).await.0.unwrap_err().to_string();
+    assert_eq!(error, "value column \"n\" is not in the query's result, which has other");
+}

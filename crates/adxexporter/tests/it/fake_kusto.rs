@@ -1,0 +1,138 @@
+//! A Kusto that answers queries as a test says, and keeps what it was asked.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Json;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+
+/// The answer to one query.
+#[derive(Clone)]
+pub(crate) struct Answer {
+    /// Names and types.
+    columns: Vec<(&'static str, &'static str)>,
+    rows: Arc<dyn Fn(usize) -> Value + Send + Sync>,
+    count: usize,
+    /// Status and body in place of rows.
+    refusal: Option<(u16, Value)>,
+    /// An error behind the rows.
+    late: bool,
+    /// Rows after which the answer stands still.
+    hangs_after: Option<usize>,
+}
+
+impl Answer {
+    pub(crate) fn rows(columns: &[(&'static str, &'static str)], rows: Vec<Value>) -> Answer {
+        Answer::made(columns, rows.len(), move |n| rows[n].clone())
+    }
+
+    /// Rows that are made while they are sent.
+    pub(crate) fn made(
+        columns: &[(&'static str, &'static str)],
+        count: usize,
+        row: impl Fn(usize) -> Value + Send + Sync + 'static,
+    ) -> Answer {
+        Answer { columns: columns.to_vec(), rows: Arc::new(row), count, refusal: None, late: false, hangs_after: None }
+    }
+
+    pub(crate) fn refusal(status: u16, code: &str, message: &str, permanent: bool) -> Answer {
+        let body = json!({"error": {"code": "General", "@message": message, "@permanent": permanent, "innererror": {"code": code}}});
+        Answer { refusal: Some((status, body)), ..Answer::made(&[], 0, |_| Value::Null) }
+    }
+
+    /// The same, with an error behind the last row.
+    pub(crate) fn failing_late(self) -> Answer {
+        Answer { late: true, ..self }
+    }
+}
+
+/// What was asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) database: String,
+    pub(crate) query: String,
+    pub(crate) options: Value,
+}
+
+type Script = Arc<dyn Fn(&Asked) -> Answer + Send + Sync>;
+
+#[derive(Clone)]
+pub(crate) struct FakeKusto {
+    pub(crate) url: String,
+    pub(crate) asked: Arc<Mutex<Vec<Asked>>>,
+    /// Rows made so far.
+    pub(crate) made: Arc<AtomicUsize>,
+    script: Arc<Mutex<Script>>,
+}
+
+impl FakeKusto {
+    pub(crate) async fn start(script: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> FakeKusto {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let fake = FakeKusto {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            asked: Arc::default(),
+            made: Arc::default(),
+            script: Arc::new(Mutex::new(Arc::new(script))),
+        };
+        let router = Router::new().route("/v2/rest/query", post(answer)).with_state(fake.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        fake
+    }
+
+    pub(crate) fn answer_with(&self, script: impl Fn(&Asked) -> Answer + Send + Sync + 'static) {
+        *self.script.lock().unwrap() = Arc::new(script);
+    }
+
+    pub(crate) fn client(&self) -> kusto::Client {
+        kusto::Client::builder(&self.url).retry(kusto::RetryPolicy::none()).build().unwrap()
+    }
+
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+async fn answer(State(fake): State<FakeKusto>, Json(body): Json<Value>) -> Response {
+    let asked = Asked {
+        database: body["db"].as_str().unwrap().to_owned(),
+        query: body["csl"].as_str().unwrap().to_owned(),
+        options: body["properties"]["Options"].clone(),
+    };
+    let script = fake.script.lock().unwrap().clone();
+    let answer = script(&asked);
+    fake.asked.lock().unwrap().push(asked);
+    if let Some((status, body)) = answer.refusal {
+        return (axum::http::StatusCode::from_u16(status).unwrap(), Json(body)).into_response();
+    }
+    let columns: Vec<Value> = answer.columns.iter().map(|(name, ty)| json!({"ColumnName": name, "ColumnType": ty})).collect();
+    let start = format!(
+        r#"[{{"FrameType":"DataSetHeader","Version":"v2.0"}},{{"FrameType":"DataTable","TableId":1,"TableKind":"PrimaryResult","Columns":{},"Rows":["#,
+        Value::from(columns)
+    );
+    let error = json!([{"error": {"code": "LimitsExceeded", "@message": "memory ran out", "@permanent": false}}]);
+    let end = match answer.late {
+        true => format!(r#"]}},{{"FrameType":"DataSetCompletion","HasErrors":true,"Cancelled":false,"OneApiErrors":{error}}}]"#),
+        false => r#"]},{"FrameType":"DataSetCompletion","HasErrors":false,"Cancelled":false}]"#.to_owned(),
+    };
+    let (made, rows) = (fake.made.clone(), answer.rows);
+    let rows = futures::stream::iter(0..answer.count).then(move |n| {
+        let hangs = answer.hangs_after == Some(n);
+        let text = format!("{}{}", if n == 0 { "" } else { "," }, rows(n));
+        made.fetch_add(1, Ordering::Relaxed);
+        async move {
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            text
+        }
+    });
+    let text = futures::stream::iter([start]).chain(rows).chain(futures::stream::iter([end]));
+    Body::from_stream(text.map(|text| Ok::<_, Infallible>(Bytes::from(text)))).into_response()
+}
