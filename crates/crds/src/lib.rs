@@ -16,6 +16,7 @@ mod adx_cluster;
 mod alert_rule;
 mod components;
 pub mod conditions;
+pub mod criteria;
 pub mod duration;
 mod function;
 mod lenient;
