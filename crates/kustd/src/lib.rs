@@ -11,6 +11,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod ingest;
+mod json;
 mod query;
 mod rest;
 mod service;

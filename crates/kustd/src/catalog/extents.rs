@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rusqlite::params;
 
 use super::{Catalog, CatalogError, Edit, TableId};
+use crate::storage::shred::ShreddedKey;
 
 /// One immutable Parquet file, as the catalogue knows it. Times are ticks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(crate) struct ExtentRecord {
     pub(crate) times: Option<(i64, i64)>,
     /// Ids of the dynamic columns that are stored as dictionaries.
     pub(crate) dictionaries: Vec<u32>,
+    /// Keys of plain dynamic columns that have columns of their own.
+    pub(crate) shredded: Vec<ShreddedKey>,
     /// Extent tags.
     pub(crate) tags: Vec<String>,
 }
@@ -77,8 +80,8 @@ impl Edit<'_> {
 
     fn put_extent(&self, extent: &ExtentRecord) -> Result<(), CatalogError> {
         let sql = "INSERT INTO extents (id, table_id, row_count, bytes, original_bytes, created, min_ingested, max_ingested,
-                       time_column, min_time, max_time, dictionaries, tags)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+                       time_column, min_time, max_time, dictionaries, tags, shredded)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
         let json = |what: &dyn Fn() -> serde_json::Result<String>| what().map_err(|e| self.catalog.damaged(e.to_string()));
         let values = params![
             extent.id,
@@ -94,6 +97,7 @@ impl Edit<'_> {
             extent.times.map(|t| t.1),
             json(&|| serde_json::to_string(&extent.dictionaries))?,
             json(&|| serde_json::to_string(&extent.tags))?,
+            json(&|| serde_json::to_string(&extent.shredded))?,
         ];
         self.execute("adding an extent", sql, values)
     }
@@ -110,7 +114,7 @@ impl Catalog {
         let connection = self.connection.lock();
         let load = || -> rusqlite::Result<Vec<ExtentRecord>> {
             let sql = "SELECT id, table_id, row_count, bytes, original_bytes, created, min_ingested, max_ingested,
-                           time_column, min_time, max_time, dictionaries, tags FROM extents ORDER BY created, id";
+                           time_column, min_time, max_time, dictionaries, tags, shredded FROM extents ORDER BY created, id";
             let mut statement = connection.prepare(sql)?;
             statement.query_map([], extent)?.collect()
         };
@@ -147,7 +151,7 @@ fn extent(row: &rusqlite::Row<'_>) -> rusqlite::Result<ExtentRecord> {
         rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(error))
     };
     let dictionaries: String = row.get(11)?;
-    let tags: String = row.get(12)?;
+    let (tags, shredded): (String, String) = (row.get(12)?, row.get(13)?);
     let times: (Option<i64>, Option<i64>) = (row.get(9)?, row.get(10)?);
     Ok(ExtentRecord {
         id: row.get(0)?,
@@ -161,5 +165,6 @@ fn extent(row: &rusqlite::Row<'_>) -> rusqlite::Result<ExtentRecord> {
         times: times.0.zip(times.1),
         dictionaries: serde_json::from_str(&dictionaries).map_err(|e| list(11, e))?,
         tags: serde_json::from_str(&tags).map_err(|e| list(12, e))?,
+        shredded: serde_json::from_str(&shredded).map_err(|e| list(13, e))?,
     })
 }

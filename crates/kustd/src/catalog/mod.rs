@@ -19,7 +19,9 @@ pub(crate) use extents::{BatchKey, ExtentRecord, Round};
 pub use model::{Database, Function, Image, StoredMapping, Table, TableColumn, TableId};
 
 /// Format of the catalogue that this program writes.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
+/// What takes a catalogue from a format to the next one, from format 1 on.
+const MIGRATIONS: &[&str] = &["ALTER TABLE extents ADD COLUMN shredded TEXT NOT NULL DEFAULT '[]'"];
 
 /// Failures of the catalogue.
 #[derive(Debug, thiserror::Error)]
@@ -68,15 +70,15 @@ impl Catalog {
     pub fn open(path: &Path) -> Result<Catalog, CatalogError> {
         let failed = |action| move |source| CatalogError::Sqlite { action, path: path.to_owned(), source };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(failed("opening"))?;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(failed("opening"))?;
         let settings = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;";
         connection.execute_batch(settings).map_err(failed("opening"))?;
-        check_format(&connection, path)?;
+        let format = check_format(&connection, path)?;
         let intact: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed("checking"))?;
         if intact != "ok" {
             return Err(CatalogError::Damaged { path: path.to_owned(), what: intact });
         }
-        connection.execute_batch(include_str!("schema.sql")).map_err(failed("creating tables"))?;
+        migrate(&mut connection, format).map_err(failed("bringing tables up to date"))?;
         let image = edit::load(&connection, path)?;
         let catalog = Catalog { path: path.to_owned(), connection: Mutex::new(connection), image: ArcSwap::from_pointee(image) };
         Ok(catalog)
@@ -113,13 +115,50 @@ impl Catalog {
     }
 }
 
-/// Refuses files of other formats; stamps a new one.
-fn check_format(connection: &Connection, path: &Path) -> Result<(), CatalogError> {
+/// The format of the file, 0 for a new one.
+fn check_format(connection: &Connection, path: &Path) -> Result<i64, CatalogError> {
     let failed = |source| CatalogError::Sqlite { action: "reading the format", path: path.to_owned(), source };
-    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
-    match found {
-        0 => connection.pragma_update(None, "user_version", FORMAT).map_err(failed),
-        FORMAT => Ok(()),
+    match connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)? {
+        found @ 0..=FORMAT => Ok(found),
         found => Err(CatalogError::Format { path: path.to_owned(), found }),
+    }
+}
+
+/// Makes the tables of a new file, or changes those of an older one: all of it, or nothing.
+fn migrate(connection: &mut Connection, format: i64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    match usize::try_from(format) {
+        Ok(format @ 1..) => MIGRATIONS.iter().skip(format - 1).try_for_each(|step| transaction.execute_batch(step))?,
+        _ => transaction.execute_batch(include_str!("schema.sql"))?,
+    }
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A catalogue of format 1, which had no columns of keys, opens with all that was in it; a newer one does not.
+    #[test]
+    fn older_formats_are_read_and_newer_ones_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.sqlite");
+        drop(Catalog::open(&path).unwrap());
+        let raw = Connection::open(&path).unwrap();
+        raw.execute_batch(
+            "ALTER TABLE extents DROP COLUMN shredded; PRAGMA user_version = 1;
+             INSERT INTO databases VALUES (1, 'Db', 5);
+             INSERT INTO tables VALUES (7, 1, 'T', 1, 2, '', '', 5, 0);
+             INSERT INTO extents VALUES ('e', 7, 10, 100, 200, 5, 5, 6, NULL, NULL, NULL, '[3]', '[]');",
+        )
+        .unwrap();
+        let catalog = Catalog::open(&path).unwrap();
+        let extents = catalog.extents().unwrap();
+        assert_eq!((extents[&TableId(7)][0].rows, extents[&TableId(7)][0].shredded.len()), (10, 0));
+        drop(catalog);
+        raw.pragma_update(None, "user_version", FORMAT + 1).unwrap();
+        let error = Catalog::open(&path).unwrap_err();
+        assert!(matches!(error, CatalogError::Format { found, .. } if found == FORMAT + 1), "{error}");
     }
 }

@@ -66,7 +66,8 @@ CREATE TABLE IF NOT EXISTS extents (
     min_time INTEGER,
     max_time INTEGER,
     dictionaries TEXT NOT NULL,
-    tags TEXT NOT NULL
+    tags TEXT NOT NULL,
+    shredded TEXT NOT NULL DEFAULT '[]'
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS extents_by_table ON extents (table_id);
 -- batch ids of journal frames that are trimmed

@@ -24,7 +24,7 @@ use kql::tree::{Query, Rel, RelOp};
 pub use self::error::EngineError;
 pub use self::limits::QueryLimits;
 pub use self::results::ResultTable;
-pub use self::source::{MemorySource, TableSource};
+pub use self::source::{MemorySource, TableSource, key_field};
 
 use self::plan::Planner;
 

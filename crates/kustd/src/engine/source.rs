@@ -16,9 +16,17 @@ use super::values::{arrow_type, batch, rows_to_batches};
 /// Fields of a provider carry the Kusto column names. A column that the query's tree names and the provider lacks
 /// reads as nulls. Storage is [`super::values::arrow_type`] or, for strings and dynamics, `Dictionary(Int32, Utf8)`;
 /// anything else is cast at the scan, which keeps filters on that column from being pushed down.
+///
+/// A provider may have the values of a key of a dynamic column as a field more, named as [`key_field`] says: queries for
+/// that key then read it instead of the documents.
 pub trait TableSource: Send + Sync + 'static {
     /// The table of that name, if there is one.
     fn scan(&self, database: &str, table: &str) -> Option<Arc<dyn TableProvider>>;
+}
+
+/// Name of the field with the values of `key` in the documents of dynamic column `column`.
+pub fn key_field(column: &str, key: &str) -> String {
+    format!("{column}\u{1f}{key}")
 }
 
 /// Tables in memory: rows of management commands that a query continues (`.show tables | where …`), and tests.

@@ -1,12 +1,13 @@
 //! Reading a table: hot batches and row groups of extents, spread over partitions, brought to the present columns.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
@@ -23,7 +24,9 @@ use kql::Type;
 
 use super::bounds::Bounds;
 use crate::catalog::Table;
+use crate::engine::key_field;
 use crate::storage::columns::{self, Target};
+use crate::storage::shred;
 use crate::storage::{Extent, TableData};
 
 /// Rows of one batch.
@@ -40,7 +43,7 @@ pub(super) struct TableScan {
 
 impl TableScan {
     pub(super) fn new(table: Arc<Table>, data: Arc<TableData>) -> TableScan {
-        let targets: Vec<Target> = table
+        let mut targets: Vec<Target> = table
             .columns
             .iter()
             .map(|column| {
@@ -48,9 +51,10 @@ impl TableScan {
                     Type::Dynamic if mostly_dictionary(&data, column.id) => columns::dictionary_type(),
                     ty => columns::plain_type(ty),
                 };
-                Target { id: column.id, ty: column.ty, field: columns::stored_field(column, &data_type) }
+                Target { id: column.id, ty: column.ty, field: columns::stored_field(column, &data_type), key: None }
             })
             .collect();
+        targets.extend(key_targets(&table, &data));
         let schema = Arc::new(Schema::new(targets.iter().map(|target| target.field.clone()).collect::<Vec<_>>()));
         TableScan { table, data, targets, schema }
     }
@@ -100,6 +104,29 @@ fn mostly_dictionary(data: &TableData, id: u32) -> bool {
         }
     }
     dictionary >= plain
+}
+
+/// Columns of the keys that extents have taken out of their documents.
+fn key_targets(table: &Table, data: &TableData) -> Vec<Target> {
+    // rows that have the key's values as a dictionary
+    let mut known: BTreeMap<(u32, &str), u64> = BTreeMap::new();
+    for extent in &data.extents {
+        for key in &extent.record.shredded {
+            *known.entry((key.column, &key.key)).or_default() += if key.dictionary { extent.record.rows } else { 0 };
+        }
+    }
+    let target = |((id, key), dictionary): ((u32, &str), u64)| {
+        let column = table.columns.iter().find(|column| column.id == id && column.ty == Type::Dynamic)?;
+        let name = key_field(&column.name, key);
+        let taken = table.columns.iter().any(|column| column.name == name);
+        // a function of the documents runs once for each distinct one
+        if taken || mostly_dictionary(data, id) {
+            return None;
+        }
+        let data_type = if dictionary * 2 > data.rows() { columns::dictionary_type() } else { columns::plain_type(Type::Dynamic) };
+        Some(Target { id, ty: Type::Dynamic, field: Arc::new(Field::new(name, data_type, true)), key: Some(key.to_owned()) })
+    };
+    known.into_iter().filter_map(target).collect()
 }
 
 #[async_trait]
@@ -256,14 +283,17 @@ impl Iterator for Reader {
 impl Reader {
     fn open(&self, extent: &Extent, group: usize) -> Result<ParquetRecordBatchReader> {
         let reader: datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder<File> = extent.reader().map_err(external)?;
-        let wanted = reader
-            .schema()
-            .fields()
-            .iter()
-            .enumerate()
-            .filter(|(_, field)| columns::field_id(field).is_some_and(|id| self.targets.iter().any(|t| t.id == id)))
-            .map(|(at, _)| at)
-            .collect::<Vec<_>>();
+        let wanted: Vec<usize> = {
+            let fields = reader.schema().fields();
+            let has_column = |id, key: &str| fields.iter().any(|field| shred::key_of(field) == Some((id, key)));
+            // whose documents are needed: those asked for, and those in which a key has to be looked up
+            let whole = |id| self.targets.iter().any(|t| t.id == id && t.key.as_deref().is_none_or(|key| !has_column(id, key)));
+            let is_wanted = |field: &FieldRef| match (shred::key_of(field), columns::field_id(field)) {
+                (Some((id, key)), _) => whole(id) || self.targets.iter().any(|t| t.id == id && t.key.as_deref() == Some(key)),
+                (None, id) => id.is_some_and(whole),
+            };
+            fields.iter().enumerate().filter(|(_, field)| is_wanted(field)).map(|(at, _)| at).collect()
+        };
         let mask = ProjectionMask::roots(reader.parquet_schema(), wanted);
         reader
             .with_row_groups(vec![group])
@@ -288,7 +318,10 @@ impl Reader {
             }
         };
         match batch {
-            Some(Ok(batch)) => Some(columns::conform_to(&batch, &self.targets, self.schema.clone()).map_err(Into::into)),
+            Some(Ok(batch)) => {
+                let whole = shred::restore(batch);
+                Some(whole.and_then(|batch| columns::conform_to(&batch, &self.targets, self.schema.clone())).map_err(Into::into))
+            }
             Some(Err(error)) => Some(Err(error)),
             None => {
                 self.current = None;

@@ -14,6 +14,7 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::common::HashMap;
 use kql::Type;
 
+use super::shred;
 use crate::catalog::{Table, TableColumn};
 
 /// Field metadata under which Parquet keeps a column's id.
@@ -32,6 +33,8 @@ pub(crate) struct Target {
     pub(crate) ty: Type,
     /// Name and physical type.
     pub(crate) field: FieldRef,
+    /// Instead of the column, the values of this key in its documents.
+    pub(crate) key: Option<String>,
 }
 
 /// The physical type of plain values.
@@ -95,9 +98,9 @@ pub(crate) fn stored_targets(table: &Table, batches: &[RecordBatch]) -> Vec<Targ
             Type::Dynamic if mostly_dictionary(batches, column.id) => dictionary_type(),
             ty => plain_type(ty),
         };
-        Target { id: column.id, ty: column.ty, field: stored_field(column, &data_type) }
+        Target { id: column.id, ty: column.ty, field: stored_field(column, &data_type), key: None }
     };
-    let ingested = Target { id: INGESTED, ty: Type::DateTime, field: ingested_field() };
+    let ingested = Target { id: INGESTED, ty: Type::DateTime, field: ingested_field(), key: None };
     table.columns.iter().map(column).chain([ingested]).collect()
 }
 
@@ -122,9 +125,10 @@ pub(crate) fn conform(batch: &RecordBatch, targets: &[Target]) -> Result<RecordB
 /// [`conform`] with the schema of the targets at hand.
 pub(crate) fn conform_to(batch: &RecordBatch, targets: &[Target], schema: SchemaRef) -> Result<RecordBatch, ArrowError> {
     let rows = batch.num_rows();
-    let column = |target: &Target| match position(batch.schema_ref(), target.id) {
-        Some(at) => converted(batch.column(at), target.field.data_type()),
-        None => Ok(absent(target, rows)),
+    let column = |target: &Target| match (&target.key, position(batch.schema_ref(), target.id)) {
+        (Some(key), _) => converted(&shred::key_values(batch, target.id, key), target.field.data_type()),
+        (None, Some(at)) => converted(batch.column(at), target.field.data_type()),
+        (None, None) => Ok(absent(target, rows)),
     };
     let arrays = targets.iter().map(column).collect::<Result<Vec<_>, _>>()?;
     rebuilt(schema, arrays, rows)
@@ -137,7 +141,8 @@ fn absent(target: &Target, rows: usize) -> ArrayRef {
     }
 }
 
-fn converted(array: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
+/// The array in another storage of the same values.
+pub(crate) fn converted(array: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
     match (array.data_type(), wanted) {
         (have, wanted) if have == wanted => Ok(array.clone()),
         (DataType::Utf8, DataType::Dictionary(..)) => Ok(as_dictionary(array.as_string())),
@@ -208,10 +213,7 @@ pub(crate) fn suit_encodings(batch: &RecordBatch, targets: &mut [Target]) -> Res
     let mut arrays = batch.columns().to_vec();
     for (target, array) in targets.iter_mut().zip(&mut arrays).filter(|(target, _)| target.ty == Type::Dynamic) {
         *array = match array.data_type() {
-            DataType::Utf8 if repeats(array.as_string()) => {
-                let dictionary = as_dictionary(array.as_string());
-                concat_dictionaries(&[&dictionary])?
-            }
+            DataType::Utf8 => suited(array)?,
             DataType::Dictionary(..) => {
                 let unified = concat_dictionaries(&[array])?;
                 let distinct = unified.as_dictionary::<Int32Type>().values().len();
@@ -225,6 +227,14 @@ pub(crate) fn suit_encodings(batch: &RecordBatch, targets: &mut [Target]) -> Res
     }
     let schema = Arc::new(Schema::new(targets.iter().map(|target| target.field.clone()).collect::<Vec<_>>()));
     rebuilt(schema, arrays, batch.num_rows())
+}
+
+/// Plain text as a dictionary, if it repeats.
+pub(crate) fn suited(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match array.as_string_opt() {
+        Some(texts) if repeats(texts) => concat_dictionaries(&[&as_dictionary(texts)]),
+        _ => Ok(array.clone()),
+    }
 }
 
 /// Whether the first rows show few enough different values.

@@ -20,6 +20,7 @@ use datafusion::parquet::schema::types::ColumnPath;
 use kql::Type;
 
 use super::columns::{self, INGESTED, Target};
+use super::shred;
 use crate::catalog::{ExtentRecord, Table};
 
 /// Rows of a row group: the unit of pruning and of parallel reading.
@@ -98,7 +99,8 @@ impl Extent {
     pub(crate) fn read_all(&self) -> Result<Vec<RecordBatch>, ExtentError> {
         let failed = |source| ExtentError::Parquet { path: self.path.clone(), source };
         let reader = self.reader()?.with_batch_size(ROW_GROUP_ROWS).build().map_err(failed)?;
-        reader.map(|batch| batch.map_err(|error| failed(error.into()))).collect()
+        let batches = reader.map(|batch| batch.map_err(|error| failed(error.into())));
+        batches.map(|batch| Ok(shred::restore(batch?)?)).collect()
     }
 
     /// The error for a read that failed half-way.
@@ -136,17 +138,21 @@ pub(crate) fn write(root: &Path, table: &Table, batches: &[RecordBatch], now: i6
         None => rows,
     };
     let rows = columns::suit_encodings(&rows, &mut targets)?;
+    let original_bytes = rows.get_array_memory_size() as u64;
+    let dictionaries = targets.iter().filter(|t| t.field.data_type() == &columns::dictionary_type()).map(|t| t.id).collect();
+    let (rows, shredded) = shred::shred(&rows, &mut targets)?;
     let mut record = ExtentRecord {
         id: uuid::Uuid::new_v4().to_string(),
         table: table.id,
         rows: rows.num_rows() as u64,
         bytes: 0,
-        original_bytes: rows.get_array_memory_size() as u64,
+        original_bytes,
         created: now,
         ingested: columns::range(&rows, INGESTED).unwrap_or((now, now)),
         time_column,
         times: time_column.and_then(|id| columns::range(&rows, id)),
-        dictionaries: targets.iter().filter(|t| t.field.data_type() == &columns::dictionary_type()).map(|t| t.id).collect(),
+        dictionaries,
+        shredded,
         tags,
     };
     let path = file_path(root, &record);
@@ -246,4 +252,44 @@ pub(crate) fn remove_orphans(root: &Path, known: impl Fn(&str, &str) -> bool) ->
         }
     }
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::StringArray;
+    use datafusion::arrow::datatypes::{DataType, Schema};
+
+    use super::*;
+
+    /// Extents with columns of keys are merged like others: documents first become whole.
+    #[test]
+    fn extents_are_read_and_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut table = Table::new(&"Db".into(), "Logs", 0);
+        table.add_column("Body", Type::Dynamic);
+        let field = columns::stored_field(&table.columns[0], &DataType::Utf8);
+        let schema = Arc::new(Schema::new(vec![field]));
+        let written = |documents: &[String]| {
+            let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from(documents.to_vec()))]).unwrap();
+            let batch = columns::with_ingestion_time(&batch, 5).unwrap();
+            write(folder.path(), &table, &[batch], 5, Vec::new()).unwrap()
+        };
+        let keys = |extent: &Extent| extent.record.shredded.iter().map(|key| key.key.clone()).collect::<Vec<_>>();
+        let first: Vec<String> = (0..10).map(|n| format!("{{\"a\":{n},\"b\":\"x\"}}")).collect();
+        let second: Vec<String> = (0..50).map(|n| format!("{{\"c\": [{n}], \"a\" : {n}}}")).collect();
+        let extents = [written(&first), written(&second)];
+        assert_eq!([keys(&extents[0]), keys(&extents[1])], [["a", "b"], ["a", "c"]]);
+        let batches: Vec<RecordBatch> = extents.iter().flat_map(|extent| extent.read_all().unwrap()).collect();
+        let merged = write(folder.path(), &table, &batches, 5, Vec::new()).unwrap();
+        assert_eq!(keys(&merged), ["a", "c"], "b is in 10 of 60 rows");
+        assert_eq!((merged.record.rows, merged.record.ingested), (60, (5, 5)));
+        let read: Vec<String> = merged.read_all().unwrap().iter().flat_map(documents).collect();
+        assert_eq!(read, [first, second].concat());
+    }
+
+    fn documents(batch: &RecordBatch) -> Vec<String> {
+        batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned).collect()
+    }
 }

@@ -11,6 +11,7 @@ mod frame;
 mod hot;
 mod maintenance;
 mod recovery;
+pub(crate) mod shred;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -8,4 +8,5 @@ mod harness;
 mod ingestion;
 mod program;
 mod protocol;
+mod shredding;
 mod storage;

@@ -10,6 +10,7 @@
 mod aggregate;
 mod fold;
 mod join;
+mod keys;
 mod predicate;
 mod prepare;
 mod rewrite;

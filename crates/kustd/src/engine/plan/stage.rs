@@ -17,7 +17,7 @@ use kql::eval::EvalContext;
 use kql::rows::{NoTables, Rows, RunContext};
 use kql::tree::{Rel, RelOp};
 
-use super::{Planner, STORED, walk};
+use super::{Planner, STORED, keys, walk};
 use crate::engine::error::EngineError;
 use crate::engine::values::{append_rows, plan_schema, rows_to_batches};
 
@@ -40,7 +40,8 @@ impl Planner {
 
     /// Starts a tree; its batches come in the tree's order.
     pub(in crate::engine) async fn stream(&self, rel: &Rel) -> Result<SendableRecordBatchStream, EngineError> {
-        let plan = self.plan(rel).await?;
+        let rel = keys::from_columns(rel, self.source.as_ref());
+        let plan = self.plan(&rel).await?;
         self.execute(&plan).await
     }
 

@@ -106,6 +106,15 @@ pub(super) fn operands(expr: &Expr) -> Vec<&Expr> {
     }
 }
 
+/// Direct operands of an expression, to be changed.
+pub(super) fn operands_mut(expr: &mut Expr) -> Vec<&mut Expr> {
+    match &mut expr.kind {
+        ExprKind::Call { args, .. } | ExprKind::Window { args, .. } => args.iter_mut().collect(),
+        ExprKind::InSubquery { needle, .. } => vec![needle],
+        ExprKind::Const(_) | ExprKind::Column(_) | ExprKind::ScalarSubquery(_) => Vec::new(),
+    }
+}
+
 /// Operators on top of each other, sub-queries included; stops counting above `limit`.
 pub(super) fn depth(rel: &Rel, limit: usize) -> usize {
     if limit == 0 {

@@ -9,7 +9,7 @@ mod operators;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
@@ -20,7 +20,7 @@ use kql::value::UNIX_EPOCH_TICKS;
 use kql::{BindOptions, Catalog, Column, Dynamic, StoredFunction, TableSchema, Type, Value};
 
 use super::values::{append_rows, arrow_type, dictionary_type, values_to_array};
-use super::{EngineError, QueryLimits, TableSource, run};
+use super::{EngineError, QueryLimits, TableSource, key_field, run};
 
 const NOW: i64 = UNIX_EPOCH_TICKS + 1_700_000_000 * 10_000_000;
 
@@ -58,6 +58,28 @@ impl Fixture {
         };
         let partitions = self.rows.rows.chunks(150).map(|part| part.chunks(40).map(batch).collect()).collect();
         Arc::new(MemTable::try_new(schema.clone(), partitions).unwrap())
+    }
+}
+
+impl Fixture {
+    /// Plain labels with columns for two of their keys, whose values `change` may make others.
+    fn provider_with_keys(&self, change: impl Fn(&str, Option<String>) -> Option<String>) -> Arc<MemTable> {
+        let keys = ["host", "n"];
+        let mut fields: Vec<Field> = self.rows.columns.iter().map(|c| Field::new(&c.name, arrow_type(c.ty), true)).collect();
+        fields.extend(keys.map(|key| Field::new(key_field("Labels", key), arrow_type(Type::Dynamic), true)));
+        let schema = Arc::new(Schema::new(fields));
+        let labels = self.rows.columns.iter().position(|column| column.name == "Labels").unwrap();
+        let key_column = |key: &'static str| -> ArrayRef {
+            let value = |row: &Vec<Value>| {
+                let document: serde_json::Value = serde_json::from_str(&row[labels].to_json()).unwrap();
+                change(key, document.get(key).map(ToString::to_string))
+            };
+            Arc::new(self.rows.rows.iter().map(value).collect::<StringArray>())
+        };
+        let columns = self.rows.columns.iter().enumerate();
+        let stored = columns.map(|(index, column)| values_to_array(self.rows.rows.iter().map(|row| &row[index]), column.ty).unwrap());
+        let batch = RecordBatch::try_new(schema.clone(), stored.chain(keys.map(key_column)).collect()).unwrap();
+        Arc::new(MemTable::try_new(schema, vec![vec![batch]]).unwrap())
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use datafusion::catalog::MemTable;
+
 use super::{Fixture, Stored, bind, canonical_table, engine_rows, interpreted, limits};
 
 /// Queries; those that begin with `ordered:` are compared in order.
@@ -91,8 +93,46 @@ const QUERIES: &[&str] = &[
 
 #[test]
 fn queries_over_a_stored_table_agree_with_the_row_interpreter() {
+    agree(|fixture| fixture.provider());
+}
+
+#[test]
+fn queries_over_a_table_with_columns_of_keys_agree_with_the_row_interpreter() {
+    agree(|fixture| fixture.provider_with_keys(|_, value| value));
+}
+
+/// The columns of keys here say something else than the documents, which shows where an answer comes from.
+#[test]
+fn keys_are_read_from_their_columns() {
     let fixture = Fixture::new();
-    let source = Arc::new(Stored(fixture.provider()));
+    let other = |key: &str, _| Some(if key == "host" { "\"column\"".to_owned() } else { "77".to_owned() });
+    let source = Arc::new(Stored(fixture.provider_with_keys(other)));
+    let all = fixture.rows.rows.len();
+    for (text, count) in [
+        ("T | where Labels.host == 'column' | count", all),
+        ("T | where Labels['host'] == 'h2' | count", 0),
+        ("T | extend x = 1 | project L = Labels, x | order by x asc | take 9999 | where L.n == 77 | count", all),
+        ("T | summarize by tostring(Labels.host) | count", 1),
+        ("T | extend h = tostring(Labels.host) | where h == 'column' | count", all),
+        ("let M = materialize(T | where Labels.host == 'column'); M | count", all),
+        ("union T, (T | where Labels.host == 'h2') | count", all),
+        ("T | where Flag in ((T | where Labels.host == 'h2' | project Flag)) | count", 0),
+        // these read documents
+        ("T | where Labels.pod == 'p-3' | count", 7),
+        ("T | where tostring(Labels) has 'h2' | count", 58),
+    ] {
+        let query = bind(&fixture, text).unwrap();
+        let answer = engine_rows(&query, source.clone(), limits()).unwrap();
+        assert_eq!(canonical_table(&answer[0], true), [format!("Long({count})")], "{text}");
+    }
+    let whole = bind(&fixture, "T | where Labels.host == 'column'").unwrap();
+    let answer = engine_rows(&whole, source, limits()).unwrap();
+    assert_eq!(answer[0].columns, fixture.rows.columns, "columns of keys are not in the answer");
+}
+
+fn agree(provider: impl Fn(&Fixture) -> Arc<MemTable>) {
+    let fixture = Fixture::new();
+    let source = Arc::new(Stored(provider(&fixture)));
     let mut failures = Vec::new();
     for text in QUERIES {
         let (ordered, text) = text.strip_prefix("ordered:").map_or((false, *text), |text| (true, text));
