@@ -90,21 +90,17 @@ fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// `whole.fraction` units in nanoseconds; what is finer is cut off.
+/// `whole.fraction` units in nanoseconds, rounded as Go does it: through a float.
 fn amount(whole: &str, fraction: &str, unit: i128) -> Option<i128> {
     let whole: i128 = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok()?.into() };
-    let mut nanos = whole.checked_mul(unit)?;
-    let mut place = unit;
-    let mut part = 0_i128;
-    let mut scale = 1_i128;
-    // No unit has more than 13 digits of nanoseconds.
-    for digit in fraction.bytes().take(18) {
-        part = part * 10 + i128::from(digit - b'0');
-        scale *= 10;
+    let (mut part, mut scale) = (0_i64, 1.0);
+    for digit in fraction.bytes() {
+        let Some(more) = part.checked_mul(10).and_then(|part| part.checked_add(i64::from(digit - b'0'))) else { break };
+        part = more;
+        scale *= 10.0;
     }
-    place *= part;
-    nanos += place / scale;
-    Some(nanos)
+    let nanos = part as f64 * (unit as f64 / scale);
+    Some(whole * unit + nanos as i128)
 }
 
 /// Writes what Go's `Duration.String` writes: `1h30m0.25s`, `1.5ms`, `0s`.

@@ -80,18 +80,16 @@ impl FunctionSpec {
 /// What became of a Function.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["observedGeneration", "lastTimeReconciled", "status"]))]
 pub struct FunctionStatus {
     /// Generation that this is about.
     #[serde(default)]
-    #[schemars(required)]
     pub observed_generation: i64,
     /// When it was last tried.
     #[serde(default)]
-    #[schemars(required)]
     pub last_time_reconciled: Option<Time>,
     /// The outcome: the worst of all databases.
     #[serde(default, deserialize_with = "crate::lenient::or_default")]
-    #[schemars(required)]
     pub status: State,
     /// What happened, in one sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -87,6 +87,7 @@ fn tidied(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
 
 fn tidy(schema: &mut JSONSchemaProps, in_status: bool) {
     schema.nullable = None;
+    schema.description = schema.description.as_deref().map(unwrapped);
     if in_status {
         schema.default = None;
     }
@@ -96,4 +97,9 @@ fn tidy(schema: &mut JSONSchemaProps, in_status: bool) {
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
         tidy(items, in_status);
     }
+}
+
+/// Text without the line ends of the source; paragraphs stay.
+fn unwrapped(text: &str) -> String {
+    text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n")
 }

@@ -19,6 +19,7 @@ pub enum State {
 /// What became of applying an object in one target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["target", "status", "observedGeneration"]))]
 pub struct TargetStatus {
     /// Database, or endpoint of the cluster, that this is about.
     pub target: String,
@@ -27,11 +28,9 @@ pub struct TargetStatus {
     pub endpoint: String,
     /// The outcome.
     #[serde(default, deserialize_with = "crate::lenient::or_default")]
-    #[schemars(required)]
     pub status: State,
     /// Generation of the object that was applied.
     #[serde(default)]
-    #[schemars(required)]
     pub observed_generation: i64,
     /// When it was last tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]

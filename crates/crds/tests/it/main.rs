@@ -1,6 +1,13 @@
 //! The custom resources against the specification's vectors and field tables.
 
+#![allow(clippy::unwrap_used)]
+
+mod conditions;
 mod criteria;
+mod decoding;
+mod duration;
+mod rules;
+mod schema;
 
 use serde_json::Value;
 
