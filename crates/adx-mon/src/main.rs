@@ -1,14 +1,17 @@
 //! `adx-mon`: one command for people.
 //!
-//! `adx-mon up` runs collector, ingestor and an embedded Kusto on this machine; `adx-mon query` asks a Kusto endpoint.
+//! `adx-mon up` runs collector, ingestor and an embedded Kusto on this machine; `adx-mon query` asks a Kusto endpoint,
+//! `adx-mon crds` prints the custom resource definitions.
 
 mod host;
 mod progress;
 mod query;
 mod up;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 #[global_allocator]
@@ -27,7 +30,8 @@ Examples:
   adx-mon up                                   run everything here, with this host's own metrics and logs
   adx-mon query 'NodeLoad1 | top 5 by Timestamp'
   adx-mon query --database Logs --format csv 'OTelLogs | take 100' > logs.csv
-  adx-mon query                                an interactive prompt";
+  adx-mon query                                an interactive prompt
+  adx-mon crds | kubectl apply -f -            AlertRule, SummaryRule and the others, in a cluster";
 
 #[derive(Subcommand)]
 enum Command {
@@ -35,6 +39,12 @@ enum Command {
     Up(up::Options),
     /// Ask a Kusto endpoint in KQL: this machine's by default
     Query(query::Options),
+    /// Print the custom resource definitions, for `kubectl apply -f -`
+    Crds {
+        /// Only this kind, by any of its names: SummaryRule, summaryrules, sr
+        #[arg(long)]
+        kind: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -50,6 +60,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Up(options) => runtime.block_on(up::run(options)),
         Command::Query(options) => query::run(&options, &runtime),
+        Command::Crds { kind } => print_crds(kind.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,5 +69,20 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn print_crds(kind: Option<&str>) -> anyhow::Result<()> {
+    let crds = match kind {
+        None => crds::all(),
+        Some(kind) => vec![crds::of_kind(kind).with_context(|| {
+            let kinds: Vec<String> = crds::all().into_iter().map(|crd| crd.spec.names.kind).collect();
+            format!("there is no kind {kind:?}; there are {}", kinds.join(", "))
+        })?],
+    };
+    match std::io::stdout().write_all(crds::yaml(&crds).as_bytes()) {
+        // `| head` has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write the definitions"),
     }
 }
