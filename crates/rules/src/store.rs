@@ -1,5 +1,7 @@
 //! Where rules live. A [`Store`] keeps the present objects of one kind and takes changes of their status.
 //!
+//! - [`files`]: YAML files; no cluster needed.
+//! - [`kubernetes`]: an API server.
 //! - [`memory`] is for tests.
 //!
 //! As on an API server, a status is written apart from metadata and spec, and a write that changes nothing is none.
@@ -17,6 +19,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 mod documents;
+pub mod files;
+pub mod kubernetes;
 pub mod memory;
 
 /// Anything that a store can hold: a namespaced custom resource.
