@@ -191,7 +191,7 @@ impl ApiServer {
         Api::all(client.clone()).create(&PostParams::default(), &role).await.context("creating the role")?;
         let group = "rbac.authorization.k8s.io".to_owned();
         let subject = Subject { api_group: Some(group.clone()), kind: "User".to_owned(), name: user.to_owned(), namespace: None };
-        let role_ref = RoleRef { api_group: Some(group), kind: "ClusterRole".to_owned(), name: user.to_owned() };
+        let role_ref = RoleRef { api_group: group, kind: "ClusterRole".to_owned(), name: user.to_owned() };
         let binding = ClusterRoleBinding { metadata: named(user), role_ref, subjects: Some(vec![subject]) };
         Api::all(client).create(&PostParams::default(), &binding).await.context("binding the role")?;
         Ok(())
@@ -228,7 +228,7 @@ impl ApiServer {
 
     /// Creates all of ADX-Mon's CRDs.
     pub async fn install_crds(&self) -> Result<()> {
-        self.install(crds::schema::all()).await
+        self.install(crds::all()).await
     }
 
     /// Ends the API server at once; its data stay.

@@ -39,8 +39,11 @@ use super::{Change, Event, Key, Object, Objects, Publisher, Severity, Store, Sto
 const REQUEST: Duration = Duration::from_secs(30);
 /// A response may stay silent this long. The server ends a silent watch after 290 s.
 const SILENCE: Duration = Duration::from_secs(310);
-/// How often a write is tried.
-const TRIES: usize = 6;
+/// How often a write is repeated after the server did not take it.
+const RETRIES: usize = 5;
+/// How often a write is repeated after somebody else wrote; soon, since each of these means that somebody got on.
+const CONFLICTS: usize = 20;
+const CONFLICT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 /// The same event about the same object is not sent again before this.
 const SAME_EVENT: SignedDuration = SignedDuration::from_hours(1);
 /// The API server refuses longer notes.
@@ -268,7 +271,9 @@ impl<K: Object> Shared<K> {
         let resource = ApiResource::erase::<K>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
         let params = PatchParams { field_manager: Some(self.options.component.clone()), ..PatchParams::default() };
-        let mut pauses = self.options.pauses().with_max_times(TRIES - 1).build();
+        let mut pauses = self.options.pauses().with_max_times(RETRIES).build();
+        let conflicts = ExponentialBuilder::default().with_min_delay(CONFLICT_PAUSE.0).with_max_delay(CONFLICT_PAUSE.1);
+        let mut conflicts = conflicts.with_max_times(CONFLICTS).with_jitter().build();
         loop {
             let Some(patch) = half.patch(&*base, change)? else { return Ok(()) };
             let patch = Patch::Merge(Value::Object(patch));
@@ -277,18 +282,22 @@ impl<K: Object> Shared<K> {
                 Half::Rest => within(api.patch(&key.name, &params, &patch)).await,
             };
             let failed = match written {
-                Ok(written) => return Ok(self.show_written(key, written)),
+                Ok(written) => {
+                    self.show_written(key, written);
+                    return Ok(());
+                }
                 Err(failed) => failed,
             };
-            match failed.code() {
+            let is_conflict = failed.code() == Some(409);
+            let pause = match failed.code() {
                 Some(404) => return Ok(()),
-                Some(409) => {}
-                _ if failed.is_transient() => {}
-                _ => return Err(failed.into()),
-            }
-            let Some(pause) = pauses.next() else { return Err(failed.into()) };
-            tokio::time::sleep(failed.asked_pause().unwrap_or_default().clamp(pause, self.options.longest_pause.max(pause))).await;
-            if failed.code() == Some(409) {
+                _ if is_conflict => conflicts.next(),
+                _ if failed.is_transient() => pauses.next().map(|pause| failed.asked_pause().unwrap_or_default().max(pause)),
+                _ => None,
+            };
+            let Some(pause) = pause else { return Err(failed.into()) };
+            tokio::time::sleep(pause).await;
+            if is_conflict {
                 match within(api.get_opt(&key.name)).await {
                     Ok(Some(fresh)) if fresh.uid() == base.uid() => base = Arc::new(fresh.try_parse()?),
                     // Gone, or another object of the same name.
@@ -463,8 +472,7 @@ fn kubernetes_event(key: &Key, regarding: ObjectReference, event: &Event, compon
     KubernetesEvent {
         metadata: ObjectMeta {
             namespace: Some(key.namespace.clone()),
-            // The server adds five letters; it cuts the name to what it allows.
-            generate_name: Some(format!("{}.", key.name)),
+            generate_name: Some(name_prefix(&key.name)),
             ..ObjectMeta::default()
         },
         event_time: Some(MicroTime(now)),
@@ -477,4 +485,10 @@ fn kubernetes_event(key: &Key, regarding: ObjectReference, event: &Event, compon
         reporting_instance: Some(std::env::var("HOSTNAME").unwrap_or_else(|_| component.to_owned())),
         ..KubernetesEvent::default()
     }
+}
+
+/// The server adds five letters to it. A dot before those would be refused.
+fn name_prefix(name: &str) -> String {
+    let short = &name[..name.floor_char_boundary(50)];
+    format!("{}-", short.trim_end_matches(['.', '-']))
 }

@@ -1,6 +1,7 @@
 //! A small custom resource to fill stores with.
 
 use kube::CustomResource;
+use rules::store::{ObjectMap, Objects};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,4 +31,19 @@ pub(crate) fn probe(name: &str, database: &str) -> Probe {
 /// A change that counts one run.
 pub(crate) fn run(probe: &mut Probe) {
     probe.status.get_or_insert_default().runs += 1;
+}
+
+/// Waits for what must come soon.
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(std::time::Duration::from_secs(60), what).await.expect("within a minute")
+}
+
+/// Waits until the objects are as wanted.
+pub(crate) async fn until<K>(objects: &mut Objects<K>, wanted: impl Fn(&ObjectMap<K>) -> bool) {
+    soon(async {
+        while !wanted(&objects.snapshot()) {
+            objects.changed().await;
+        }
+    })
+    .await;
 }

@@ -1,0 +1,268 @@
+//! Who of several replicas acts: leader election by a Lease of `coordination.k8s.io`, as client-go does it.
+//!
+//! Clocks of different machines are never compared. A contender watches the lease by its own monotonic clock, and takes it
+//! when it has not changed for as long as it is valid; the holder stops by its own clock well before that. So two never hold
+//! at once, as long as their clocks run at about the same rate (within a third). [`Election`] is the state machine.
+//!
+//! Being leader cannot fence what is under way: a process that is stopped for a minute between asking and acting acts late.
+//! What must not happen twice therefore also rests on the resource version of the object that records it.
+//!
+//! The rights that are needed: `get`, `create` and `update` of `leases` in `coordination.k8s.io`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube_client::api::{Api, PostParams};
+use kube_client::{Client, Error};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use crate::store::kubernetes::describe;
+
+mod election;
+
+pub use election::{Election, Record, Seen, Step, Timing};
+
+/// Whether this process is the leader. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Leader {
+    /// Until when; none while another leads.
+    until: watch::Receiver<Until>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Never,
+    Always,
+    At(Instant),
+}
+
+impl Until {
+    fn holds(self) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Always => true,
+            Self::At(end) => Instant::now() < end,
+        }
+    }
+}
+
+impl Leader {
+    /// Where there is no cluster nobody else could lead.
+    pub fn always() -> Self {
+        Self { until: watch::Sender::new(Until::Always).subscribe() }
+    }
+
+    /// Whether this process is the leader now.
+    pub fn is_leader(&self) -> bool {
+        self.until.borrow().holds()
+    }
+
+    /// Returns when leadership was won or lost. It may have been both when it returns.
+    pub async fn changed(&mut self) {
+        let led = self.is_leader();
+        while self.is_leader() == led {
+            let ends = match *self.until.borrow_and_update() {
+                Until::At(end) if led => Some(end),
+                _ => None,
+            };
+            let ended = async {
+                match ends {
+                    Some(end) => tokio::time::sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // After the last renewal only time ends what is held.
+                Ok(()) = self.until.changed() => {}
+                () = ended => {}
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Returns when this process is the leader.
+    pub async fn elected(&mut self) {
+        while !self.is_leader() {
+            self.changed().await;
+        }
+    }
+}
+
+/// What is contended for, and by whom.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Namespace of the lease.
+    pub namespace: String,
+    /// Name of the lease: that of the component.
+    pub name: String,
+    /// Who contends, such as the pod's name. Something random is added: a restarted process must not take itself for the
+    /// one before.
+    pub holder: String,
+    /// How long a lease is valid, and so on.
+    pub timing: Timing,
+}
+
+/// A running election. Dropping it ends it without a word, and others take over once the lease has run out.
+#[derive(Debug)]
+pub struct Campaign {
+    leader: Leader,
+    stop: oneshot::Sender<()>,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Campaign {
+    /// Starts to contend. Must be called within a tokio runtime.
+    pub fn start(client: Client, options: Options) -> Self {
+        let (sender, until) = watch::channel(Until::Never);
+        let (stop, stopped) = oneshot::channel();
+        let candidate = Candidate {
+            api: Api::namespaced(client, &options.namespace),
+            election: Election::new(format!("{}_{}", options.holder, Uuid::new_v4()), options.timing),
+            name: options.name,
+            until: sender,
+            started: Instant::now(),
+        };
+        Self { leader: Leader { until }, stop, task: AbortOnDropHandle::new(tokio::spawn(candidate.run(stopped))) }
+    }
+
+    /// Whether this process leads.
+    pub fn leader(&self) -> Leader {
+        self.leader.clone()
+    }
+
+    /// Ends the election; a lease that is held is given back, so that another takes over at once. Stop what only the leader
+    /// may do before.
+    pub async fn release(self) {
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+}
+
+struct Candidate {
+    api: Api<Lease>,
+    election: Election,
+    name: String,
+    until: watch::Sender<Until>,
+    started: Instant,
+}
+
+impl Candidate {
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
+        loop {
+            let timing = self.election.timing();
+            // An answer that comes later than this would be too late for a renewal.
+            match tokio::time::timeout(timing.renew_within, self.try_once()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(lease = self.name, error = describe(&error), "cannot contend for the lease"),
+                Err(_) => tracing::warn!(lease = self.name, "the API server did not answer in time"),
+            }
+            self.show();
+            tokio::select! {
+                () = tokio::time::sleep(timing.retry) => {}
+                _ = &mut stopped => break,
+            }
+        }
+        self.give_back().await;
+    }
+
+    /// Monotonic time of this process.
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    async fn try_once(&mut self) -> Result<(), Error> {
+        let seen = self.api.get_opt(&self.name).await?;
+        self.election.saw(seen.as_ref().map(seen_of), self.now());
+        let sent = self.now();
+        let Step::Write(record) = self.election.step(sent) else { return Ok(()) };
+        if let Some(written) = self.write(seen, &record).await? {
+            self.election.wrote(seen_of(&written), sent);
+        }
+        Ok(())
+    }
+
+    /// Writes the record if nobody wrote since; none if somebody did.
+    async fn write(&self, before: Option<Lease>, record: &Record) -> Result<Option<Lease>, Error> {
+        let params = PostParams::default();
+        let written = match before {
+            None => {
+                let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+                self.api.create(&params, &Lease { metadata, spec: Some(spec_of(record, None)) }).await
+            }
+            Some(mut lease) => {
+                lease.spec = Some(spec_of(record, lease.spec.as_ref()));
+                self.api.replace(&self.name, &params, &lease).await
+            }
+        };
+        match written {
+            Err(Error::Api(status)) if status.code == 409 => Ok(None),
+            written => written.map(Some),
+        }
+    }
+
+    fn show(&self) {
+        let until = match self.election.leads_until() {
+            Some(end) => Until::At(self.started + end),
+            None => Until::Never,
+        };
+        let was = self.until.send_replace(until);
+        match (was.holds(), until.holds()) {
+            (false, true) => tracing::info!(lease = self.name, holder = self.election.holder(), "leading"),
+            (true, false) => tracing::warn!(lease = self.name, "no longer leading"),
+            _ => {}
+        }
+    }
+
+    async fn give_back(&mut self) {
+        self.until.send_replace(Until::Never);
+        let within = self.election.timing().renew_within;
+        let released = tokio::time::timeout(within, async {
+            let seen = self.api.get_opt(&self.name).await?;
+            self.election.saw(seen.as_ref().map(seen_of), self.now());
+            let Some(record) = self.election.release() else { return Ok(()) };
+            self.write(seen, &record).await.map(drop)
+        });
+        match released.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(lease = self.name, error = describe(&error), "the lease is not given back; it runs out"),
+            Err(_) => tracing::warn!(lease = self.name, "the lease is not given back; it runs out"),
+        }
+    }
+}
+
+fn seen_of(lease: &Lease) -> Seen {
+    let spec = lease.spec.as_ref();
+    let seconds = spec.and_then(|spec| spec.lease_duration_seconds).and_then(|seconds| u64::try_from(seconds).ok());
+    Seen {
+        version: lease.metadata.resource_version.clone().unwrap_or_default(),
+        record: Record {
+            holder: spec.and_then(|spec| spec.holder_identity.clone()).unwrap_or_default(),
+            valid: Duration::from_secs(seconds.unwrap_or_default()),
+            transitions: spec.and_then(|spec| spec.lease_transitions).unwrap_or_default(),
+        },
+    }
+}
+
+/// The times are for people; nobody decides by them.
+fn spec_of(record: &Record, before: Option<&LeaseSpec>) -> LeaseSpec {
+    let now = MicroTime(Timestamp::now());
+    let same_holder = before.filter(|before| before.holder_identity.as_deref() == Some(&record.holder));
+    LeaseSpec {
+        holder_identity: Some(record.holder.clone()),
+        lease_duration_seconds: Some(i32::try_from(record.valid.as_secs()).unwrap_or(i32::MAX)),
+        acquire_time: same_holder.and_then(|before| before.acquire_time.clone()).or_else(|| Some(now.clone())),
+        renew_time: Some(now),
+        lease_transitions: Some(record.transitions),
+        ..LeaseSpec::default()
+    }
+}
+
+/// The name that this process contends under: its host's.
+pub fn host_name() -> String {
+    std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
+}
