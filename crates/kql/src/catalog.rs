@@ -25,6 +25,8 @@ pub struct StoredFunction {
     pub parameters: String,
     /// The body with braces: `{ … }`.
     pub body: String,
+    /// Wildcards of `union` and `search` find it.
+    pub view: bool,
 }
 
 /// The database as the binder sees it. `None` as database means the one of [`crate::BindOptions`].
@@ -38,8 +40,18 @@ pub trait Catalog {
     /// All tables whose name matches the wildcard (`*` stands for any text), in order of name.
     fn tables(&self, database: Option<&str>, wildcard: &str) -> Vec<TableSchema>;
 
+    /// Names of the stored views whose name matches the wildcard, in order. Unless overridden there are none.
+    fn views(&self, _database: Option<&str>, _wildcard: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Names of the databases.
     fn databases(&self) -> Vec<String>;
+
+    /// What `current_cluster_endpoint()` answers: host and port.
+    fn endpoint(&self) -> String {
+        String::new()
+    }
 
     /// Runs a plan, where binding depends on data: columns of `bag_unpack` and `pivot`, constants that are queries.
     /// Unless overridden there are no stored tables to read.

@@ -12,12 +12,14 @@ mod error;
 pub mod fuzzing;
 mod ingest;
 mod json;
+mod operations;
 mod query;
 mod rest;
 mod service;
 mod snapshot;
 mod storage;
 mod text;
+mod update;
 
 use std::time::Duration;
 

@@ -87,6 +87,22 @@ pub(crate) async fn run(
     run_bound(names, snapshot, database, text, &options, limits).await
 }
 
+/// The columns of the results of `text`, which is bound but not run.
+pub(crate) async fn columns(snapshot: Arc<Snapshot>, database: &str, text: &str, clock: i64) -> Result<Vec<Vec<kql::Column>>, KustoError> {
+    let (database, text) = (database.to_owned(), text.to_owned());
+    // binding may run parts of the query (bag_unpack, pivot)
+    let bound = tokio::task::spawn_blocking(move || bound_columns(snapshot, &database, &text, clock)).await;
+    bound.map_err(|error| KustoError::internal(format!("binding the query: {error}")))?
+}
+
+/// [`columns`], for a thread that may block.
+pub(crate) fn bound_columns(snapshot: Arc<Snapshot>, database: &str, text: &str, clock: i64) -> Result<Vec<Vec<kql::Column>>, KustoError> {
+    let names = Names { snapshot, database: database.to_owned(), limits: QueryLimits::new(clock) };
+    let options = BindOptions { now: clock, database: database.to_owned(), ..BindOptions::default() };
+    let query = bind(text, &names, &options).map_err(|diagnostics| KustoError::diagnostics(text, &diagnostics))?;
+    Ok(query.results.into_iter().map(|rel| rel.columns).collect())
+}
+
 /// Continues the rows of a command with the operators at the end of `text`, which starts at byte `pipe`.
 pub(crate) async fn continue_rows(
     snapshot: Arc<Snapshot>,
@@ -187,8 +203,16 @@ impl kql::catalog::Catalog for CommandNames {
         self.names.tables(database, wildcard)
     }
 
+    fn views(&self, database: Option<&str>, wildcard: &str) -> Vec<String> {
+        self.names.views(database, wildcard)
+    }
+
     fn databases(&self) -> Vec<String> {
         self.names.databases()
+    }
+
+    fn endpoint(&self) -> String {
+        self.names.endpoint()
     }
 
     fn run(&self, rel: &Rel) -> Result<Rows, String> {

@@ -1,12 +1,12 @@
 //! One running kustd: storage, clock, the log of operations, metrics, and the tasks around them.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use kql::binder::BindOptions;
 use kql::value::UNIX_EPOCH_TICKS;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -18,12 +18,12 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{StoredMapping, Table};
 use crate::error::KustoError;
 use crate::ingest::Format;
+use crate::operations::Operations;
+use crate::snapshot::Snapshot;
 use crate::storage::{Storage, StorageOptions};
 
 /// The database that always exists.
 pub const DEFAULT_DATABASE: &str = "NetDefaultDB";
-/// Operations that are remembered.
-const OPERATIONS: usize = 1000;
 /// Time between maintenance rounds.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -47,19 +47,6 @@ pub struct Config {
 /// Tells the time in ticks since year 1.
 pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// A command that ran.
-#[derive(Debug, Clone)]
-pub(crate) struct Operation {
-    pub(crate) id: u128,
-    pub(crate) name: String,
-    pub(crate) database: String,
-    pub(crate) started: i64,
-    pub(crate) ended: i64,
-    /// Why it failed.
-    pub(crate) failure: Option<String>,
-    pub(crate) should_retry: bool,
-}
-
 /// Counts for `/metrics`.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -72,6 +59,7 @@ pub(crate) struct Metrics {
     sealed_tables: Counter,
     merged_extents: Counter,
     expired_extents: Counter,
+    pub(crate) update_policy_failures: Counter,
     maintenance_failures: Counter,
     hot_bytes: Gauge,
     journal_bytes: Gauge,
@@ -89,6 +77,11 @@ impl Metrics {
             ("kustd_sealed_tables", "Times that a table's rows went into an extent", &self.sealed_tables),
             ("kustd_merged_extents", "Extents that were merged into larger ones", &self.merged_extents),
             ("kustd_expired_extents", "Extents that retention dropped", &self.expired_extents),
+            (
+                "kustd_update_policy_failures",
+                "Ingestions that a table without transactional policy did not get",
+                &self.update_policy_failures,
+            ),
             ("kustd_maintenance_failures", "Rounds of maintenance that failed", &self.maintenance_failures),
         ] {
             registry.register(name, help, counter.clone());
@@ -104,7 +97,7 @@ pub(crate) struct Kustd {
     clock: Clock,
     pub(crate) started: i64,
     pub(crate) address: String,
-    pub(crate) operations: Mutex<VecDeque<Operation>>,
+    pub(crate) operations: Operations,
     pub(crate) metrics: Metrics,
     /// Why the last round of maintenance failed.
     ailing: Mutex<Option<String>>,
@@ -113,6 +106,11 @@ pub(crate) struct Kustd {
 impl Kustd {
     pub(crate) fn now(&self) -> i64 {
         (self.clock)()
+    }
+
+    /// The present state of everything, for a query.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot::take(&self.storage, self.address.trim_start_matches("http://"))
     }
 
     /// The table of that name.
@@ -132,13 +130,9 @@ impl Kustd {
         })
     }
 
-    /// Remembers that a command ran.
-    pub(crate) fn record(&self, operation: Operation) {
-        let mut operations = self.operations.lock();
-        if operations.len() == OPERATIONS {
-            operations.pop_front();
-        }
-        operations.push_back(operation);
+    /// What queries in `database` are bound with.
+    pub(crate) fn bind_options(&self, database: &str) -> BindOptions {
+        BindOptions { now: self.now(), database: database.to_owned(), ..BindOptions::default() }
     }
 
     fn tick(&self) {
@@ -211,12 +205,13 @@ pub async fn start_with(
     let storage = tokio::task::spawn_blocking(move || Storage::open(options))
         .await?
         .with_context(|| format!("opening the data folder {data_dir}"))?;
+    let stored = storage.catalog().resume_operations(clock())?;
     let kustd = Arc::new(Kustd {
         storage: Arc::new(storage),
         started: clock(),
         clock,
         address: format!("http://{addr}"),
-        operations: Mutex::default(),
+        operations: Operations::new(stored, shutdown.clone()),
         metrics: Metrics::default(),
         ailing: Mutex::default(),
     });
@@ -236,6 +231,7 @@ pub async fn start_with(
     let maintenance = run_maintenance(kustd.clone(), shutdown.clone());
     let task = tokio::spawn(async move {
         server::serve(listener, router, limits, None, shutdown).await.context("serving requests")?;
+        kustd.operations.finished().await;
         maintenance.await.context("the maintenance task")?;
         Ok(())
     });

@@ -15,15 +15,18 @@ use crate::types::Type;
 use crate::value::Value;
 
 /// Functions that are part of the language rather than of the library: the binder knows their arguments.
-pub(crate) const LANGUAGE_FUNCTIONS: [&str; 19] = [
+pub(crate) const LANGUAGE_FUNCTIONS: [&str; 22] = [
     "bag_pack_columns",
     "cluster",
     "column_ifexists",
     "column_names_of",
     "columnifexists",
+    "current_cluster_endpoint",
     "current_database",
+    "current_principal_is_member_of",
     "database",
     "gettype",
+    "ingestion_time",
     "materialize",
     "next",
     "pack_all",
@@ -112,6 +115,13 @@ impl Binder<'_> {
                 Expr::constant(Value::Dynamic(crate::value::Dynamic::Array(Arc::new(names))), Type::Dynamic)
             }
             "current_database" if arguments.is_empty() => Expr::constant(Value::string(&self.options.database), Type::String),
+            "current_cluster_endpoint" if arguments.is_empty() => Expr::constant(Value::string(self.catalog.endpoint()), Type::String),
+            "current_principal_is_member_of" if !arguments.is_empty() => {
+                // nobody has signed in, so nobody is member of anything
+                self.plain_arguments(name, arguments, cx)?;
+                Expr::constant(Value::Bool(false), Type::Bool)
+            }
+            "ingestion_time" if arguments.is_empty() => self.ingestion_time(expr, cx)?,
             "pack_all" => self.pack_all(name, arguments, expr, cx)?,
             "bag_pack_columns" => self.bag_pack_columns(arguments, expr, cx)?,
             "prev" | "next" | "row_number" | "row_cumsum" | "row_rank_dense" | "row_rank_min" | "row_window_session" => {

@@ -96,7 +96,7 @@ impl Binder<'_> {
     }
 
     /// A column of the row. Beside aggregates only the keys are there.
-    fn column(&self, index: usize, ty: Type, name: &str, expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Expr> {
+    pub(super) fn column(&self, index: usize, ty: Type, name: &str, expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Expr> {
         let Some(collector) = cx.aggregates else { return Ok(Expr::column(index, ty)) };
         let is_key = |key: &Expr| matches!(key.kind, ExprKind::Column(at) if at == index);
         match collector.borrow().keys.iter().position(is_key) {

@@ -7,7 +7,8 @@ mod aggregate;
 mod call;
 mod expand;
 mod expr;
-
+mod function;
+mod ingestion;
 mod join;
 mod multi;
 mod names;
@@ -27,6 +28,8 @@ mod union;
 mod unshare;
 
 pub(crate) use call::LANGUAGE_FUNCTIONS;
+pub use function::bind_function;
+pub use ingestion::INGESTION_TIME;
 pub(crate) use plugins::PLUGINS;
 
 use std::collections::BTreeMap;
@@ -73,7 +76,7 @@ pub fn bind(text: &str, catalog: &dyn Catalog, options: &BindOptions) -> Result<
     if !parsed.diagnostics.is_empty() {
         return Err(parsed.diagnostics);
     }
-    let mut binder = Binder { catalog, options, eval: EvalContext::new(options.now), calls: 0, nodes: 0, scopes: 0, visualization: None };
+    let mut binder = Binder::new(catalog, options);
     binder.query(&parsed.statements, text.len()).map_err(|diagnostic| vec![diagnostic])
 }
 
@@ -83,11 +86,20 @@ struct Binder<'a> {
     eval: EvalContext,
     /// Function calls around the current place.
     calls: usize,
+    /// Stored views that wildcards around the current place have found.
+    views: Vec<String>,
     /// Scalar nodes copied by inlining.
     nodes: usize,
     /// Row scopes given out.
     scopes: usize,
     visualization: Option<String>,
+}
+
+impl<'a> Binder<'a> {
+    fn new(catalog: &'a dyn Catalog, options: &'a BindOptions) -> Self {
+        let eval = EvalContext::new(options.now);
+        Binder { catalog, options, eval, calls: 0, views: Vec::new(), nodes: 0, scopes: 0, visualization: None }
+    }
 }
 
 impl Binder<'_> {

@@ -92,6 +92,9 @@ fn of_call(name: &str, arguments: &[Argument]) -> Option<String> {
     if crate::aggregates::lookup(name).is_some() && crate::functions::lookup(name).is_none() {
         return Some(of_aggregate(name, arguments));
     }
+    if name == "ingestion_time" {
+        return Some("$IngestionTime".to_owned());
+    }
     let first = arguments.first().map(|a| &a.value);
     if TRANSPARENT.contains(&name) {
         return first.and_then(of);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::call::{arity, shared};
 use super::expr::{prefix, unresolved};
+use super::ingestion;
 use super::names::{self, Unique};
 use super::project::identity;
 use super::scope::{Binding, Bound, Cx, Env, Size, Table};
@@ -31,11 +32,23 @@ impl Binder<'_> {
     /// Operators applied one after the other. `as` names the rows for those behind it.
     pub(super) fn pipe(&mut self, source: &ast::Expr, operators: &[Operator], cx: &Cx<'_>) -> Bind<Table> {
         let operator = operators.first().map_or("", |o| operator_name(&o.kind));
-        let source = self.table(source, &Cx { operator, ..*cx })?;
-        self.operators(source, operators, cx.env)
+        let mut source = self.table(source, &Cx { operator, ..*cx })?;
+        let asking = ingestion::asked_for(operators);
+        if asking == 0 {
+            return self.operators(source, operators, cx.env);
+        }
+        source = ingestion::exposed(source);
+        let (asking, rest) = operators.split_at(asking);
+        let (table, env) = self.some_operators(source, asking, cx.env)?;
+        self.operators(ingestion::hidden(table), rest, &env)
     }
 
-    pub(super) fn operators(&mut self, mut table: Table, operators: &[Operator], env: &Env) -> Bind<Table> {
+    pub(super) fn operators(&mut self, table: Table, operators: &[Operator], env: &Env) -> Bind<Table> {
+        self.some_operators(table, operators, env).map(|(table, _)| table)
+    }
+
+    /// With the names that stand for their rows.
+    fn some_operators(&mut self, mut table: Table, operators: &[Operator], env: &Env) -> Bind<(Table, Env)> {
         let mut env = env.clone();
         for operator in operators {
             if let Op::As(name) = &operator.kind {
@@ -47,7 +60,7 @@ impl Binder<'_> {
             table = self.operator(table, operator, &env)?;
             self.check_size(&table, &operator.span)?;
         }
-        Ok(table)
+        Ok((table, env))
     }
 
     fn operator(&mut self, input: Table, operator: &Operator, env: &Env) -> Bind<Table> {

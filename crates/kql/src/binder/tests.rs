@@ -151,6 +151,7 @@ fn functions_are_inlined() {
         name: "latest".into(),
         parameters: "(T:(Timestamp:datetime), window:timespan=1m)".into(),
         body: "{ T | where Timestamp > now() - window | as Seen | order by Timestamp asc | extend p = prev(Value) }".into(),
+        view: false,
     };
     let catalog = Samples(vec![stored]);
     let query = bind("Cpu | invoke latest(5m) | project p", &catalog, &options()).unwrap();
@@ -162,7 +163,7 @@ fn functions_are_inlined() {
 
 #[test]
 fn recursion_of_stored_functions_ends() {
-    let forever = StoredFunction { name: "f".into(), parameters: "()".into(), body: "{ f() }".into() };
+    let forever = StoredFunction { name: "f".into(), parameters: "()".into(), body: "{ f() }".into(), view: false };
     let errors = bind("f()", &Samples(vec![forever]), &options()).unwrap_err();
     assert!(errors[0].message.contains("nested deeper"), "{errors:?}");
 }

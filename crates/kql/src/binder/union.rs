@@ -1,7 +1,7 @@
 //! `union`: columns are matched by name; a name with several types becomes `x_long`, `x_string`.
 
 use super::names::{self, Unique};
-use super::scope::{Cx, Env, Size, Table};
+use super::scope::{Bound, Cx, Env, Size, Table};
 use super::table::stored;
 use super::{Bind, Binder};
 use crate::ast::{self, ExprKind as Ast, OperatorOption, Span};
@@ -66,6 +66,19 @@ impl Binder<'_> {
             for name in env.views(|name| names::matches(pattern, name)) {
                 let view = ast::Expr { kind: Ast::Name(name), span: expr.span.clone(), height: 1 };
                 found.push(self.table(&view, &cx)?);
+            }
+        }
+        for name in self.catalog.views(database.as_deref(), pattern) {
+            // a view over all tables is none of them
+            if self.views.contains(&name) {
+                continue;
+            }
+            self.views.push(name.clone());
+            let view = self.stored_function(database.as_deref(), &name, None, &[], &expr.span, &cx);
+            self.views.pop();
+            if let Some(Bound::Table(mut table)) = view? {
+                table.name = Some(name);
+                found.push(*table);
             }
         }
         found.extend(self.catalog.tables(database.as_deref(), pattern).into_iter().map(stored));

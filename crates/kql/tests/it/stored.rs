@@ -30,6 +30,7 @@ impl Catalog for Functions {
                 | summarize Value = sum(Value) by Timestamp = bin(Timestamp, interval), SeriesId
             }"
             .into(),
+            view: false,
         })
     }
 

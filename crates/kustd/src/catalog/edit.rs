@@ -106,9 +106,10 @@ impl<'a> Edit<'a> {
     /// Creates or replaces a stored function.
     pub(crate) fn put_function(&mut self, database: &str, function: Function) -> Changed {
         let id = self.database_mut(database)?.id;
-        let sql = "INSERT OR REPLACE INTO functions (database_id, name, parameters, body, folder, docstring)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let values = params![id, function.name, function.parameters, function.body, function.folder, function.docstring];
+        let sql = "INSERT OR REPLACE INTO functions (database_id, name, parameters, body, folder, docstring, view)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let Function { name, parameters, body, folder, docstring, view } = &function;
+        let values = params![id, name, parameters, body, folder, docstring, view];
         self.execute("storing a function", sql, values)?;
         self.database_mut(database)?.functions.insert(function.name.as_str().into(), Arc::new(function));
         Ok(())
@@ -172,6 +173,22 @@ impl<'a> Edit<'a> {
         Ok(())
     }
 
+    /// Sets or (with `None`) deletes a policy of the whole.
+    pub(crate) fn set_cluster_policy(&mut self, kind: &str, policy: Option<&str>) -> Changed {
+        match policy {
+            Some(policy) => {
+                let sql = "INSERT OR REPLACE INTO cluster_policies (kind, policy) VALUES (?1, ?2)";
+                self.execute("storing a policy", sql, params![kind, policy])?;
+                self.image.policies.insert(kind.to_owned(), policy.to_owned());
+            }
+            None => {
+                self.execute("deleting a policy", "DELETE FROM cluster_policies WHERE kind = ?1", [kind])?;
+                self.image.policies.remove(kind);
+            }
+        }
+        Ok(())
+    }
+
     fn edit_table(&mut self, table: &Table, change: impl FnOnce(&mut Table)) -> Changed {
         if let Some(stored) = self.database_mut(&table.database)?.tables.get_mut(&table.name) {
             change(Arc::make_mut(stored));
@@ -183,7 +200,8 @@ impl<'a> Edit<'a> {
 /// Reads the whole image.
 pub(super) fn load(connection: &Connection, path: &Path) -> Result<Image, CatalogError> {
     let failed = |source| CatalogError::Sqlite { action: "loading", path: path.to_owned(), source };
-    let mut image = Image::default();
+    let policies = load_cluster_policies(connection).map_err(failed)?;
+    let mut image = Image { policies, ..Image::default() };
     for database in load_databases(connection).map_err(failed)? {
         image.databases.insert(database.name.clone(), Arc::new(database));
     }
@@ -221,6 +239,11 @@ fn load_databases(connection: &Connection) -> rusqlite::Result<Vec<Database>> {
         databases.push(database);
     }
     Ok(databases)
+}
+
+fn load_cluster_policies(connection: &Connection) -> rusqlite::Result<std::collections::BTreeMap<String, String>> {
+    let mut statement = connection.prepare("SELECT kind, policy FROM cluster_policies")?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 fn load_policies(connection: &Connection, sql: &str, id: i64) -> rusqlite::Result<std::collections::BTreeMap<String, String>> {
@@ -275,10 +298,17 @@ fn load_mappings(connection: &Connection, table: i64) -> rusqlite::Result<Mappin
 }
 
 fn load_functions(connection: &Connection, database: i64) -> rusqlite::Result<Vec<Function>> {
-    let sql = "SELECT name, parameters, body, folder, docstring FROM functions WHERE database_id = ?1";
+    let sql = "SELECT name, parameters, body, folder, docstring, view FROM functions WHERE database_id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let functions = statement.query_map([database], |row| {
-        Ok(Function { name: row.get(0)?, parameters: row.get(1)?, body: row.get(2)?, folder: row.get(3)?, docstring: row.get(4)? })
+        Ok(Function {
+            name: row.get(0)?,
+            parameters: row.get(1)?,
+            body: row.get(2)?,
+            folder: row.get(3)?,
+            docstring: row.get(4)?,
+            view: row.get(5)?,
+        })
     })?;
     functions.collect()
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::params;
 
-use super::{Catalog, CatalogError, Edit, TableId};
+use super::{Catalog, CatalogError, Edit, Operation, TableId};
 use crate::storage::shred::ShreddedKey;
 
 /// One immutable Parquet file, as the catalogue knows it. Times are ticks.
@@ -53,11 +53,16 @@ pub(crate) struct Round {
     pub(crate) batches: Vec<(BatchKey, i64)>,
     /// Batch ids seen before this time are forgotten.
     pub(crate) forget_batches_before: Option<i64>,
+    /// The operation that this is the work of, as it ends.
+    pub(crate) operation: Option<Operation>,
 }
 
 impl Edit<'_> {
     /// Stores a round of extents.
     pub(crate) fn put_round(&mut self, round: &Round) -> Result<(), CatalogError> {
+        if let Some(operation) = &round.operation {
+            self.end_operation(operation)?;
+        }
         for id in &round.removed {
             self.execute("removing an extent", "DELETE FROM extents WHERE id = ?1", [id])?;
         }

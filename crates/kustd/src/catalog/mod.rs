@@ -6,6 +6,7 @@
 mod edit;
 mod extents;
 mod model;
+mod operations;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,11 +18,12 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 pub(crate) use edit::Edit;
 pub(crate) use extents::{BatchKey, ExtentRecord, Round};
 pub use model::{Database, Function, Image, StoredMapping, Table, TableColumn, TableId};
+pub(crate) use operations::{Operation, OperationState};
 
 /// Format of the catalogue that this program writes.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 /// What takes a catalogue from a format to the next one, from format 1 on.
-const MIGRATIONS: &[&str] = &["ALTER TABLE extents ADD COLUMN shredded TEXT NOT NULL DEFAULT '[]'"];
+const MIGRATIONS: &[&str] = &["ALTER TABLE extents ADD COLUMN shredded TEXT NOT NULL DEFAULT '[]'", include_str!("operations.sql")];
 
 /// Failures of the catalogue.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,9 @@ pub enum CatalogError {
         /// Format found.
         found: i64,
     },
+    /// What is to be ended has ended already.
+    #[error("the operation has ended already")]
+    Ended,
     /// Readable, but it makes no sense.
     #[error("the catalogue {path} is damaged: {what}; restore it from a backup, or move it away to start empty")]
     Damaged {
@@ -139,7 +144,8 @@ fn migrate(connection: &mut Connection, format: i64) -> rusqlite::Result<()> {
 mod tests {
     use super::*;
 
-    /// A catalogue of format 1, which had no columns of keys, opens with all that was in it; a newer one does not.
+    /// A catalogue of format 1, which had no columns of keys, views and operations, opens with all that was in it; a newer
+    /// one does not.
     #[test]
     fn older_formats_are_read_and_newer_ones_refused() {
         let folder = tempfile::tempdir().unwrap();
@@ -148,7 +154,9 @@ mod tests {
         let raw = Connection::open(&path).unwrap();
         raw.execute_batch(
             "ALTER TABLE extents DROP COLUMN shredded; PRAGMA user_version = 1;
+             ALTER TABLE functions DROP COLUMN view; DROP TABLE operations; DROP TABLE cluster_policies;
              INSERT INTO databases VALUES (1, 'Db', 5);
+             INSERT INTO functions VALUES (1, 'F', '()', '{ print 1 }', '', '');
              INSERT INTO tables VALUES (7, 1, 'T', 1, 2, '', '', 5, 0);
              INSERT INTO extents VALUES ('e', 7, 10, 100, 200, 5, 5, 6, NULL, NULL, NULL, '[3]', '[]');",
         )
@@ -156,6 +164,8 @@ mod tests {
         let catalog = Catalog::open(&path).unwrap();
         let extents = catalog.extents().unwrap();
         assert_eq!((extents[&TableId(7)][0].rows, extents[&TableId(7)][0].shredded.len()), (10, 0));
+        assert!(!catalog.image().databases["Db"].functions["F"].view);
+        assert_eq!(catalog.resume_operations(0).unwrap(), []);
         drop(catalog);
         raw.pragma_update(None, "user_version", FORMAT + 1).unwrap();
         let error = Catalog::open(&path).unwrap_err();

@@ -14,6 +14,8 @@ pub struct TableId(pub i64);
 pub struct Image {
     /// Databases by name.
     pub databases: BTreeMap<Arc<str>, Arc<Database>>,
+    /// Policies of the whole as JSON text, by kind.
+    pub policies: BTreeMap<String, String>,
 }
 
 /// A database.
@@ -84,6 +86,8 @@ pub struct Function {
     pub folder: String,
     /// `docstring`
     pub docstring: String,
+    /// Wildcards of `union` and `search` find it, as they find tables.
+    pub view: bool,
 }
 
 /// An ingestion mapping as it was given.

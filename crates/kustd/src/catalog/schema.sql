@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS functions (
     body TEXT NOT NULL,
     folder TEXT NOT NULL,
     docstring TEXT NOT NULL,
+    view INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (database_id, name)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mappings (
@@ -75,3 +76,19 @@ CREATE TABLE IF NOT EXISTS batches (
     key BLOB PRIMARY KEY,
     seen INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cluster_policies (
+    kind TEXT PRIMARY KEY,
+    policy TEXT NOT NULL
+) WITHOUT ROWID;
+-- asynchronous commands; those that were running when the program ended are failed at the next start
+CREATE TABLE IF NOT EXISTS operations (
+    id BLOB PRIMARY KEY,
+    name TEXT NOT NULL,
+    database TEXT NOT NULL,
+    started INTEGER NOT NULL,
+    updated INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    status TEXT NOT NULL,
+    should_retry INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS operations_by_time ON operations (started);

@@ -1,25 +1,18 @@
 //! Commands that change things. Each is one catalogue transaction, or one publication of rows.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::Schema;
-use kql::rows::Rows;
-use kql::{Type, Value};
+use kql::Type;
 use serde_json::json;
 
-use super::syntax::{Columns, Command, Define, DefineFunction, Fill, Properties, Scope};
-use super::{guid, long, show, table, text};
+use super::syntax::{Columns, Command, Define, DefineFunction, Properties, Scope};
+use super::{Outcome, fill, functions, script, show, table, text};
 use crate::catalog::{Edit, Function, Table};
 use crate::error::KustoError;
-use crate::ingest::{self, Format, Reading};
-use crate::query::{self, QueryOptions};
+use crate::ingest;
 use crate::service::Kustd;
-use crate::snapshot::Snapshot;
-use crate::storage::columns::{plain_type, stored_field};
-
-type Outcome = Result<Rows, KustoError>;
+use crate::storage::{NewRows, Publication};
+use crate::update;
 
 /// Most columns of a table.
 const MOST_COLUMNS: usize = 10_000;
@@ -31,13 +24,21 @@ pub(crate) async fn run(kustd: &Arc<Kustd>, database: &str, source: &str, comman
     let database = database_name(kustd, database, &command)?;
     match command {
         Command::Show(what) => show::run(kustd, &database, what),
-        Command::IngestInline { table, properties, data } => ingest_inline(kustd, &database, &table, &properties, &source[data..]).await,
-        Command::FromQuery { how, table, properties, query } => {
-            from_query(kustd, &database, how, &table, &properties, &source[query..]).await
+        Command::IngestInline { table, properties, data } => fill::inline(kustd, &database, &table, &properties, &source[data..]).await,
+        Command::FromQuery { asynchronous: true, how, table, properties, query } => {
+            let request = fill::FromQuery::new(how, &table, &properties, &source[query..])?;
+            crate::operations::submit(kustd, database, request).await
+        }
+        Command::FromQuery { how, table, properties, query, .. } => {
+            let request = fill::FromQuery::new(how, &table, &properties, &source[query..])?;
+            fill::from_query(kustd, &database, &request, None).await
+        }
+        Command::ExecuteScript { cluster, properties, script } => {
+            script::execute(kustd, &database, cluster, &properties, &source[script..]).await
         }
         other => {
-            let kustd = kustd.clone();
-            let changed = tokio::task::spawn_blocking(move || change(&kustd, &database, other)).await;
+            let (kustd, source) = (kustd.clone(), source.to_owned());
+            let changed = tokio::task::spawn_blocking(move || change(&kustd, &database, &source, other)).await;
             changed.map_err(|error| KustoError::internal(format!("running the command: {error}")))?
         }
     }
@@ -48,13 +49,13 @@ fn database_name(kustd: &Kustd, name: &str, command: &Command) -> Result<String,
     let image = kustd.storage.catalog().image();
     match image.database(name) {
         Some(database) => Ok(database.name.to_string()),
-        None if matches!(command, Command::CreateDatabase { .. } | Command::Show(_) | Command::ClearCache) => Ok(name.to_owned()),
+        None if !command.needs_database() => Ok(name.to_owned()),
         None => Err(KustoError::not_found("Database", name)),
     }
 }
 
 /// Changes of the catalogue.
-fn change(kustd: &Kustd, database: &str, command: Command) -> Outcome {
+fn change(kustd: &Kustd, database: &str, source: &str, command: Command) -> Outcome {
     let now = kustd.now();
     let storage = &kustd.storage;
     match command {
@@ -118,24 +119,14 @@ fn change(kustd: &Kustd, database: &str, command: Command) -> Outcome {
         })?,
         Command::ClearTable { table } => {
             let table = kustd.table(database, &table)?;
-            storage.append_extent(&table, &[], Vec::new(), true, now)?;
+            let rows = NewRows { table, batches: Vec::new(), tags: Vec::new(), replace: true };
+            storage.append_extents(Publication { rows: vec![rows], ..Publication::default() }, now)?;
         }
-        Command::DefineFunction { how, name, parameters, body, properties } => {
+        Command::DefineFunction { how, name, parameters, body, body_at, properties } => {
             check_name("function", &name)?;
-            let function = storage.catalog().change(|edit| {
-                define_function(
-                    edit,
-                    database,
-                    how,
-                    Function {
-                        name,
-                        parameters,
-                        body,
-                        folder: properties.get("folder").cloned().unwrap_or_default(),
-                        docstring: properties.get("docstring").cloned().unwrap_or_default(),
-                    },
-                )
-            })?;
+            let function = functions::read(name, parameters, body, &properties)?;
+            functions::validate(kustd, database, &function, &properties, source, body_at)?;
+            let function = storage.catalog().change(|edit| define_function(edit, database, how, function))?;
             return Ok(show::functions([&function]));
         }
         Command::DropFunction { name, if_exists } => {
@@ -187,14 +178,14 @@ fn change(kustd: &Kustd, database: &str, command: Command) -> Outcome {
         Command::DeletePolicy { scope, kind } => store_policy(kustd, database, &scope, &kind, None)?,
         // answers are never taken from a cache
         Command::ClearCache => {}
-        Command::Show(_) | Command::IngestInline { .. } | Command::FromQuery { .. } => {
+        Command::Show(_) | Command::IngestInline { .. } | Command::FromQuery { .. } | Command::ExecuteScript { .. } => {
             return Err(KustoError::internal("the command was sent the wrong way"));
         }
     }
     Ok(table(&[("Status", Type::String)], vec![vec![text("Completed")]]))
 }
 
-fn check_name(what: &str, name: &str) -> Result<(), KustoError> {
+pub(super) fn check_name(what: &str, name: &str) -> Result<(), KustoError> {
     let bad = name.is_empty()
         || name.len() > LONGEST_NAME
         || name.starts_with('$')
@@ -216,7 +207,7 @@ fn position(table: &Table, column: &str) -> Result<usize, KustoError> {
     at.ok_or_else(|| KustoError::not_found("Column", column))
 }
 
-fn define_table(
+pub(super) fn define_table(
     edit: &mut Edit<'_>,
     database: &str,
     how: Define,
@@ -336,6 +327,10 @@ fn set_policy(kustd: &Kustd, database: &str, scope: &Scope, kind: &str, policy: 
     if merge && let Some(before) = show::stored_policy(kustd, database, scope, kind)? {
         let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or(json!({}));
         let (mut merged, new) = (parse(&before), parse(&stored));
+        // policies that are lists grow
+        if let (Some(merged), Some(new)) = (merged.as_array_mut(), new.as_array()) {
+            merged.extend(new.iter().cloned());
+        }
         if let (Some(merged), Some(new)) = (merged.as_object_mut(), new.as_object()) {
             merged.extend(new.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
@@ -344,12 +339,17 @@ fn set_policy(kustd: &Kustd, database: &str, scope: &Scope, kind: &str, policy: 
     if kind == "retention" && crate::storage::soft_delete_period(&stored).is_none() && stored != "null" {
         return Err(KustoError::bad_request("a retention policy needs 'SoftDeletePeriod', a timespan such as \"7.00:00:00\""));
     }
+    if kind == update::KIND {
+        let Scope::Table(table) = scope else { return Err(KustoError::bad_request("an update policy is of a table")) };
+        update::check(kustd, database, table, &stored)?;
+    }
     store_policy(kustd, database, scope, kind, Some(&stored))?;
     Ok(stored)
 }
 
 fn store_policy(kustd: &Kustd, database: &str, scope: &Scope, kind: &str, policy: Option<&str>) -> Result<(), KustoError> {
     kustd.storage.catalog().change(|edit| match scope {
+        Scope::Cluster => edit.set_cluster_policy(kind, policy).map_err(KustoError::from),
         Scope::Table(name) => {
             let table = find(edit, database, name)?;
             edit.set_table_policy(&table, kind, policy).map_err(KustoError::from)
@@ -360,117 +360,4 @@ fn store_policy(kustd: &Kustd, database: &str, scope: &Scope, kind: &str, policy
             edit.set_database_policy(&name, kind, policy).map_err(KustoError::from)
         }
     })
-}
-
-async fn ingest_inline(kustd: &Arc<Kustd>, database: &str, table: &str, properties: &Properties, data: &str) -> Outcome {
-    let table = kustd.table(database, table)?;
-    let format: Format = properties.get("format").map_or("csv", String::as_str).parse().map_err(KustoError::bad_request)?;
-    let mapping = match properties.get("ingestionmappingreference") {
-        Some(name) => Some(kustd.mapping(&table, format, name)?),
-        None => None,
-    };
-    let skip_first = properties.get("ignorefirstrecord").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let data = data.trim_start().as_bytes();
-    let reading = Reading { format, mapping: mapping.as_deref(), skip_first };
-    let batch = ingest::read(&table, &reading, data).map_err(|error| KustoError::bad_request(error.to_string()))?;
-    let rows = batch.num_rows();
-    let bytes = batch.get_array_memory_size();
-    if rows > 0 {
-        kustd.storage.ingest(&table, batch, &[], kustd.now()).await?;
-    }
-    // streamed rows are in no extent yet: the id is that of the operation
-    Ok(extent_row(&uuid::Uuid::new_v4().to_string(), bytes as u64, 0, rows as u64))
-}
-
-fn extent_row(id: &str, original: u64, size: u64, rows: u64) -> Rows {
-    let columns = [
-        ("ExtentId", Type::Guid),
-        ("OriginalSize", Type::Real),
-        ("ExtentSize", Type::Real),
-        ("CompressedSize", Type::Real),
-        ("IndexSize", Type::Real),
-        ("RowCount", Type::Long),
-    ];
-    let real = |bytes: u64| Value::Real(bytes as f64);
-    table(&columns, vec![vec![guid(id), real(original), real(size), real(size), real(0), long(rows)]])
-}
-
-async fn from_query(kustd: &Arc<Kustd>, database: &str, how: Fill, name: &str, properties: &Properties, query: &str) -> Outcome {
-    check_name("table", name)?;
-    let exists = kustd.storage.catalog().image().table(database, name).is_some();
-    match (how, exists) {
-        (Fill::Set, true) => return Err(KustoError::exists("Table", name)),
-        (Fill::Append, false) => return Err(KustoError::not_found("Table", name)),
-        _ => {}
-    }
-    let snapshot = Arc::new(Snapshot::take(&kustd.storage));
-    let options = QueryOptions { no_truncation: true, ..QueryOptions::default() };
-    let answer = query::run(snapshot, database, query, &options, kustd.now()).await?;
-    let [result] = <[_; 1]>::try_from(answer.tables)
-        .map_err(|tables| KustoError::bad_request(format!("the query has {} results, it must have one", tables.len())))?;
-    let (kustd, name, database) = (kustd.clone(), name.to_owned(), database.to_owned());
-    let extend = properties.get("extend_schema").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let tags = properties.get("tags").and_then(|tags| serde_json::from_str(tags).ok()).unwrap_or_default();
-    let stored = tokio::task::spawn_blocking(move || {
-        let columns: Columns = result.columns.iter().map(|column| (column.name.clone(), column.ty)).collect();
-        let table = target_table(&kustd, &database, &name, columns, extend)?;
-        let batches = result.batches.iter().map(|batch| fit(&table, &result.columns, batch)).collect::<Result<Vec<_>, KustoError>>()?;
-        let replace = how == Fill::SetOrReplace;
-        Ok::<_, KustoError>(kustd.storage.append_extent(&table, &batches, tags, replace, kustd.now())?)
-    });
-    let extent = stored.await.map_err(|error| KustoError::internal(format!("storing the rows: {error}")))??;
-    Ok(match extent {
-        Some(extent) => {
-            let record = &extent.record;
-            extent_row(&record.id, record.original_bytes, record.bytes, record.rows)
-        }
-        None => Rows::new(extent_row("", 0, 0, 0).columns, Vec::new()),
-    })
-}
-
-/// The table that a query's rows go to: created when missing, with new columns when allowed.
-fn target_table(kustd: &Kustd, database: &str, name: &str, columns: Columns, extend: bool) -> Result<Arc<Table>, KustoError> {
-    kustd.storage.catalog().change(|edit| {
-        let existing = edit.image().table(database, name).cloned();
-        let how = match existing {
-            Some(table) if !extend => return Ok(table),
-            _ => Define::CreateMerge,
-        };
-        define_table(edit, database, how, name, &columns, &BTreeMap::new(), kustd.now())
-    })
-}
-
-/// A result's batch with the ids of the table's columns: by name where all names are known, else by position.
-fn fit(table: &Table, columns: &[kql::Column], batch: &RecordBatch) -> Result<RecordBatch, KustoError> {
-    let by_name = columns.iter().all(|column| table.columns.iter().any(|other| other.name == column.name));
-    if !by_name && columns.len() > table.columns.len() {
-        let message = format!("the query has {} columns, table '{}' has {}", columns.len(), table.name, table.columns.len());
-        return Err(KustoError::bad_request(format!("{message}; use 'with (extend_schema=true)' to add the new ones")));
-    }
-    let mut fields = Vec::new();
-    let mut arrays = Vec::new();
-    for (at, column) in columns.iter().enumerate() {
-        let target = if by_name { table.columns.iter().find(|other| other.name == column.name) } else { table.columns.get(at) };
-        let Some(target) = target else { continue };
-        if target.ty != column.ty {
-            let message = format!(
-                "column '{}' of the query is of type {}, column '{}' of table '{}' is of type {}",
-                column.name, column.ty, target.name, table.name, target.ty
-            );
-            return Err(KustoError::bad_request(message));
-        }
-        let array = batch.column(at);
-        let array = match column.ty {
-            Type::String => crate::storage::columns::without_nulls(array),
-            _ => array.clone(),
-        };
-        let wanted = if matches!(column.ty, Type::Dynamic) { array.data_type().clone() } else { plain_type(column.ty) };
-        let array = datafusion::arrow::compute::cast(&array, &wanted)
-            .map_err(|error| KustoError::internal(format!("converting column '{}': {error}", column.name)))?;
-        fields.push(stored_field(target, array.data_type()));
-        arrays.push(array);
-    }
-    let options = datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
-        .map_err(|error| KustoError::internal(format!("storing the query's rows: {error}")))
 }

@@ -1,11 +1,15 @@
 //! Management commands: [`parse`] reads them, [`execute`] changes things, [`show`] answers with tables.
 
 mod execute;
+mod fill;
+mod functions;
 mod parse;
+mod script;
 mod show;
 mod syntax;
 
 pub(crate) use execute::run;
+pub(crate) use fill::{FromQuery, check, fit, from_query};
 pub(crate) use parse::{is_command, parse};
 pub(crate) use syntax::{Command, Parsed};
 
@@ -14,8 +18,13 @@ use std::sync::Arc;
 use kql::rows::Rows;
 use kql::{Column, Type, Value};
 
+use crate::error::KustoError;
+
+/// The rows that a command answers with.
+pub(crate) type Outcome = Result<Rows, KustoError>;
+
 /// A table of an answer.
-fn table(columns: &[(&str, Type)], rows: Vec<Vec<Value>>) -> Rows {
+pub(crate) fn table(columns: &[(&str, Type)], rows: Vec<Vec<Value>>) -> Rows {
     Rows::new(columns.iter().map(|(name, ty)| Column::new(*name, *ty)).collect(), rows)
 }
 

@@ -38,7 +38,7 @@ pub(crate) enum Command {
     /// `.clear table T data`
     ClearTable { table: String },
     /// `.create function`, `.create-or-alter function`, `.alter function`
-    DefineFunction { how: DefineFunction, name: String, parameters: String, body: String, properties: Properties },
+    DefineFunction { how: DefineFunction, name: String, parameters: String, body: String, body_at: usize, properties: Properties },
     /// `.drop function F ifexists`
     DropFunction { name: String, if_exists: bool },
     /// `.create(-or-alter) table T ingestion csv mapping "M" '[…]'`
@@ -47,8 +47,10 @@ pub(crate) enum Command {
     DropMapping { table: String, kind: String, name: String },
     /// `.ingest inline into table T with (…) <| data`
     IngestInline { table: String, properties: Properties, data: usize },
-    /// `.set`, `.append`, `.set-or-append`, `.set-or-replace` `T <| query`
-    FromQuery { how: Fill, table: String, properties: Properties, query: usize },
+    /// `.set`, `.append`, `.set-or-append`, `.set-or-replace` `[async] T <| query`
+    FromQuery { asynchronous: bool, how: Fill, table: String, properties: Properties, query: usize },
+    /// `.execute database script <| commands`, `.execute cluster script <| commands`
+    ExecuteScript { cluster: bool, properties: Properties, script: usize },
     /// `.create database D ifnotexists`
     CreateDatabase { name: String, if_not_exists: bool },
     /// `.drop database D`
@@ -64,6 +66,21 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it is about a database, and so needs one that exists.
+    pub(crate) fn needs_database(&self) -> bool {
+        let own = matches!(
+            self,
+            Command::CreateDatabase { .. }
+                | Command::DropDatabase { .. }
+                | Command::Show(_)
+                | Command::ClearCache
+                | Command::ExecuteScript { cluster: true, .. }
+                | Command::SetPolicy { scope: Scope::Cluster | Scope::Database(_), .. }
+                | Command::DeletePolicy { scope: Scope::Cluster | Scope::Database(_), .. }
+        );
+        !own
+    }
+
     /// The operation's name, as `.show operations` gives it.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -81,6 +98,8 @@ impl Command {
             Command::DefineMapping { .. } => "MappingCreateOrAlter",
             Command::DropMapping { .. } => "MappingDrop",
             Command::IngestInline { .. } => "DataIngestInline",
+            Command::ExecuteScript { cluster: false, .. } => "ExecuteDatabaseScript",
+            Command::ExecuteScript { cluster: true, .. } => "ExecuteClusterScript",
             Command::FromQuery { how: Fill::Set, .. } => "TableSet",
             Command::FromQuery { how: Fill::Append, .. } => "TableAppend",
             Command::FromQuery { how: Fill::SetOrAppend, .. } => "TableSetOrAppend",
@@ -134,9 +153,23 @@ pub(crate) enum Fill {
     SetOrReplace,
 }
 
+impl Fill {
+    /// The command's verb.
+    pub(crate) fn verb(self) -> &'static str {
+        match self {
+            Fill::Set => ".set",
+            Fill::Append => ".append",
+            Fill::SetOrAppend => ".set-or-append",
+            Fill::SetOrReplace => ".set-or-replace",
+        }
+    }
+}
+
 /// What a policy is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Scope {
+    /// Everything.
+    Cluster,
     /// A database.
     Database(String),
     /// A table of the request's database.

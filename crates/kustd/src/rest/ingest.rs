@@ -17,6 +17,7 @@ use crate::ingest::{Format, Reading, read};
 use crate::query::{Answer, rows_answer};
 use crate::service::Kustd;
 use crate::storage::Ingested;
+use crate::update;
 
 /// Longest batch id in bytes.
 const LONGEST_BATCH_ID: usize = 64;
@@ -66,7 +67,7 @@ async fn ingest(kustd: &Arc<Kustd>, database: &str, table: &str, uri: &Uri, head
     if rows == 0 {
         return answer(0);
     }
-    match kustd.storage.ingest(&table, batch, &batch_id, kustd.now()).await? {
+    match update::ingest(kustd, table, batch, &batch_id).await? {
         Ingested::Stored => {
             kustd.metrics.ingested_rows.inc_by(rows);
             kustd.metrics.ingested_bytes.inc_by(bytes);

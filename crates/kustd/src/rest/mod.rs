@@ -17,9 +17,9 @@ use axum::routing::{get, post};
 
 use crate::commands::{self, Command, Parsed};
 use crate::error::KustoError;
+use crate::operations;
 use crate::query::{self, Answer};
-use crate::service::{Kustd, Operation};
-use crate::snapshot::Snapshot;
+use crate::service::Kustd;
 use request::Request;
 use respond::{Frames, Talk};
 
@@ -77,7 +77,7 @@ async fn answer(kustd: &Arc<Kustd>, uri: &Uri, headers: &HeaderMap, body: Body) 
 }
 
 async fn run_query(kustd: &Kustd, request: &Request) -> Result<Answer, KustoError> {
-    let snapshot = Arc::new(Snapshot::take(&kustd.storage));
+    let snapshot = Arc::new(kustd.snapshot());
     let database = snapshot.image().database(&request.database).map(|database| database.name.to_string());
     let database = database.ok_or_else(|| KustoError::not_found("Database", &request.database))?;
     query::run(snapshot, &database, &request.text, &request.options, kustd.now()).await
@@ -87,24 +87,18 @@ async fn run_command(kustd: &Arc<Kustd>, request: &Request) -> Result<Answer, Ku
     let text = &request.text;
     let Parsed { command, pipe } = commands::parse(text).map_err(|diagnostic| KustoError::diagnostics(text, &[diagnostic]))?;
     let changes = !matches!(command, Command::Show(_));
+    // those that run in the background, and the commands of a script, are put on the list where they run
+    let recorded = changes && !matches!(command, Command::FromQuery { asynchronous: true, .. } | Command::ExecuteScript { .. });
     if changes && request.options.read_only {
         return Err(KustoError::bad_request("the request is read-only, and the command changes things"));
     }
     let started = kustd.now();
     let name = command.name();
     let outcome = commands::run(kustd, &request.database, text, command).await;
-    if changes {
-        kustd.record(Operation {
-            id: uuid::Uuid::new_v4().as_u128(),
-            name: name.to_owned(),
-            database: request.database.clone(),
-            started,
-            ended: kustd.now(),
-            failure: outcome.as_ref().err().map(ToString::to_string),
-            should_retry: outcome.as_ref().is_err_and(|error| !error.permanent),
-        });
+    if recorded {
+        kustd.operations.put_awaited(operations::ended(name, &request.database, started, kustd.now(), outcome.as_ref().err()));
     }
-    let snapshot = Arc::new(Snapshot::take(&kustd.storage));
+    let snapshot = Arc::new(kustd.snapshot());
     match pipe {
         Some(pipe) => query::continue_rows(snapshot, &request.database, outcome?, text, pipe, kustd.now()).await,
         None => query::rows_answer(outcome?),

@@ -7,6 +7,7 @@ mod scan;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use datafusion::arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use kql::catalog::{StoredFunction, TableSchema};
 use kql::rows::Rows;
@@ -14,20 +15,28 @@ use kql::tree::Rel;
 
 use crate::catalog::{Database, Image, Table, TableId};
 use crate::engine::{QueryLimits, TableSource};
-use crate::storage::{Storage, TableData};
+use crate::storage::{Storage, StorageError, TableData};
 use scan::TableScan;
 
 /// The view.
 pub(crate) struct Snapshot {
     image: Arc<Image>,
     data: HashMap<TableId, Arc<TableData>>,
+    /// Host and port of the service.
+    endpoint: Arc<str>,
 }
 
 impl Snapshot {
     /// The present state.
-    pub(crate) fn take(storage: &Storage) -> Snapshot {
+    pub(crate) fn take(storage: &Storage, endpoint: &str) -> Snapshot {
         let (image, data) = storage.view();
-        Snapshot { image, data }
+        Snapshot { image, data, endpoint: endpoint.into() }
+    }
+
+    /// The same, but `table` has just these rows, which come at time `now`.
+    pub(crate) fn with_only(mut self, table: &Table, batches: &[RecordBatch], now: i64) -> Result<Snapshot, StorageError> {
+        self.data.insert(table.id, Arc::new(TableData::of(batches, now)?));
+        Ok(self)
     }
 
     /// Databases, tables and functions.
@@ -75,7 +84,18 @@ impl kql::catalog::Catalog for Names {
 
     fn function(&self, database: Option<&str>, name: &str) -> Option<StoredFunction> {
         let function = self.database_of(database)?.functions.get(name)?;
-        Some(StoredFunction { name: function.name.clone(), parameters: function.parameters.clone(), body: function.body.clone() })
+        Some(StoredFunction {
+            name: function.name.clone(),
+            parameters: function.parameters.clone(),
+            body: function.body.clone(),
+            view: function.view,
+        })
+    }
+
+    fn views(&self, database: Option<&str>, wildcard: &str) -> Vec<String> {
+        let Some(database) = self.database_of(database) else { return Vec::new() };
+        let views = database.functions.values().filter(|function| function.view && matches_wildcard(&function.name, wildcard));
+        views.map(|function| function.name.clone()).collect()
     }
 
     fn tables(&self, database: Option<&str>, wildcard: &str) -> Vec<TableSchema> {
@@ -85,6 +105,10 @@ impl kql::catalog::Catalog for Names {
 
     fn databases(&self) -> Vec<String> {
         self.snapshot.image.databases.keys().map(ToString::to_string).collect()
+    }
+
+    fn endpoint(&self) -> String {
+        self.snapshot.endpoint.to_string()
     }
 
     fn run(&self, rel: &Rel) -> Result<Rows, String> {

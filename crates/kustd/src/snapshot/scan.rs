@@ -53,6 +53,8 @@ impl TableScan {
                 };
                 Target { id: column.id, ty: column.ty, field: columns::stored_field(column, &data_type), key: None }
             })
+            .chain([columns::ingestion_target(kql::binder::INGESTION_TIME)])
+            .map(without_id)
             .collect();
         targets.extend(key_targets(&table, &data));
         let schema = Arc::new(Schema::new(targets.iter().map(|target| target.field.clone()).collect::<Vec<_>>()));
@@ -87,6 +89,12 @@ impl TableScan {
         }
         Ok(units)
     }
+}
+
+/// The ids of columns are the table's own: plans over several tables must not see them differ.
+fn without_id(target: Target) -> Target {
+    let field = datafusion::arrow::datatypes::Field::clone(&target.field).with_metadata(Default::default());
+    Target { field: Arc::new(field), ..target }
 }
 
 /// Whether most rows have that column as a dictionary, so that the others are converted.

@@ -21,6 +21,8 @@ use crate::catalog::{Table, TableColumn};
 const FIELD_ID: &str = "PARQUET:field_id";
 /// Id of the hidden column that holds the time of ingestion, ticks.
 pub(crate) const INGESTED: u32 = 0;
+/// Its name in files.
+const INGESTED_NAME: &str = "$IngestionTime";
 /// Rows that are looked at before a column is taken to be worth a dictionary.
 const SAMPLE: usize = 8192;
 
@@ -58,10 +60,6 @@ pub(crate) fn stored_field(column: &TableColumn, data_type: &DataType) -> FieldR
     with_id(&column.name, column.id, data_type.clone(), column.ty != Type::String)
 }
 
-fn ingested_field() -> FieldRef {
-    with_id("$IngestionTime", INGESTED, DataType::Int64, false)
-}
-
 fn with_id(name: &str, id: u32, data_type: DataType, nullable: bool) -> FieldRef {
     let metadata = Metadata::from([(FIELD_ID.to_owned(), id.to_string())]);
     Arc::new(Field::new(name, data_type, nullable).with_metadata(metadata))
@@ -80,7 +78,7 @@ pub(crate) fn position(schema: &Schema, id: u32) -> Option<usize> {
 /// Appends the hidden ingestion time.
 pub(crate) fn with_ingestion_time(batch: &RecordBatch, ticks: i64) -> Result<RecordBatch, ArrowError> {
     let mut fields: Vec<FieldRef> = batch.schema().fields().iter().cloned().collect();
-    fields.push(ingested_field());
+    fields.push(ingestion_target(INGESTED_NAME).field);
     let mut arrays = batch.columns().to_vec();
     arrays.push(Arc::new(Int64Array::from_value(ticks, batch.num_rows())));
     rebuilt(Arc::new(Schema::new(fields)), arrays, batch.num_rows())
@@ -100,8 +98,12 @@ pub(crate) fn stored_targets(table: &Table, batches: &[RecordBatch]) -> Vec<Targ
         };
         Target { id: column.id, ty: column.ty, field: stored_field(column, &data_type), key: None }
     };
-    let ingested = Target { id: INGESTED, ty: Type::DateTime, field: ingested_field(), key: None };
-    table.columns.iter().map(column).chain([ingested]).collect()
+    table.columns.iter().map(column).chain([ingestion_target(INGESTED_NAME)]).collect()
+}
+
+/// The time of ingestion under that name.
+pub(crate) fn ingestion_target(name: &str) -> Target {
+    Target { id: INGESTED, ty: Type::DateTime, field: with_id(name, INGESTED, DataType::Int64, false), key: None }
 }
 
 fn mostly_dictionary(batches: &[RecordBatch], id: u32) -> bool {

@@ -4,18 +4,23 @@
 //!   the batch id (u16), batch id, Arrow IPC stream of one batch.
 //! - kind 2, rows carried forward so that older files can go: version (u8), count (u32), then for each table its id
 //!   (i64), the LSN that the rows cover (u64), length (u32) and an Arrow IPC stream with the ingestion time.
+//! - kind 3, rows of one ingestion for several tables: as kind 1 up to the batch id, which is one of the table named
+//!   there, then count (u32), and for each batch the id of its table (i64), length (u32) and an Arrow IPC stream.
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::ipc::reader::StreamReader;
 use datafusion::arrow::ipc::writer::StreamWriter;
 
-use crate::catalog::TableId;
+use crate::catalog::{Table, TableId};
 
 /// Rows of one ingestion.
 pub(crate) const ROWS: u8 = 1;
 /// Rows carried forward.
 pub(crate) const CARRIED: u8 = 2;
+
+/// Rows of one ingestion for several tables: what came, and what update policies made of it.
+pub(crate) const ROWS_OF_SEVERAL: u8 = 3;
 
 const VERSION: u8 = 1;
 
@@ -44,6 +49,36 @@ pub(crate) struct Carried {
 
 /// Encodes a frame of kind [`ROWS`].
 pub(crate) fn encode_rows(header: &RowsHeader<'_>, batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+    let mut body = encode_header(header)?;
+    write_batch(batch, &mut body)?;
+    Ok(body)
+}
+
+/// Encodes a frame of kind [`ROWS_OF_SEVERAL`].
+pub(crate) fn encode_several(header: &RowsHeader<'_>, batches: &[(&Table, &RecordBatch)]) -> Result<Vec<u8>, ArrowError> {
+    let mut body = encode_header(header)?;
+    body.extend_from_slice(&(batches.len() as u32).to_le_bytes());
+    for (table, batch) in batches {
+        body.extend_from_slice(&table.id.0.to_le_bytes());
+        write_sized(batch, &mut body)?;
+    }
+    Ok(body)
+}
+
+/// The batches of a frame of kind [`ROWS_OF_SEVERAL`], from what [`decode_rows`] leaves behind the header.
+pub(crate) fn decode_several(rest: &[u8]) -> Result<Vec<(TableId, RecordBatch)>, ArrowError> {
+    let mut reader = Reader { rest };
+    let count = u32::from_le_bytes(reader.array()?);
+    let mut batches = Vec::new();
+    for _ in 0..count {
+        let table = TableId(i64::from_le_bytes(reader.array()?));
+        let length = u32::from_le_bytes(reader.array()?);
+        batches.push((table, read_batch(reader.take(length as usize)?)?));
+    }
+    Ok(batches)
+}
+
+fn encode_header(header: &RowsHeader<'_>) -> Result<Vec<u8>, ArrowError> {
     let length = u16::try_from(header.batch_id.len())
         .map_err(|_| ArrowError::InvalidArgumentError("the batch id is longer than 65535 bytes".to_owned()))?;
     let mut body = vec![VERSION];
@@ -52,11 +87,10 @@ pub(crate) fn encode_rows(header: &RowsHeader<'_>, batch: &RecordBatch) -> Resul
     body.extend_from_slice(&header.ingested.to_le_bytes());
     body.extend_from_slice(&length.to_le_bytes());
     body.extend_from_slice(header.batch_id);
-    write_batch(batch, &mut body)?;
     Ok(body)
 }
 
-/// Decodes the header of a frame of kind [`ROWS`] and the IPC bytes behind it.
+/// Decodes the header of a frame of kind [`ROWS`] or [`ROWS_OF_SEVERAL`] and gives the bytes behind it.
 pub(crate) fn decode_rows(body: &[u8]) -> Result<(RowsHeader<'_>, &[u8]), ArrowError> {
     let mut reader = Reader { rest: body };
     reader.version()?;
@@ -75,14 +109,20 @@ pub(crate) fn encode_carried(sections: &[Carried]) -> Result<Vec<u8>, ArrowError
     for section in sections {
         body.extend_from_slice(&section.table.0.to_le_bytes());
         body.extend_from_slice(&section.covers.to_le_bytes());
-        let length_at = body.len();
-        body.extend_from_slice(&[0; 4]);
-        write_batch(&section.batch, &mut body)?;
-        let length = u32::try_from(body.len() - length_at - 4)
-            .map_err(|_| ArrowError::InvalidArgumentError("carried rows of one table exceed 4 GiB".to_owned()))?;
-        body[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+        write_sized(&section.batch, &mut body)?;
     }
     Ok(body)
+}
+
+/// A batch behind its length.
+fn write_sized(batch: &RecordBatch, body: &mut Vec<u8>) -> Result<(), ArrowError> {
+    let length_at = body.len();
+    body.extend_from_slice(&[0; 4]);
+    write_batch(batch, body)?;
+    let length = u32::try_from(body.len() - length_at - 4)
+        .map_err(|_| ArrowError::InvalidArgumentError("rows of one table in a frame exceed 4 GiB".to_owned()))?;
+    body[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+    Ok(())
 }
 
 /// Decodes a frame of kind [`CARRIED`].

@@ -49,6 +49,12 @@ pub(crate) struct TableData {
 }
 
 impl TableData {
+    /// Rows that are in no table yet.
+    pub(crate) fn of(batches: &[RecordBatch], now: i64) -> Result<TableData, ArrowError> {
+        let hot = |batch| Ok(Arc::new(HotBatch::new(columns::with_ingestion_time(batch, now)?, 0, 0)));
+        Ok(TableData { hot: batches.iter().map(hot).collect::<Result<_, ArrowError>>()?, extents: Vec::new() })
+    }
+
     /// Hot rows.
     pub(crate) fn hot_rows(&self) -> u64 {
         self.hot.iter().map(|batch| batch.rows.num_rows() as u64).sum()

@@ -11,7 +11,7 @@ use kql::value::TICKS_PER_SECOND;
 
 use super::extent::{self, Extent};
 use super::hot::{self, BatchState, HotBatch, TableData};
-use super::{Storage, StorageError, columns, frame};
+use super::{NewRows, Publication, Published, Storage, StorageError, columns, frame};
 use crate::catalog::{BatchKey, Image, Round, Table, TableId};
 use crate::text;
 
@@ -77,31 +77,35 @@ impl Storage {
         Ok(report)
     }
 
-    /// Puts rows straight into an extent, with tags; with `replace`, in the place of all other rows of the table.
-    pub(crate) fn append_extent(
-        &self,
-        table: &Table,
-        batches: &[RecordBatch],
-        tags: Vec<String>,
-        replace: bool,
-        now: i64,
-    ) -> Result<Option<Arc<Extent>>, StorageError> {
+    /// Puts rows straight into extents, and ends the operation whose work they are: one transaction.
+    pub(crate) fn append_extents(&self, publication: Publication, now: i64) -> Result<Published, StorageError> {
         let _one = self.maintenance.lock();
-        let batches = batches.iter().map(|batch| columns::with_ingestion_time(batch, now)).collect::<Result<Vec<_>, _>>()?;
+        let mut round = Round { operation: publication.operation, ..Round::default() };
         let mut swap = Swap::default();
-        let mut round = Round::default();
-        if batches.iter().any(|batch| batch.num_rows() > 0) {
-            swap.added.push(Arc::new(extent::write(&self.extents, table, &batches, now, tags)?));
+        let known = publication.rows.first().is_some_and(|rows| self.has_any_tag(rows.table.id, &publication.unless_tagged));
+        let mut extents = Vec::new();
+        for NewRows { table, batches, tags, replace } in if known { Vec::new() } else { publication.rows } {
+            let batches = batches.iter().map(|batch| columns::with_ingestion_time(batch, now)).collect::<Result<Vec<_>, _>>()?;
+            let mut added = None;
+            if batches.iter().any(|batch| batch.num_rows() > 0) {
+                let extent = Arc::new(extent::write(&self.extents, &table, &batches, now, tags)?);
+                swap.added.push(extent.clone());
+                added = Some(extent);
+            }
+            extents.push(added);
+            if replace {
+                let data = self.table_data(table.id);
+                round.sealed.push((table.id, data.hot_lsn()));
+                swap.hot.push((table.id, data.hot.clone()));
+                swap.removed.extend(data.extents.iter().cloned());
+            }
         }
-        if replace {
-            let data = self.table_data(table.id);
-            round.sealed.push((table.id, data.hot_lsn()));
-            swap.hot.push((table.id, data.hot.clone()));
-            swap.removed.clone_from(&data.extents);
-        }
-        let added = swap.added.first().cloned();
         self.publish(round, swap)?;
-        Ok(added)
+        Ok(if known { Published::Known } else { Published::Stored(extents) })
+    }
+
+    fn has_any_tag(&self, table: TableId, tags: &[String]) -> bool {
+        !tags.is_empty() && self.table_data(table).extents.iter().any(|extent| extent.record.tags.iter().any(|tag| tags.contains(tag)))
     }
 
     /// Removes extents of a table by id, for `.drop extents` and retention.
@@ -401,7 +405,8 @@ mod tests {
         let rows = read(&table, &reading, b"1\n2\n").unwrap();
         storage.catalog().change(|edit| edit.drop_table(&table)).unwrap();
         storage.forget_tables(&[table.id]);
-        storage.ingest(&table, rows, &[], 0).await.unwrap();
+        let rows = NewRows { table: table.clone(), batches: vec![rows], tags: Vec::new(), replace: false };
+        storage.ingest(vec![rows], &[], 0).await.unwrap();
         assert!(storage.pressure().0 > 0);
         storage.tick(0).unwrap();
         assert_eq!(storage.pressure().0, 0, "rows that nobody can see hold no memory");

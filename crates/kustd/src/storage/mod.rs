@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use wal::journal::Journal;
 
-use crate::catalog::{BatchKey, Catalog, CatalogError, Image, Table, TableId};
+use crate::catalog::{BatchKey, Catalog, CatalogError, Image, Operation, Table, TableId};
 pub(crate) use extent::Extent;
 pub use extent::ExtentError;
 pub(crate) use hot::TableData;
@@ -123,6 +123,37 @@ pub(crate) enum Ingested {
     Known,
 }
 
+/// Rows that go straight into an extent of a table.
+pub(crate) struct NewRows {
+    /// The table.
+    pub(crate) table: Arc<Table>,
+    /// The rows.
+    pub(crate) batches: Vec<RecordBatch>,
+    /// Tags of the extent.
+    pub(crate) tags: Vec<String>,
+    /// All other rows of the table go.
+    pub(crate) replace: bool,
+}
+
+/// What becomes visible and durable at once.
+#[derive(Default)]
+pub(crate) struct Publication {
+    /// Rows of several tables; the first is what the command is about.
+    pub(crate) rows: Vec<NewRows>,
+    /// Nothing is stored when the first table has an extent with one of these tags.
+    pub(crate) unless_tagged: Vec<String>,
+    /// The operation whose work this is, as it ends.
+    pub(crate) operation: Option<Operation>,
+}
+
+/// What became of a publication.
+pub(crate) enum Published {
+    /// The extents, one for each table that rows came for; None where there were no rows.
+    Stored(Vec<Option<Arc<Extent>>>),
+    /// The table has an extent with such a tag; nothing was stored.
+    Known,
+}
+
 /// The rows of all tables.
 pub(crate) struct Storage {
     options: StorageOptions,
@@ -156,10 +187,11 @@ impl Storage {
         (self.state.lock().hot_bytes, self.journal.bytes())
     }
 
-    /// Makes rows of `table` durable and visible, once per batch id.
-    pub(crate) async fn ingest(&self, table: &Table, rows: RecordBatch, batch_id: &[u8], now: i64) -> Result<Ingested, StorageError> {
+    /// Makes rows durable and visible at once; once per batch id, which is one of the first table.
+    pub(crate) async fn ingest(&self, rows: Vec<NewRows>, batch_id: &[u8], now: i64) -> Result<Ingested, StorageError> {
         self.check_pressure()?;
-        let key = (!batch_id.is_empty()).then(|| batch_key(table.id, batch_id));
+        let Some(first) = rows.first() else { return Ok(Ingested::Stored) };
+        let key = (!batch_id.is_empty()).then(|| batch_key(first.table.id, batch_id));
         if let Some(key) = &key
             && let Some(outcome) = self.reserve(key)
         {
@@ -168,20 +200,20 @@ impl Storage {
                 _ => Err(StorageError::Overloaded("an earlier request with this batch id has just failed".to_owned())),
             };
         }
-        let header = frame::RowsHeader { table: table.id, schema_version: table.version, ingested: now, batch_id };
-        let encoded = frame::encode_rows(&header, &rows).and_then(|body| Ok((body, columns::with_ingestion_time(&rows, now)?)));
-        let (body, rows) = encoded.inspect_err(|_| release(&mut self.state.lock(), key.as_ref(), None, now))?;
+        let encoded = encoded(&rows, batch_id, now);
+        let (kind, body, rows) = encoded.inspect_err(|_| release(&mut self.state.lock(), key.as_ref(), None, now))?;
         let (answer, outcome) = oneshot::channel();
-        let (state, table) = (self.state.clone(), table.id);
+        let state = self.state.clone();
         self.journal.append(
-            frame::ROWS,
+            kind,
             body,
             Box::new(move |result| {
                 let lsn = result.as_ref().ok().copied();
-                let batch = lsn.map(|lsn| HotBatch::new(rows, lsn, lsn));
+                let batches =
+                    lsn.map(|lsn| rows.into_iter().map(|(table, rows)| (table, HotBatch::new(rows, lsn, lsn))).collect::<Vec<_>>());
                 // rows and batch id under one lock: maintenance sees both or neither
                 let mut state = state.lock();
-                if let Some(batch) = batch {
+                for (table, batch) in batches.into_iter().flatten() {
                     state.publish(table, batch);
                 }
                 release(&mut state, key.as_ref(), lsn, now);
@@ -224,6 +256,26 @@ impl Storage {
         }
         Some(receiver)
     }
+}
+
+/// The rows as one journal frame, and as they are to be held.
+#[expect(clippy::type_complexity, reason = "used in one place")]
+fn encoded(rows: &[NewRows], batch_id: &[u8], now: i64) -> Result<(u8, Vec<u8>, Vec<(TableId, RecordBatch)>), StorageError> {
+    let mut batches = Vec::new();
+    let mut held = Vec::new();
+    for NewRows { table, batches: rows, .. } in rows {
+        for rows in rows.iter().filter(|rows| rows.num_rows() > 0) {
+            batches.push((&**table, rows));
+            held.push((table.id, columns::with_ingestion_time(rows, now)?));
+        }
+    }
+    let header = |table: &Table| frame::RowsHeader { table: table.id, schema_version: table.version, ingested: now, batch_id };
+    let (kind, body) = match (batches.as_slice(), rows.first()) {
+        ([(table, rows)], _) => (frame::ROWS, frame::encode_rows(&header(table), rows)?),
+        (all, Some(first)) => (frame::ROWS_OF_SEVERAL, frame::encode_several(&header(&first.table), all)?),
+        (_, None) => (frame::ROWS_OF_SEVERAL, Vec::new()),
+    };
+    Ok((kind, body, held))
 }
 
 /// Ends the reservation of a batch id with the frame that has it, and tells those who wait.

@@ -79,25 +79,31 @@ fn replay(options: &StorageOptions, catalog: &Catalog, state: &mut State) -> Res
 
 fn apply(frame: Frame<'_>, sealed: &HashMap<TableId, u64>, state: &mut State) -> Result<(), String> {
     match frame.kind {
-        frame::ROWS => apply_rows(&frame, sealed, state),
+        frame::ROWS | frame::ROWS_OF_SEVERAL => apply_rows(&frame, sealed, state),
         frame::CARRIED => apply_carried(&frame, sealed, state),
         kind => Err(format!("its kind {kind} is unknown")),
     }
 }
 
 fn apply_rows(frame: &Frame<'_>, sealed: &HashMap<TableId, u64>, state: &mut State) -> Result<(), String> {
-    let (header, ipc) = frame::decode_rows(frame.body).map_err(|error| error.to_string())?;
+    let (header, rest) = frame::decode_rows(frame.body).map_err(|error| error.to_string())?;
     if !header.batch_id.is_empty() {
         let key = batch_key(header.table, header.batch_id);
         state.batches.entry(key).or_insert(BatchState::Done { seen: header.ingested, lsn: frame.lsn, kept: false });
     }
-    // the table is gone, or these rows are in an extent
-    if sealed.get(&header.table).is_none_or(|position| frame.lsn <= *position) {
-        return Ok(());
+    // a table that is gone, or rows that are in an extent
+    let is_needed = |table: TableId| sealed.get(&table).is_some_and(|position| frame.lsn > *position);
+    let batches = match frame.kind {
+        frame::ROWS_OF_SEVERAL => frame::decode_several(rest),
+        _ if is_needed(header.table) => frame::read_batch(rest).map(|rows| vec![(header.table, rows)]),
+        _ => Ok(Vec::new()),
+    };
+    for (table, rows) in batches.map_err(|error| error.to_string())? {
+        if is_needed(table) {
+            let rows = columns::with_ingestion_time(&rows, header.ingested).map_err(|error| error.to_string())?;
+            state.publish(table, HotBatch::new(rows, frame.lsn, frame.lsn));
+        }
     }
-    let rows =
-        frame::read_batch(ipc).and_then(|rows| columns::with_ingestion_time(&rows, header.ingested)).map_err(|error| error.to_string())?;
-    state.publish(header.table, HotBatch::new(rows, frame.lsn, frame.lsn));
     Ok(())
 }
 

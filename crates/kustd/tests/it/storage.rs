@@ -187,7 +187,7 @@ async fn damage_is_an_error_that_names_the_file() {
     assert!(format!("{error:#}").contains("catalog.sqlite"), "{error:#}");
 }
 
-fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
+pub(crate) fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

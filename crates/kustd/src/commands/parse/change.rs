@@ -60,8 +60,9 @@ impl Parser<'_> {
         let properties = self.properties()?;
         let name = self.name("a function")?;
         let parameters = self.bracketed("(", ")")?;
+        let body_at = self.span().start;
         let body = self.bracketed("{", "}")?;
-        Ok(Command::DefineFunction { how, name, parameters, body, properties })
+        Ok(Command::DefineFunction { how, name, parameters, body, body_at, properties })
     }
 
     fn mapping(&mut self, table: String, or_alter: bool) -> Parse<Command> {
@@ -109,6 +110,9 @@ impl Parser<'_> {
             let name = self.name("a database")?;
             self.expect("policy")?;
             return self.set_policy(Scope::Database(name), merge);
+        }
+        if self.take("cluster policy") {
+            return self.set_policy(Scope::Cluster, merge);
         }
         if self.take("function") {
             return self.function(DefineFunction::Alter);
@@ -252,7 +256,10 @@ impl Parser<'_> {
         if self.take("database") {
             return Ok(Scope::Database(self.name("a database")?));
         }
-        Err(self.unexpected("'table' or 'database'"))
+        if self.take("cluster") {
+            return Ok(Scope::Cluster);
+        }
+        Err(self.unexpected("'table', 'database' or 'cluster'"))
     }
 
     pub(super) fn clear(&mut self) -> Parse<Command> {
@@ -279,13 +286,24 @@ impl Parser<'_> {
     }
 
     pub(super) fn fill(&mut self, how: Fill) -> Parse<Command> {
-        if self.take("async") {
-            return Err(self.unsupported("… async; leave 'async' out and wait for the answer"));
-        }
+        let asynchronous = self.take("async");
         self.take("table");
         let table = self.name("a table")?;
         let properties = self.properties()?;
-        Ok(Command::FromQuery { how, table, properties, query: self.behind_arrow()? })
+        Ok(Command::FromQuery { asynchronous, how, table, properties, query: self.behind_arrow()? })
+    }
+
+    pub(super) fn execute(&mut self) -> Parse<Command> {
+        let cluster = if self.take("database") {
+            false
+        } else if self.take("cluster") {
+            true
+        } else {
+            return Err(self.unexpected("'database script' or 'cluster script'"));
+        };
+        self.expect("script")?;
+        let properties = self.properties()?;
+        Ok(Command::ExecuteScript { cluster, properties, script: self.behind_arrow()? })
     }
 
     fn behind_arrow(&mut self) -> Parse<usize> {

@@ -68,6 +68,7 @@ impl Parser<'_> {
             "append" => self.fill(Fill::Append),
             "set-or-append" => self.fill(Fill::SetOrAppend),
             "set-or-replace" => self.fill(Fill::SetOrReplace),
+            "execute" => self.execute(),
             "show" => self.show().map(Command::Show),
             _ => Err(self.unsupported(format_args!(".{verb}"))),
         }
@@ -140,8 +141,8 @@ mod tests {
     #[test]
     fn unknown_commands_are_named() {
         for (text, word) in [
-            (".execute database script <| .show tables", ".execute"),
-            (".set-or-append async T <| print 1", "async"),
+            (".execute script <| .show tables", "'database script' or 'cluster script'"),
+            (".export async to csv <| print 1", ".export"),
             (".show gizmos", ".show gizmos"),
             (".create table T", "expected"),
             (".", "expected"),

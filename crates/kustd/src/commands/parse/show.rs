@@ -38,6 +38,9 @@ impl Parser<'_> {
             return Ok(Show::Functions(Some(name)));
         }
         if self.take("cluster") {
+            if self.take("policy") {
+                return self.show_policy(Scope::Cluster);
+            }
             if self.take("details") {
                 return Ok(Show::ClusterDetails);
             }
@@ -52,7 +55,7 @@ impl Parser<'_> {
         if self.take("extents") {
             return Ok(Show::Extents(None));
         }
-        if self.take("operations") {
+        if self.take("operations") || self.take("operation") {
             return Ok(Show::Operations(self.operation_id()));
         }
         if self.take("capacity") {

@@ -9,19 +9,16 @@ use kql::rows::Rows;
 use kql::{Type, Value};
 
 use super::syntax::{Scope, Show};
-use super::{table, text};
+use super::{Outcome, table, text};
 use crate::catalog::Table;
 use crate::error::KustoError;
 use crate::service::Kustd;
-use crate::snapshot::Snapshot;
 
 pub(super) use self::schema::{functions, table_schemas, tables};
 
-type Outcome = Result<Rows, KustoError>;
-
 /// Answers `what`, asked in `database`.
 pub(super) fn run(kustd: &Arc<Kustd>, database: &str, what: Show) -> Outcome {
-    let snapshot = Snapshot::take(&kustd.storage);
+    let snapshot = kustd.snapshot();
     let image = snapshot.image();
     let this = || image.database(database).ok_or_else(|| KustoError::not_found("Database", database));
     Ok(match what {
@@ -39,6 +36,8 @@ pub(super) fn run(kustd: &Arc<Kustd>, database: &str, what: Show) -> Outcome {
         Show::Functions(None) => schema::functions(this()?.functions.values().map(|function| &**function)),
         Show::Functions(Some(name)) => schema::functions([schema::function(this()?, &name)?]),
         Show::FunctionSchema(name) => schema::function_schema(this()?, schema::function(this()?, &name)?),
+        // mappings are of tables and databases only
+        Show::Mappings { scope: Scope::Cluster, .. } => table(&MAPPING_COLUMNS, Vec::new()),
         Show::Mappings { scope: Scope::Table(name), kind, name: mapping } => {
             mappings_of(&*kustd.table(database, &name)?, kind.as_deref(), mapping.as_deref())
         }
@@ -51,7 +50,7 @@ pub(super) fn run(kustd: &Arc<Kustd>, database: &str, what: Show) -> Outcome {
         Show::ClusterDetails => service::cluster_details(kustd, &snapshot),
         Show::Version => service::version(),
         Show::Extents(scope) => service::extents(kustd, &snapshot, database, scope)?,
-        Show::Operations(id) => service::operations(kustd, id.as_deref()),
+        Show::Operations(id) => service::operations(kustd, id.as_deref())?,
         Show::Capacity => service::capacity(),
         Show::Principals => service::principals(),
         Show::Policy { scope, kind } => {
@@ -98,6 +97,7 @@ fn mapping_rows(stored: &Table, kind: Option<&str>, name: Option<&str>) -> Vec<V
 /// A policy as stored, without the defaults.
 pub(super) fn stored_policy(kustd: &Kustd, database: &str, scope: &Scope, kind: &str) -> Result<Option<String>, KustoError> {
     Ok(match scope {
+        Scope::Cluster => kustd.storage.catalog().image().policies.get(kind).cloned(),
         Scope::Table(name) => kustd.table(database, name)?.policies.get(kind).cloned(),
         Scope::Database(name) => {
             let image = kustd.storage.catalog().image();
@@ -117,8 +117,9 @@ pub(super) fn policy(scope: &Scope, kind: &str, stored: Option<&str>) -> Rows {
         ("EntityType", Type::String),
     ];
     let (entity, of) = match scope {
-        Scope::Table(name) => (name, "Table"),
-        Scope::Database(name) => (name, "Database"),
+        Scope::Cluster => ("", "Cluster"),
+        Scope::Table(name) => (name.as_str(), "Table"),
+        Scope::Database(name) => (name.as_str(), "Database"),
     };
     let mut letters = kind.chars();
     let kind: String = letters.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(letters).collect();

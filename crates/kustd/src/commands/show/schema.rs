@@ -259,7 +259,7 @@ fn database_json(database: &Database) -> serde_json::Value {
 fn function_json(function: &Function) -> serde_json::Value {
     json!({
         "Name": function.name, "Folder": function.folder, "DocString": function.docstring, "Body": function.body,
-        "FunctionKind": "Unknown", "InputParameters": input_parameters(&function.parameters), "OutputColumns": [],
+        "FunctionKind": if function.view { "ViewFunction" } else { "Unknown" }, "InputParameters": input_parameters(&function.parameters), "OutputColumns": [],
     })
 }
 

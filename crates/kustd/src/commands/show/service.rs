@@ -6,11 +6,11 @@ use kql::rows::Rows;
 use kql::{Type, Value};
 
 use super::Outcome;
-use crate::catalog::Table;
+use crate::catalog::{Operation, Table};
 use crate::commands::syntax::Scope;
 use crate::commands::{guid, long, table, text};
 use crate::error::KustoError;
-use crate::service::{Kustd, Operation};
+use crate::service::Kustd;
 use crate::snapshot::Snapshot;
 
 pub(super) fn cluster(kustd: &Kustd) -> Rows {
@@ -118,7 +118,7 @@ pub(super) fn extents(kustd: &Kustd, snapshot: &Snapshot, database: &str, scope:
     Ok(table(&columns, rows))
 }
 
-pub(super) fn operations(kustd: &Kustd, id: Option<&str>) -> Rows {
+pub(super) fn operations(kustd: &Kustd, id: Option<&str>) -> Outcome {
     let columns = [
         ("OperationId", Type::Guid),
         ("Operation", Type::String),
@@ -135,17 +135,24 @@ pub(super) fn operations(kustd: &Kustd, id: Option<&str>) -> Rows {
         ("User", Type::String),
         ("AdminEpochStartTime", Type::DateTime),
     ];
-    let wanted = id.and_then(|id| uuid::Uuid::parse_str(id).ok()).map(|id| id.as_u128());
+    let wanted = match id {
+        Some(text) => {
+            let id = uuid::Uuid::parse_str(text)
+                .map_err(|_| KustoError::bad_request(format!("'{text}' is not the id of an operation: it is no guid")))?;
+            Some(id.as_u128())
+        }
+        None => None,
+    };
     let row = |operation: &Operation| {
         vec![
             Value::Guid(operation.id),
             text(&operation.name),
             text("kustd"),
             Value::DateTime(operation.started),
-            Value::DateTime(operation.ended),
-            Value::TimeSpan(operation.ended - operation.started),
-            text(if operation.failure.is_some() { "Failed" } else { "Completed" }),
-            text(operation.failure.as_deref().unwrap_or_default()),
+            Value::DateTime(operation.updated),
+            Value::TimeSpan(operation.updated - operation.started),
+            text(operation.state.name()),
+            text(&operation.status),
             Value::Guid(operation.id),
             Value::Bool(operation.should_retry),
             text(&operation.database),
@@ -154,9 +161,8 @@ pub(super) fn operations(kustd: &Kustd, id: Option<&str>) -> Rows {
             Value::DateTime(kustd.started),
         ]
     };
-    let operations = kustd.operations.lock();
-    let chosen = operations.iter().filter(|operation| id.is_none() || wanted == Some(operation.id));
-    table(&columns, chosen.map(row).collect())
+    let chosen = kustd.operations.list();
+    Ok(table(&columns, chosen.iter().filter(|operation| wanted.is_none_or(|id| id == operation.id)).map(row).collect()))
 }
 
 pub(super) fn capacity() -> Rows {
