@@ -7,6 +7,7 @@
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
+mod criteria;
 mod decoders;
 mod seeds;
 mod storage;
@@ -24,6 +25,7 @@ pub struct Target {
 
 /// All targets of this crate.
 pub const TARGETS: &[Target] = &[
+    Target { name: "criteria", run: criteria::criteria },
     Target { name: "exposition", run: decoders::exposition },
     Target { name: "journal", run: storage::journal },
     Target { name: "kql", run: decoders::kql },

@@ -17,6 +17,7 @@ use crate::storage::{JOURNAL_FILE, NOW_MS, options};
 /// Seeds of a target, by its name.
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
+        "criteria" => CRITERIA.iter().map(|text| text.as_bytes().to_vec()).collect(),
         "exposition" => EXPOSITION.iter().map(|text| text.as_bytes().to_vec()).collect(),
         "kql" => KQL.iter().map(|text| text.as_bytes().to_vec()).collect(),
         "otlp_json" => [logs(), metrics(), traces()].map(|request| request.to_string().into_bytes()).to_vec(),
@@ -28,6 +29,13 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         _ => Vec::new(),
     }
 }
+
+const CRITERIA: &[&str] = &[
+    "region in ['eastus', \"westus\"] && !Cloud.Name.startsWith('gov') || int == ''",
+    "['a', r'b\\d'].exists(x, x == region) ? [1, 2].map(x, x > 1, x * 2) == [4] : {'k': 1u}.k == 1u // comment",
+    "timestamp('2024-02-03T04:05:06Z').getHours('+02:00') - -1 > 3 && duration('1h30m') < duration('2h') && type(1.5e3) == double",
+    "size(region + '-' + string(1)) % 2 == 0 && region.matches('^e.*s$') && b'\\x61' != bytes(dyn('a')) && has({'a': null}.a)",
+];
 
 const EXPOSITION: &[&str] = &[
     "# HELP http_requests_total Requests.\n# TYPE http_requests_total counter\n\
