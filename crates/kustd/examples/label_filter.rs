@@ -1,5 +1,6 @@
 //! Measures `Labels.host == "…"` over many samples, as a client sees it: ingests them as CSV into a kustd in this
-//! process, waits until they are in extents, then times a few queries over HTTP.
+//! process, waits until they are in extents, then times a few queries over HTTP. Where a machine is shared, compare the
+//! CPU times, which are of this whole process.
 //!
 //! `cargo run --release -p kustd --example label_filter [samples] [series]`
 
@@ -112,6 +113,7 @@ impl Client {
     async fn time(&self, query: &str) -> anyhow::Result<()> {
         let mut times = Vec::new();
         let mut answer = Value::Null;
+        let before = cpu_seconds()?;
         for _ in 0..ROUNDS {
             let begun = Instant::now();
             answer = self.post("/v1/rest/query", query).await?;
@@ -119,9 +121,16 @@ impl Client {
         }
         times.sort_unstable();
         let rows = answer.as_array().map_or(0, Vec::len);
-        println!("{:>10.1?} median, {:>10.1?} best, {rows} rows, first {}: {query}", times[ROUNDS / 2], times[0], answer[0]);
+        let (median, best, cpu) = (times[ROUNDS / 2], times[0], (cpu_seconds()? - before) / ROUNDS as f64);
+        println!("{median:>9.1?} median, {best:>9.1?} best, {cpu:.3} CPU-s, {rows} rows, first {}: {query}", answer[0]);
         Ok(())
     }
+}
+
+/// CPU time of this process so far.
+fn cpu_seconds() -> anyhow::Result<f64> {
+    let stat = procfs::process::Process::myself()?.stat()?;
+    Ok((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
 }
 
 /// Samples as rows of CSV. Series take turns every 15 seconds, as scrapes of many targets arrive.
