@@ -40,6 +40,7 @@ pub struct IngestorSpec {
     pub expose_externally: bool,
     /// Labels of the ADXClusters that the telemetry goes to.
     #[serde(rename = "adxClusterSelector")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub adx_cluster_selector: LabelSelector,
     /// A CEL expression over the cluster labels, each a variable of type string. The component is installed if it is true.
     #[serde(default, deserialize_with = "crate::lenient::text", skip_serializing_if = "String::is_empty")]
@@ -92,6 +93,7 @@ pub struct AlerterSpec {
     pub notification_endpoint: String,
     /// Labels of the ADXClusters whose databases the rules query.
     #[serde(rename = "adxClusterSelector")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub adx_cluster_selector: LabelSelector,
     /// A CEL expression over the cluster labels, each a variable of type string. The component is installed if it is true.
     #[serde(default, deserialize_with = "crate::lenient::text", skip_serializing_if = "String::is_empty")]

@@ -149,6 +149,16 @@ fn every_kind_is_namespaced_with_status_columns_and_descriptions() {
     }
 }
 
+/// As in Kubernetes' own kinds: two appliers must not each own half of a selector.
+#[test]
+fn a_selector_is_applied_as_a_whole() {
+    for kind in ["Ingestor", "Alerter"] {
+        let crd = serde_json::to_value(crds::of_kind(kind).unwrap()).unwrap();
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        assert_eq!(spec["properties"]["adxClusterSelector"]["x-kubernetes-map-type"], "atomic", "{kind}");
+    }
+}
+
 /// Every printer column shows a field that is there: a typing error would show an empty column for ever.
 #[test]
 fn printer_columns_show_fields_that_exist() {
