@@ -1,3 +1,5 @@
+//! ADXCluster: Kusto clusters, how to make them, and federations of them.
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

@@ -1,3 +1,5 @@
+//! AlertRule: what to query, how often, and what became of it.
+
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

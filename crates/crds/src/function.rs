@@ -1,3 +1,5 @@
+//! Function: KQL functions and views to keep in place.
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -1,3 +1,5 @@
+//! ManagementCommand: commands to run once, and where.
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -1,3 +1,5 @@
+//! MetricsExporter: what to query, how rows become metrics, and how far it is.
+
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

@@ -35,7 +35,8 @@ pub fn of_kind(name: &str) -> Option<CustomResourceDefinition> {
     })
 }
 
-/// CRDs as YAML documents, for `kubectl apply -f -`.
+/// CRDs as YAML documents, for `kubectl apply -f -`. All of ours can be written, which a test shows; of one that cannot,
+/// the document says why.
 pub fn yaml(crds: &[CustomResourceDefinition]) -> String {
     let document = |crd| serde_saphyr::to_string(crd).unwrap_or_else(|error| format!("# {error}\n"));
     crds.iter().map(|crd| format!("---\n{}\n", document(crd).trim_end())).collect()
@@ -76,8 +77,8 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// What schemars says beyond the reference's schemas is taken out: nulls, defaults of the status (the API server would
-/// fill them in), and bounds that the format says already.
+/// What schemars says beyond the reference's schemas is taken out: nulls, defaults of the status, which the API server
+/// would fill in, and the line ends of the source.
 fn tidied(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for schema in crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut()) {
         tidy(schema, false);

@@ -1,3 +1,5 @@
+//! Mistakes in a spec, said with the field and the way out.
+
 use thiserror::Error;
 
 /// A field of a spec that cannot be used: which, and what to do about it.

@@ -1,3 +1,5 @@
+//! SummaryRule: what to append to which table, how often, and how far it is; backfills.
+
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
