@@ -142,10 +142,10 @@ pub struct SummaryRuleStatus {
     /// Windows that are due and not in the table yet.
     #[serde(default)]
     pub backlog: i64,
-    /// Windows that were given up since the rule was made.
+    /// Windows that have failed since the rule was made.
     #[serde(default)]
     pub failed_windows_total: i64,
-    /// The latest windows that were given up. A backfill of their range runs them again.
+    /// Windows that failed and are not in the table. They are tried again with growing pauses, and after each edit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_windows: Vec<FailedWindow>,
     /// State of the backfill that the spec asks for.
@@ -157,7 +157,7 @@ pub struct SummaryRuleStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// A window that was given up.
+/// A window that failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailedWindow {
@@ -168,6 +168,12 @@ pub struct FailedWindow {
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// How many times it was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i64>,
+    /// When it is tried again. Missing: never, because its rows may be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Time>,
 }
 
 /// State of a backfill.

@@ -57,6 +57,13 @@ impl Leader {
         Self { until: watch::Sender::new(Until::Always).subscribe() }
     }
 
+    /// One that does as it is told, for tests of what runs while it leads.
+    pub fn told() -> (Baton, Self) {
+        let until = watch::Sender::new(Until::Never);
+        let leader = Self { until: until.subscribe() };
+        (Baton { until }, leader)
+    }
+
     /// Whether this process is the leader now.
     pub fn is_leader(&self) -> bool {
         self.until.borrow().holds()
@@ -90,6 +97,19 @@ impl Leader {
         while !self.is_leader() {
             self.changed().await;
         }
+    }
+}
+
+/// Tells a [`Leader`] whether it leads.
+#[derive(Debug)]
+pub struct Baton {
+    until: watch::Sender<Until>,
+}
+
+impl Baton {
+    /// Gives leadership, or takes it away.
+    pub fn pass(&self, leads: bool) {
+        self.until.send_replace(if leads { Until::Always } else { Until::Never });
     }
 }
 

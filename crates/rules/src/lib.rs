@@ -2,8 +2,18 @@
 //!
 //! - [`store`] is where rules live: a Kubernetes API server, a folder of YAML files, or memory.
 //! - [`lease`] is who of several replicas runs them.
+//! - [`window`] cuts time into windows and says when they are due.
+//! - [`prelude`] puts the window and this cluster's labels before a rule's KQL.
+//! - [`summary`] runs summary rules, [`backfill`] their ranges of the past.
 //! - [`clock`] is the time that schedules go by, injected so that tests need not wait.
 
+pub mod backfill;
 pub mod clock;
 pub mod lease;
+pub mod prelude;
 pub mod store;
+pub mod summary;
+pub mod window;
+
+#[cfg(test)]
+mod testing;

@@ -9,4 +9,5 @@ mod files;
 mod kubernetes;
 mod lease;
 mod memory;
+mod summary;
 mod support;
