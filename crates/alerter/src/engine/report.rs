@@ -1,0 +1,351 @@
+//! The status of rules: what a user wants to know, written when it changes and not whenever a rule has run.
+//!
+//! What a user acts on (outcome, message, whether it alerts, criteria, deliveries) is written within a second; counts and
+//! times alone at most every five minutes, and where nothing changes at all, times once an hour.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::conditions::{self, Desired, Truth};
+use crds::criteria::Decision;
+use crds::{AlertRule, Time};
+use jiff::{SignedDuration, Timestamp};
+use rules::clock::Clock;
+use rules::store::{Event, Key, Severity, Store, StoreError};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::delivery::Progress;
+use crate::metrics::Metrics;
+use crate::schedule::Schedule;
+use crate::state::State;
+
+/// Lets what belongs together be written together.
+const SETTLE: SignedDuration = SignedDuration::from_secs(1);
+/// Between writes of counts and times of a rule that alerts.
+const COUNTS: SignedDuration = SignedDuration::from_mins(5);
+/// Between writes of times of a rule about which there is nothing new.
+const TIMES: SignedDuration = SignedDuration::from_hours(1);
+/// Until a write that failed is tried again.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// How long a write may take.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// Writes at the same time.
+const MAX_WRITES: usize = 4;
+
+/// News of a rule.
+#[derive(Debug, Clone)]
+pub(crate) enum Report {
+    /// It was looked at: new, or changed.
+    Seen {
+        /// Which.
+        key: Key,
+        /// Whether it is meant for this alerter; nothing where it cannot run anyway.
+        gate: Decision,
+        /// Why it cannot run, if it cannot.
+        invalid: Option<String>,
+    },
+    /// It has run.
+    Ran(Key, Ran),
+    /// A span of time that no run will look at.
+    Skipped(Key, rules::window::Window),
+    /// It is gone.
+    Gone(Key),
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ran {
+    /// `Success`, `Error` or `Throttled`.
+    pub(crate) status: &'static str,
+    pub(crate) message: String,
+    pub(crate) began: Timestamp,
+    /// End of the last window that is done.
+    pub(crate) window_end: Option<Timestamp>,
+    pub(crate) took: Duration,
+    pub(crate) rows: usize,
+    pub(crate) alerts: usize,
+}
+
+/// What is known of a rule, and what was last written of it.
+#[derive(Debug, Default)]
+struct Line {
+    now: Facts,
+    counts: Counts,
+    written: Facts,
+    written_counts: Counts,
+    written_at: Option<Timestamp>,
+    events: Vec<Event>,
+    writing: bool,
+}
+
+/// What a user acts on.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Facts {
+    status: String,
+    message: String,
+    alerts: bool,
+    gate: Option<Decision>,
+    /// Why deliveries fail; nothing inside if they work again.
+    delivery: Option<Option<String>>,
+}
+
+/// What changes from run to run.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Counts {
+    ran: Option<Ran>,
+    last_alert: Option<Timestamp>,
+}
+
+/// Writes statuses.
+pub(crate) struct Reporter {
+    pub(crate) store: Arc<dyn Store<AlertRule>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) state: State,
+    pub(crate) metrics: Metrics,
+    pub(crate) leading: watch::Receiver<bool>,
+    pub(crate) reports: mpsc::UnboundedReceiver<Report>,
+    pub(crate) progress: mpsc::UnboundedReceiver<Progress>,
+}
+
+#[derive(Default)]
+struct Book {
+    lines: HashMap<Key, Line>,
+    due: Schedule<Key>,
+    writes: JoinSet<(Key, Facts, Counts, Result<(), StoreError>)>,
+}
+
+impl Reporter {
+    /// Writes until `shutdown`, and then what is still to be written.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut book = Book::default();
+        loop {
+            let leading = *self.leading.borrow_and_update();
+            let now = self.clock.now();
+            if leading {
+                self.start_writes(&mut book, now).await;
+            }
+            let next = if leading && book.writes.len() < MAX_WRITES { book.due.next() } else { None };
+            tokio::select! {
+                Some(report) = self.reports.recv() => self.note(&mut book, report),
+                Some(progress) = self.progress.recv() => self.delivered(&mut book, progress).await,
+                Some(Ok(done)) = book.writes.join_next() => self.written(&mut book, done),
+                () = self.clock.sleep_until(next.unwrap_or(Timestamp::MAX)) => {}
+                Ok(()) = self.leading.changed() => {}
+                () = shutdown.cancelled() => break,
+            }
+        }
+        self.finish(book).await;
+    }
+
+    /// The last writes: what was not due yet is, once.
+    async fn finish(&mut self, mut book: Book) {
+        if !*self.leading.borrow() {
+            return;
+        }
+        while let Ok(report) = self.reports.try_recv() {
+            self.note(&mut book, report);
+        }
+        book.due = Schedule::default();
+        let waiting: Vec<Key> = book.lines.iter().filter(|(_, line)| line.now != line.written).map(|(key, _)| key.clone()).collect();
+        waiting.into_iter().for_each(|key| book.due.set(key, Timestamp::MIN));
+        let write = async {
+            while book.due.next().is_some() || !book.writes.is_empty() {
+                self.start_writes(&mut book, Timestamp::MIN).await;
+                // Not tried again: the process ends.
+                let _ = book.writes.join_next().await;
+            }
+        };
+        let _ = tokio::time::timeout(WRITE_DEADLINE, write).await;
+    }
+
+    fn note(&self, book: &mut Book, report: Report) {
+        let now = self.clock.now();
+        match report {
+            Report::Gone(key) => {
+                book.lines.remove(&key);
+                book.due.remove(&key);
+            }
+            Report::Seen { key, gate, invalid } => {
+                let line = self.line(book, &key);
+                line.now.gate = Some(gate);
+                if let Some(message) = invalid {
+                    (line.now.status, line.now.message, line.now.alerts) = ("Error".into(), message, false);
+                    warn(line, "Validate", "InvalidRule");
+                }
+                book.plan(&key, now);
+            }
+            Report::Ran(key, ran) => {
+                let line = self.line(book, &key);
+                let failing = ran.status == "Error" && (line.now.status != "Error" || line.now.message != ran.message);
+                (line.now.status, line.now.message, line.now.alerts) = (ran.status.into(), ran.message.clone(), ran.alerts > 0);
+                if ran.alerts > 0 {
+                    line.counts.last_alert = Some(now);
+                }
+                line.counts.ran = Some(ran);
+                if failing {
+                    warn(line, "Query", "QueryFailed");
+                }
+                book.plan(&key, now);
+            }
+            Report::Skipped(key, window) => {
+                let note = format!("no query will look at {window}: it lies further back than is caught up with");
+                let event = Event { severity: Severity::Warning, action: "CatchUp".into(), reason: "WindowSkipped".into(), note };
+                self.line(book, &key).events.push(event);
+                book.plan(&key, now);
+            }
+        }
+    }
+
+    /// A delivery succeeded or failed. Only the first failure and the end of the trouble are news.
+    async fn delivered(&self, book: &mut Book, progress: Progress) {
+        let Some((namespace, name)) = progress.rule.split_once('/') else { return };
+        let key = Key::new(namespace, name);
+        // Notifications of rules that are gone are delivered too.
+        let Some(line) = book.lines.get_mut(&key) else { return };
+        let failing = matches!(line.now.delivery, Some(Some(_)));
+        match progress.error {
+            Some(why) => {
+                line.now.delivery = Some(Some(format!("notifications wait and are sent again until they are taken: {why}")));
+            }
+            None if failing && self.state.waiting_of(progress.rule).await.is_ok_and(|waiting| waiting == 0) => {
+                line.now.delivery = Some(None);
+            }
+            None => return,
+        }
+        book.plan(&key, self.clock.now());
+    }
+
+    /// The line of a rule; a new one begins with what the object's status says.
+    fn line<'a>(&self, book: &'a mut Book, key: &Key) -> &'a mut Line {
+        book.lines.entry(key.clone()).or_insert_with(|| {
+            let object = self.store.objects().get(key);
+            let status = object.and_then(|object| object.status.clone()).unwrap_or_default();
+            let facts = Facts {
+                alerts: status.last_alerts_generated > 0,
+                gate: None,
+                delivery: conditions::get(&status.conditions, DELIVERED).map(|c| (c.status != "True").then(|| c.message.clone())),
+                status: status.status,
+                message: status.message,
+            };
+            let counts = Counts { ran: None, last_alert: status.last_alert_time.map(|time| time.0) };
+            Line {
+                now: facts.clone(),
+                written: facts,
+                counts: counts.clone(),
+                written_counts: counts,
+                written_at: status.last_query_time.map(|time| time.0),
+                ..Line::default()
+            }
+        })
+    }
+
+    async fn start_writes(&self, book: &mut Book, now: Timestamp) {
+        while book.writes.len() < MAX_WRITES
+            && let Some((_, key)) = book.due.pop_due(now)
+        {
+            let Some(line) = book.lines.get_mut(&key) else { continue };
+            if line.writing {
+                continue;
+            }
+            line.writing = true;
+            let events = std::mem::take(&mut line.events);
+            let (facts, counts) = (line.now.clone(), line.counts.clone());
+            let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+            book.writes.spawn(async move {
+                let now = clock.now();
+                let change = |object: &mut AlertRule| apply(object, &facts, &counts, now);
+                let write = tokio::time::timeout(WRITE_DEADLINE, store.update_status(&key, &change));
+                let result = match write.await {
+                    Ok(result) => result,
+                    Err(elapsed) => {
+                        Err(StoreError { what: "the status", kind: "AlertRule".into(), key: key.clone(), source: Box::new(elapsed) })
+                    }
+                };
+                if let Some(object) = store.objects().get(&key) {
+                    for event in events {
+                        store.event(&object, event).await;
+                    }
+                }
+                (key, facts, counts, result)
+            });
+        }
+    }
+
+    fn written(&self, book: &mut Book, (key, facts, counts, result): (Key, Facts, Counts, Result<(), StoreError>)) {
+        let now = self.clock.now();
+        let Some(line) = book.lines.get_mut(&key) else { return };
+        line.writing = false;
+        match result {
+            Ok(()) => {
+                self.metrics.status_written();
+                (line.written, line.written_counts, line.written_at) = (facts, counts, Some(now));
+                book.plan(&key, now);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a status will be written again");
+                book.due.set(key, now + RETRY);
+            }
+        }
+    }
+}
+
+impl Book {
+    /// Sets when the rule's status is to be written, if at all.
+    fn plan(&mut self, key: &Key, now: Timestamp) {
+        let Some(line) = self.lines.get(key).filter(|line| !line.writing) else { return };
+        let since = |pause: SignedDuration| line.written_at.map_or(now, |at| (at + pause).max(now));
+        let at = if line.now != line.written || !line.events.is_empty() {
+            now + SETTLE
+        } else if line.counts == line.written_counts {
+            return;
+        } else if line.counts.last_alert != line.written_counts.last_alert {
+            since(COUNTS)
+        } else {
+            since(TIMES)
+        };
+        self.due.set_earlier(key.clone(), at);
+    }
+}
+
+const DELIVERED: &str = "Delivered";
+
+fn warn(line: &mut Line, action: &str, reason: &str) {
+    let note = line.now.message.clone();
+    line.events.push(Event { severity: Severity::Warning, action: action.into(), reason: reason.into(), note });
+}
+
+/// Puts what is known into the object's status.
+fn apply(object: &mut AlertRule, facts: &Facts, counts: &Counts, now: Timestamp) {
+    let generation = object.metadata.generation;
+    let status = object.status.get_or_insert_default();
+    status.status.clone_from(&facts.status);
+    status.message.clone_from(&facts.message);
+    if let Some(ran) = &counts.ran {
+        status.last_query_time = Some(Time(ran.began));
+        if let Some(end) = ran.window_end {
+            status.last_window_end = Some(Time(end));
+        }
+        status.last_evaluation_duration_milliseconds = i64::try_from(ran.took.as_millis()).unwrap_or(i64::MAX);
+        status.last_rows_returned = i64::try_from(ran.rows).unwrap_or(i64::MAX);
+        status.last_alerts_generated = i64::try_from(ran.alerts).unwrap_or(i64::MAX);
+    }
+    if let Some(alert) = counts.last_alert {
+        status.last_alert_time = Some(Time(alert));
+    }
+    if let Some(gate) = &facts.gate {
+        let (status_, reason, message) = (gate.status(), gate.reason, gate.message.as_str());
+        let desired = Desired { type_: "Criteria", status: status_, reason, message, observed_generation: generation };
+        conditions::set(&mut status.conditions, &desired, now);
+    }
+    if let Some(delivery) = &facts.delivery {
+        let (status_, reason, message) = match delivery {
+            None => (Truth::True, "AllTaken", "all notifications were taken"),
+            Some(why) => (Truth::False, "TargetFails", why.as_str()),
+        };
+        let desired = Desired { type_: DELIVERED, status: status_, reason, message, observed_generation: generation };
+        conditions::set(&mut status.conditions, &desired, now);
+    }
+}

@@ -1,0 +1,144 @@
+//! What the engine knows of each rule.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::criteria::Decision;
+use crds::{AlertRule, SpecError};
+use jiff::{SignedDuration, Timestamp};
+use rules::store::{Key, ObjectMap};
+use serde_json::{Value, json};
+use tokio::task::AbortHandle;
+
+use super::evaluate::Evaluation;
+use super::rule::{Rule, same_spec};
+use crate::metrics::Outcome;
+
+/// A rule, and where its runs stand.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) object: Arc<AlertRule>,
+    pub(crate) rule: Result<Arc<Rule>, SpecError>,
+    pub(crate) gate: Decision,
+    /// Changes with every version of the rule: the answer of an older one does not count.
+    pub(crate) token: u64,
+    /// End of the last window that is done.
+    pub(crate) cursor: Option<Timestamp>,
+    /// Until where windows were reported as skipped.
+    pub(crate) skipped_until: Option<Timestamp>,
+    /// When it is or was due.
+    pub(crate) due: Option<Timestamp>,
+    /// The query that runs.
+    pub(crate) task: Option<AbortHandle>,
+    pub(crate) last: Option<Last>,
+}
+
+/// The last run.
+#[derive(Debug, Clone)]
+pub(crate) struct Last {
+    pub(crate) began: Timestamp,
+    pub(crate) late: Duration,
+    pub(crate) outcome: Outcome,
+    pub(crate) message: String,
+    pub(crate) rows: usize,
+    pub(crate) alerts: usize,
+    pub(crate) took: Duration,
+}
+
+impl Entry {
+    /// A rule that is new or has changed.
+    pub(crate) fn new(key: &Key, object: Arc<AlertRule>, gate: Decision, token: u64, cursor: Option<Timestamp>) -> Entry {
+        let rule = Rule::new(key, &object).map(Arc::new);
+        let cursor = cursor.or_else(|| cursor_in_status(&object));
+        Entry { object, rule, gate, token, cursor, skipped_until: None, due: None, task: None, last: None }
+    }
+
+    /// When it is to run first; nothing if it does not run here.
+    pub(crate) fn first_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let rule = self.rule.as_ref().ok().filter(|_| self.gate.proceed)?;
+        let Some(cursor) = self.cursor else { return Some(now) };
+        let interval = SignedDuration::try_from(rule.interval).unwrap_or(SignedDuration::MAX);
+        // A cursor ahead of the clock was written under another time.
+        Some(cursor.checked_add(interval).ok().filter(|_| cursor <= now).unwrap_or(now))
+    }
+
+    fn json(&self, now: Timestamp) -> Value {
+        let lag = self.cursor.map(|cursor| now.duration_since(cursor).as_millis() as f64 / 1000.0);
+        let last = self.last.as_ref().map(|last| {
+            json!({
+                "began": last.began, "lateSeconds": last.late.as_secs_f64(), "outcome": last.outcome, "message": last.message,
+                "rows": last.rows, "alerts": last.alerts, "seconds": last.took.as_secs_f64(),
+            })
+        });
+        let (state, reason) = match (&self.rule, &self.gate) {
+            (Err(error), _) => ("invalid", Some(error.to_string())),
+            (_, gate) if !gate.proceed => ("not for this alerter", Some(gate.message.clone())),
+            _ if self.task.is_some() => ("running", None),
+            _ => ("scheduled", None),
+        };
+        json!({
+            "state": state, "reason": reason, "database": self.object.spec.database, "interval": self.object.spec.interval.as_str(),
+            "nextRun": self.due, "doneUntil": self.cursor, "lagSeconds": lag, "last": last,
+        })
+    }
+}
+
+/// Where another alerter, or the reference, left off.
+fn cursor_in_status(object: &AlertRule) -> Option<Timestamp> {
+    let status = object.status.as_ref()?;
+    let end = status.last_window_end.as_ref().or_else(|| {
+        // The reference's windows end when the query begins, and it keeps no end of its own.
+        status.last_query_time.as_ref().filter(|_| status.status != "Error")
+    });
+    end.map(|time| time.0)
+}
+
+/// All rules.
+#[derive(Debug, Default)]
+pub struct Table {
+    pub(crate) rules: BTreeMap<Key, Entry>,
+}
+
+impl Table {
+    /// What is known, as JSON: by rule the next run, the last outcome and the lag.
+    #[must_use]
+    pub fn json(&self, now: Timestamp) -> Value {
+        self.rules.iter().map(|(key, entry)| (key.to_string(), entry.json(now))).collect::<serde_json::Map<_, _>>().into()
+    }
+
+    /// Rules that are no longer there.
+    pub(crate) fn gone(&self, objects: &ObjectMap<AlertRule>) -> Vec<Key> {
+        self.rules.keys().filter(|key| !objects.contains_key(*key)).cloned().collect()
+    }
+
+    /// Rules that are new or ask for something else than before. For the others the object is replaced: its status moved.
+    pub(crate) fn changed(&mut self, objects: &ObjectMap<AlertRule>) -> Vec<(Key, Arc<AlertRule>)> {
+        let mut changed = Vec::new();
+        for (key, object) in objects {
+            match self.rules.get_mut(key) {
+                Some(entry) if Arc::ptr_eq(&entry.object, object) => {}
+                Some(entry) if same_spec(&entry.object, object) => entry.object = Arc::clone(object),
+                _ => changed.push((key.clone(), Arc::clone(object))),
+            }
+        }
+        changed
+    }
+
+    /// The database of a rule that can run.
+    pub(crate) fn database(&self, key: &Key) -> Option<&str> {
+        self.rules.get(key)?.rule.as_ref().ok().map(|rule| rule.spec.database.as_str())
+    }
+
+    /// A run ended and what it found is kept.
+    pub(crate) fn ran(&mut self, key: &Key, token: u64, began: Timestamp, evaluation: &Evaluation) -> Option<&mut Entry> {
+        let entry = self.rules.get_mut(key).filter(|entry| entry.token == token)?;
+        if evaluation.is_done() {
+            entry.cursor = Some(evaluation.window.end);
+        }
+        let late = entry.due.and_then(|due| Duration::try_from(began.duration_since(due)).ok()).unwrap_or_default();
+        let Evaluation { outcome, ref message, rows, alerts, took, .. } = *evaluation;
+        entry.last = Some(Last { began, late, outcome, message: message.clone(), rows, alerts, took });
+        Some(entry)
+    }
+}

@@ -1,0 +1,208 @@
+//! The command line, with the names and meanings of the reference, and what it lacks: rules from files, a folder for what
+//! must outlive the process, Alertmanager.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::run::Config;
+
+/// Shown below the flags.
+const EXAMPLES: &str = "\
+Lists are repeated or separated by commas.
+
+Examples:
+  Rules in files, an embedded Kusto on this machine, alerts in the log:
+    alerter --rules-dir ./rules --kusto-endpoint Metrics=http://127.0.0.1:8080
+
+  In a cluster, with a receiver and Alertmanager:
+    alerter --kusto-endpoint Metrics=https://c.region.kusto.windows.net --region eastus \\
+      --alerter-address http://receiver:8080 --alertmanager-url http://alertmanager:9093
+
+  Before rules are put into use:
+    alerter lint --lint-dir ./rules --schema schema.kql
+
+  Then:
+    curl http://127.0.0.1:4023/debug/rules     of each rule the next run, the last outcome and the lag
+    curl http://127.0.0.1:4023/metrics         the same for Prometheus
+
+A rule's query runs once per interval over the time since its last success, at most an hour. Each row becomes a
+notification: a POST of JSON to <alerter-address>/alerts. What the receiver does not take is kept in the data folder and
+sent again, for up to a day; a restart or a kill loses nothing. Several replicas may run: one of them, which holds the
+Lease, runs the rules. LOG_LEVEL (ERROR, WARN, INFO, DEBUG, TRACE) says how much is logged.";
+
+/// Runs alert rules on schedule and delivers what they find.
+#[derive(Debug, Parser)]
+#[command(name = "alerter", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct Flags {
+    /// What to do instead of running rules.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How rules run.
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// What else the program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Checks rules in files: the manifest, criteria and intervals, the query against a schema, and its columns.
+    #[command(alias = "l", after_help = LINT_EXAMPLES)]
+    Lint(LintFlags),
+}
+
+const LINT_EXAMPLES: &str = "\
+All mistakes are shown, each with file, line and document. With --kusto-endpoint each rule that is meant for these labels
+also runs once, over one interval, and nothing is sent. Exit code: 0 if all is well, 1 if there are mistakes, 2 for a wrong
+command line.
+
+Examples:
+  alerter lint --lint-dir ./rules --schema schema.kql
+  alerter lint --lint-dir ./rules --kusto-endpoint Metrics=http://127.0.0.1:8080 --region eastus
+
+A schema is the answer of `.show database schema as json`, or a file of commands, one after another:
+  .create table Cpu (Timestamp: datetime, Host: string, Value: real)
+  .create-or-alter function Hot (limit: real) { Cpu | where Value > limit }";
+
+/// Flags of running and of linting.
+#[derive(Debug, Clone, Default, Args)]
+pub struct CommonFlags {
+    /// A database and its cluster, `<name>=<url>`. Rules name the database; case matters.
+    #[arg(long, value_delimiter = ',', action = ArgAction::Append, value_name = "NAME=URL")]
+    pub kusto_endpoint: Vec<String>,
+    /// Client id of a managed identity. Not supported yet: an error with an https endpoint.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub auth_msi_id: String,
+    /// Bearer token. Sent to https endpoints only.
+    #[arg(long, default_value = "", hide_default_value = true, env = "ALERTER_AUTH_TOKEN", hide_env_values = true)]
+    pub auth_token: String,
+    /// The cloud: label `cloud` of criteria.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub cloud: String,
+    /// The region: label `region` of criteria, and `_region` of queries.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub region: String,
+    /// A label of criteria, `<key>=<value>`.
+    #[arg(long, value_delimiter = ',', action = ArgAction::Append, value_name = "KEY=VALUE")]
+    pub tag: Vec<String>,
+    /// Rows of one run that become notifications; the others are named in one alert about the rule.
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_notifications: u32,
+}
+
+/// Flags of running.
+#[derive(Debug, Clone, Args)]
+pub struct RunFlags {
+    /// What linting needs too.
+    #[command(flatten)]
+    pub common: CommonFlags,
+    /// Kubeconfig file of the cluster that holds the rules. Without it: KUBECONFIG, or the pod's own cluster.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// A folder or file of rules in YAML, instead of a cluster. Read again when it changes.
+    #[arg(long, conflicts_with = "kubeconfig")]
+    pub rules_dir: Option<PathBuf>,
+    /// Folder of what must outlive the process: how far each rule has run, and notifications that nobody has taken yet.
+    /// Default: adx-mon-alerter in the folder for temporary files, which survives a restart of the alerter but perhaps not
+    /// of the machine. One alerter per folder.
+    #[arg(long)]
+    pub data_dir: Option<PathBuf>,
+    /// Port of the HTTP listener: /metrics, /healthz, /readyz, /debug/rules, and /alerts without --alerter-address.
+    #[arg(long, default_value_t = 4023)]
+    pub port: u16,
+    /// Address that the listener binds to.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    pub listen_address: IpAddr,
+    /// Base URL of the receiver of notifications; /alerts is appended. Without it they are logged.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub alerter_address: String,
+    /// Base URL of an Alertmanager that gets the alerts too (API v2).
+    #[arg(long)]
+    pub alertmanager_url: Option<String>,
+    /// Queries at a time; 5 for zero and less.
+    #[arg(long, default_value_t = 10, allow_negative_numbers = true)]
+    pub concurrency: i64,
+    /// Accepted and without effect: there is no pprof here.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true)]
+    pub enable_pprof: bool,
+}
+
+/// Flags of linting.
+#[derive(Debug, Clone, Args)]
+pub struct LintFlags {
+    /// What running needs too.
+    #[command(flatten)]
+    pub common: CommonFlags,
+    /// The rules: a folder, with its subfolders, or a file.
+    #[arg(long)]
+    pub lint_dir: PathBuf,
+    /// Tables and functions that the queries may use: the JSON of `.show database schema as json`, or KQL commands.
+    #[arg(long)]
+    pub schema: Option<PathBuf>,
+}
+
+impl CommonFlags {
+    /// URLs by database.
+    ///
+    /// # Errors
+    /// Where a flag is not `name=url`, or asks for what there is not.
+    pub fn endpoints(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let endpoints = pairs("--kusto-endpoint", &self.kusto_endpoint)?;
+        let https = endpoints.values().any(|url| url.trim().starts_with("https://"));
+        if https && !self.auth_msi_id.is_empty() {
+            bail!("--auth-msi-id: managed identities are not supported yet; give a token with --auth-token or ALERTER_AUTH_TOKEN");
+        }
+        Ok(endpoints)
+    }
+
+    /// Labels without region and cloud.
+    ///
+    /// # Errors
+    /// Where a flag is not `key=value`.
+    pub fn tags(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        pairs("--tag", &self.tag)
+    }
+
+    pub(crate) fn token(&self) -> Option<String> {
+        Some(self.auth_token.clone()).filter(|token| !token.is_empty())
+    }
+}
+
+impl RunFlags {
+    /// The configuration that the flags ask for.
+    ///
+    /// # Errors
+    /// Where a flag cannot be used, naming it.
+    pub fn config(&self) -> anyhow::Result<Config> {
+        let kusto_endpoints = self.common.endpoints()?;
+        ensure!(!kusto_endpoints.is_empty(), "no kusto endpoints provided: give --kusto-endpoint <database>=<url>");
+        Ok(Config {
+            listen: SocketAddr::new(self.listen_address, self.port),
+            kusto_endpoints,
+            auth_token: self.common.token(),
+            cloud: self.common.cloud.clone(),
+            region: self.common.region.clone(),
+            tags: self.common.tags()?,
+            alerter_address: self.alerter_address.clone(),
+            alertmanager_url: self.alertmanager_url.clone(),
+            concurrency: usize::try_from(self.concurrency).ok().filter(|n| *n > 0).unwrap_or(5),
+            max_notifications: usize::try_from(self.common.max_notifications).unwrap_or(usize::MAX),
+            data_dir: self.data_dir.clone().unwrap_or_else(|| std::env::temp_dir().join("adx-mon-alerter")),
+        })
+    }
+}
+
+/// `name=value` of each, with exactly one `=`.
+fn pairs(flag: &str, values: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let pair = |text: &String| {
+        let parts: Vec<&str> = text.split('=').collect();
+        match parts[..] {
+            [name, value] if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+            _ => bail!("{flag} {text:?}: write <name>=<value> with exactly one \"=\""),
+        }
+    };
+    values.iter().map(pair).collect::<anyhow::Result<_>>().context("reading the command line")
+}

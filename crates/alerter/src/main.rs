@@ -1,0 +1,59 @@
+//! The `alerter` binary: reads the command line, then runs rules until SIGINT or SIGTERM, or checks them.
+
+use std::process::ExitCode;
+
+use alerter::{Command, Flags, RunFlags};
+use anyhow::Context as _;
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let ended = match flags.command {
+        None => {
+            server::init_logging();
+            run(flags.run).await.map(|()| true)
+        }
+        Some(Command::Lint(flags)) => alerter::lint::run(&flags).await,
+    };
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("alerter: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(flags: RunFlags) -> anyhow::Result<()> {
+    let config = flags.config()?;
+    if flags.enable_pprof {
+        tracing::warn!("--enable-pprof has no effect: there is no pprof here");
+    }
+    let shutdown = CancellationToken::new();
+    tokio::spawn(stop_on_signal(shutdown.clone()));
+    let surroundings = alerter::surroundings(&flags, &config, shutdown.clone()).await?;
+    let running = alerter::start(config, surroundings, shutdown).await?;
+    tracing::info!(address = %running.address(), "alerter runs");
+    running.finished().await.context("stopping")
+}
+
+async fn stop_on_signal(shutdown: CancellationToken) {
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+        tracing::error!("signals cannot be received: end the alerter with SIGKILL; nothing is lost");
+        return;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping: no more queries, notifications on their way are waited for");
+    shutdown.cancel();
+}

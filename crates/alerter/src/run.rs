@@ -1,0 +1,243 @@
+//! Wiring: from a configuration to a running alerter.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use crds::AlertRule;
+use crds::criteria::Labels;
+use kusto::Client;
+use prometheus_client::registry::Registry;
+use reqwest::Url;
+use rules::clock::Clock;
+use rules::lease::Campaign;
+use rules::store::Store;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint::{Checkpoint, Leadership};
+use crate::delivery::{Courier, route};
+use crate::engine::{Engine, Parts, Settings};
+use crate::http;
+use crate::metrics::Metrics;
+use crate::state::{State, Target};
+
+/// How often the outbox is counted.
+const COUNT_PERIOD: Duration = Duration::from_secs(10);
+/// Longest answer of a query: rules look for few rows, and many run at a time.
+pub(crate) const MAX_ANSWER_BYTES: usize = 16 << 20;
+
+/// What an alerter runs with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address of the HTTP listener.
+    pub listen: SocketAddr,
+    /// URL of the cluster, by database.
+    pub kusto_endpoints: BTreeMap<String, String>,
+    /// Bearer token for https endpoints.
+    pub auth_token: Option<String>,
+    /// The cloud, a label of criteria.
+    pub cloud: String,
+    /// The region: a label of criteria, and `_region` of queries.
+    pub region: String,
+    /// Further labels of criteria.
+    pub tags: BTreeMap<String, String>,
+    /// Base URL of the receiver; empty: our own, which logs.
+    pub alerter_address: String,
+    /// Base URL of Alertmanager, if it is a target too.
+    pub alertmanager_url: Option<String>,
+    /// Queries at a time.
+    pub concurrency: usize,
+    /// Rows of one run that become notifications.
+    pub max_notifications: usize,
+    /// Folder of cursors and outbox.
+    pub data_dir: PathBuf,
+}
+
+/// What the alerter of a configuration is run on.
+pub struct Surroundings {
+    /// Where the rules live.
+    pub store: Arc<dyn Store<AlertRule>>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What replicas in a cluster share; without it rules run here in any case.
+    pub cluster: Option<Cluster>,
+    /// Why the rules cannot be read, if they cannot: the alerter is not ready then.
+    pub problem: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+/// What replicas share.
+pub struct Cluster {
+    /// Whether we hold the lease.
+    pub holds: watch::Receiver<bool>,
+    /// Where cursors are kept for other replicas.
+    pub checkpoint: Arc<dyn Checkpoint>,
+    /// The election, to be given up at the end.
+    pub campaign: Option<Campaign>,
+}
+
+/// An alerter that runs.
+pub struct Running {
+    address: SocketAddr,
+    campaign: Option<Campaign>,
+    tasks: Vec<JoinHandle<anyhow::Result<()>>>,
+    leadership: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until it has stopped.
+    ///
+    /// # Errors
+    /// The first failure of a part, which ends all of them.
+    pub async fn finished(self) -> anyhow::Result<()> {
+        let mut result = Ok(());
+        for task in self.tasks {
+            let ended = task.await.context("a part of the alerter ended in a panic").and_then(|ended| ended);
+            result = result.and(ended);
+        }
+        if let Some(leadership) = self.leadership {
+            leadership.await.context("a part of the alerter ended in a panic")?;
+        }
+        if let Some(campaign) = self.campaign {
+            campaign.release().await;
+        }
+        result
+    }
+}
+
+impl Config {
+    /// Labels that criteria see: region and cloud outweigh tags.
+    #[must_use]
+    pub fn labels(&self) -> Labels {
+        let forced = [("region".to_owned(), self.region.clone()), ("cloud".to_owned(), self.cloud.clone())];
+        self.tags.clone().into_iter().chain(forced).collect()
+    }
+
+    /// Clients by database.
+    ///
+    /// # Errors
+    /// Where an endpoint cannot be used.
+    pub fn clients(&self) -> anyhow::Result<BTreeMap<String, Client>> {
+        let client = |(database, endpoint): (&String, &String)| {
+            let mut builder = Client::builder(endpoint).application("adx-mon-alerter").max_answer_bytes(MAX_ANSWER_BYTES);
+            // Credentials never travel in the clear.
+            if let Some(token) = self.auth_token.as_deref().filter(|_| endpoint.trim().starts_with("https://")) {
+                builder = builder.bearer_token(token);
+            }
+            let client = builder.build().with_context(|| format!("--kusto-endpoint of database {database}"))?;
+            Ok((database.clone(), client))
+        };
+        self.kusto_endpoints.iter().map(client).collect()
+    }
+}
+
+/// Starts an alerter; it runs until `shutdown`.
+///
+/// # Errors
+/// Where an address or the data folder cannot be used.
+pub async fn start(config: Config, surroundings: Surroundings, shutdown: CancellationToken) -> anyhow::Result<Running> {
+    let Surroundings { store, clock, cluster, problem } = surroundings;
+    let databases = config.clients()?;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
+    let address = listener.local_addr()?;
+    let targets = targets(&config, address)?;
+    let state = State::open(&config.data_dir)?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry, &config.region);
+    let (leads, leading) = watch::channel(cluster.is_none());
+    let (progress, news) = mpsc::unbounded_channel();
+    let wakes: Vec<Arc<Notify>> = targets.iter().map(|_| Arc::default()).collect();
+    let parts = Parts {
+        store: Arc::clone(&store),
+        state: state.clone(),
+        clock: Arc::clone(&clock),
+        metrics: metrics.clone(),
+        labels: config.labels(),
+        settings: Arc::new(Settings {
+            databases,
+            region: config.region.clone(),
+            max_notifications: config.max_notifications,
+            targets: targets.iter().map(|(target, _)| *target).collect(),
+        }),
+        slots: config.concurrency.max(1),
+        leading: leading.clone(),
+        wake: wakes.clone(),
+    };
+    let (engine, writer) = Engine::new(parts, news);
+    let rules = store.objects();
+    let ready: http::Ready = Arc::new(move || match problem() {
+        Some(problem) if !rules.is_ready() => Err(problem),
+        None if !rules.is_ready() => Err("the rules have not been read yet".to_owned()),
+        _ => Ok(()),
+    });
+    let router = http::router(Arc::new(registry), ready, engine.table(), Arc::clone(&clock), config.alerter_address.is_empty());
+    let serving = server::serve(listener, router, server::Limits::default(), None, shutdown.child_token());
+    let mut tasks = vec![spawn(&shutdown, async move { Ok(serving.await?) }), {
+        let (stop, writing) = (shutdown.clone(), writer);
+        spawn(&shutdown, async move {
+            writing.run(stop).await;
+            Ok(())
+        })
+    }];
+    for ((target, url), wake) in targets.iter().cloned().zip(wakes) {
+        let (clock, progress) = (Arc::clone(&clock), progress.clone());
+        let (state, metrics, leading) = (state.clone(), metrics.clone(), leading.clone());
+        let courier = Courier { target, url, state, clock, metrics, wake, leading, progress };
+        let stop = shutdown.clone();
+        tasks.push(spawn(&shutdown, async move { Ok(courier.run(stop).await?) }));
+    }
+    tasks.push(spawn(&shutdown, count_outbox(state.clone(), metrics, targets, shutdown.clone())));
+    let stop = shutdown.clone();
+    tasks.push(spawn(&shutdown, async move { Ok(engine.run(stop).await?) }));
+    let (mut leadership, mut campaign) = (None, None);
+    if let Some(cluster) = cluster {
+        let follow = Leadership { holds: cluster.holds, leads, checkpoint: cluster.checkpoint, state, clock };
+        leadership = Some(tokio::spawn(follow.run(shutdown)));
+        campaign = cluster.campaign;
+    }
+    Ok(Running { address, campaign, tasks, leadership })
+}
+
+/// Runs a part; if it fails, all stop.
+fn spawn(shutdown: &CancellationToken, part: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> JoinHandle<anyhow::Result<()>> {
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        let stop = shutdown.drop_guard();
+        let ended = part.await;
+        if ended.is_ok() {
+            stop.disarm();
+        }
+        ended
+    })
+}
+
+fn targets(config: &Config, own: SocketAddr) -> anyhow::Result<Vec<(Target, Url)>> {
+    let own = format!("http://127.0.0.1:{}", own.port());
+    let receiver = if config.alerter_address.is_empty() { &own } else { &config.alerter_address };
+    let mut targets = vec![(Target::Receiver, route("--alerter-address", receiver, &["alerts"])?)];
+    if let Some(url) = &config.alertmanager_url {
+        targets.push((Target::Alertmanager, route("--alertmanager-url", url, &["api", "v2", "alerts"])?));
+    }
+    Ok(targets)
+}
+
+async fn count_outbox(state: State, metrics: Metrics, targets: Vec<(Target, Url)>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut interval = tokio::time::interval(COUNT_PERIOD);
+    while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
+        for (target, _) in &targets {
+            metrics.waiting(*target, state.waiting(*target).await?);
+        }
+    }
+    Ok(())
+}

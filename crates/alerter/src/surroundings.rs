@@ -1,0 +1,95 @@
+//! Where the rules of a command line live: a folder, or a cluster with its lease and the checkpoint that replicas share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use crds::AlertRule;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube_client::Api;
+use kube_client::api::{Patch, PatchParams};
+use rules::clock::SystemClock;
+use rules::lease::{self, Campaign, Leader, Timing};
+use rules::store::files::Folder;
+use rules::store::kubernetes::{self, KubernetesStore};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint::{Checkpoint, Cursors, from_text, to_text};
+use crate::flags::RunFlags;
+use crate::run::{Cluster, Config, Surroundings};
+
+/// Name of the Lease.
+const LEASE: &str = "alerter";
+/// Name of the ConfigMap that keeps the cursors.
+const CHECKPOINT: &str = "alerter-checkpoint";
+/// Its key.
+const KEY: &str = "cursors";
+
+/// Opens the folder of rules, or connects to the cluster that has them.
+///
+/// # Errors
+/// Where the folder cannot be read, or there is no cluster.
+pub async fn surroundings(flags: &RunFlags, config: &Config, shutdown: CancellationToken) -> anyhow::Result<Surroundings> {
+    let clock = Arc::new(SystemClock);
+    if let Some(path) = &flags.rules_dir {
+        let folder = Folder::open(path, &config.data_dir).with_context(|| format!("opening --rules-dir {}", path.display()))?;
+        let store = Arc::new(folder.store::<AlertRule>().await);
+        return Ok(Surroundings { store, clock, cluster: None, problem: Arc::new(|| None) });
+    }
+    let client = kubernetes::connect(flags.kubeconfig.as_deref()).await.context("connecting to the cluster that holds the rules")?;
+    let client = client.context("there is no cluster: give --kubeconfig, or rules in files with --rules-dir")?;
+    let store = Arc::new(KubernetesStore::<AlertRule>::start(client.clone(), kubernetes::Options::new("alerter")));
+    let namespace = client.default_namespace().to_owned();
+    let options =
+        lease::Options { namespace: namespace.clone(), name: LEASE.into(), holder: lease::host_name(), timing: Timing::default() };
+    let campaign = Campaign::start(client.clone(), options);
+    let holds = follow(campaign.leader(), shutdown);
+    let checkpoint = Arc::new(ClusterCheckpoint { objects: Api::namespaced(client, &namespace) });
+    let problem = {
+        let store = Arc::clone(&store);
+        Arc::new(move || store.problem())
+    };
+    Ok(Surroundings { store, clock, cluster: Some(Cluster { holds, checkpoint, campaign: Some(campaign) }), problem })
+}
+
+/// Whether we lead, as a value that can be waited for.
+fn follow(mut leader: Leader, shutdown: CancellationToken) -> watch::Receiver<bool> {
+    let (sender, holds) = watch::channel(leader.is_leader());
+    tokio::spawn(async move {
+        let follow = async {
+            loop {
+                let leads = leader.is_leader();
+                sender.send_if_modified(|holds| std::mem::replace(holds, leads) != leads);
+                leader.changed().await;
+            }
+        };
+        let _: Option<()> = shutdown.run_until_cancelled(follow).await;
+        // The last save is still to be made by whoever led until now.
+        sender.closed().await;
+    });
+    holds
+}
+
+/// A ConfigMap in the alerter's own namespace.
+struct ClusterCheckpoint {
+    objects: Api<ConfigMap>,
+}
+
+#[async_trait]
+impl Checkpoint for ClusterCheckpoint {
+    async fn load(&self) -> anyhow::Result<Cursors> {
+        let found = self.objects.get_opt(CHECKPOINT).await.with_context(|| format!("reading ConfigMap {CHECKPOINT}"))?;
+        let text = found.and_then(|map| map.data?.remove(KEY)).unwrap_or_default();
+        Ok(from_text(&text))
+    }
+
+    async fn save(&self, cursors: &Cursors) -> anyhow::Result<()> {
+        let mut map = ConfigMap { data: Some(BTreeMap::from([(KEY.to_owned(), to_text(cursors))])), ..ConfigMap::default() };
+        map.metadata.name = Some(CHECKPOINT.to_owned());
+        let params = PatchParams::apply("alerter").force();
+        self.objects.patch(CHECKPOINT, &params, &Patch::Apply(&map)).await.with_context(|| format!("writing ConfigMap {CHECKPOINT}"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,11 @@
+//! The alerter against the reference's recorded behaviour, and end to end with a scripted Kusto and receiver.
+#![allow(clippy::unwrap_used)]
+
+mod end_to_end;
+mod fake;
+mod lint;
+mod notifications;
+mod process;
+mod query;
+mod support;
+mod world;

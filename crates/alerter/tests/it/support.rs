@@ -1,0 +1,18 @@
+//! Vectors and scripted services.
+
+use serde_json::Value;
+
+/// The cases of a vector file.
+pub(crate) fn cases(file: &str) -> Vec<Value> {
+    let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/control")).join(file);
+    let mut all: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    match all["cases"].take() {
+        Value::Array(cases) => cases,
+        other => panic!("{file} has no cases: {other}"),
+    }
+}
+
+/// The text of a JSON string.
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no string"))
+}
