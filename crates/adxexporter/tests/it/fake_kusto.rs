@@ -51,6 +51,10 @@ impl Answer {
     pub(crate) fn failing_late(self) -> Answer {
         Answer { late: true, ..self }
     }
+
+    pub(crate) fn hanging_after(self, rows: usize) -> Answer {
+        Answer { hangs_after: Some(rows), ..self }
+    }
 }
 
 /// What was asked.
@@ -70,6 +74,7 @@ pub(crate) struct FakeKusto {
     /// Rows made so far.
     pub(crate) made: Arc<AtomicUsize>,
     script: Arc<Mutex<Script>>,
+    commands: tokio::sync::watch::Sender<Vec<String>>,
 }
 
 impl FakeKusto {
@@ -80,8 +85,9 @@ impl FakeKusto {
             asked: Arc::default(),
             made: Arc::default(),
             script: Arc::new(Mutex::new(Arc::new(script))),
+            commands: tokio::sync::watch::Sender::default(),
         };
-        let router = Router::new().route("/v2/rest/query", post(answer)).with_state(fake.clone());
+        let router = Router::new().route("/v2/rest/query", post(answer)).route("/v1/rest/mgmt", post(command)).with_state(fake.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         fake
     }
@@ -94,9 +100,39 @@ impl FakeKusto {
         kusto::Client::builder(&self.url).retry(kusto::RetryPolicy::none()).build().unwrap()
     }
 
+    pub(crate) fn commands(&self) -> Vec<String> {
+        self.commands.borrow().clone()
+    }
+
+    /// Waits for a command that starts like this.
+    pub(crate) async fn until_commanded(&self, start: &str) -> String {
+        let mut commands = self.commands.subscribe();
+        let came = commands.wait_for(|commands| commands.iter().any(|command| command.starts_with(start)));
+        let came = tokio::time::timeout(std::time::Duration::from_secs(20), came).await.unwrap().unwrap();
+        came.iter().find(|command| command.starts_with(start)).unwrap().clone()
+    }
+
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
+
+    /// `_startTime` and `_endTime` of every query so far.
+    pub(crate) fn windows(&self) -> Vec<(String, String)> {
+        let time = |query: &str, name: &str| {
+            let rest = query.split_once(&format!("let {name}=datetime(")).unwrap().1;
+            rest.split_once(')').unwrap().0.to_owned()
+        };
+        self.asked().iter().map(|asked| (time(&asked.query, "_startTime"), time(&asked.query, "_endTime"))).collect()
+    }
+}
+
+/// Takes every command: as an operation that never ends, since no row tells of it.
+async fn command(State(fake): State<FakeKusto>, Json(body): Json<Value>) -> Json<Value> {
+    let text = body["csl"].as_str().unwrap().to_owned();
+    let rows = if text.starts_with('.') && !text.starts_with(".show") { json!([["op-1"]]) } else { json!([]) };
+    fake.commands.send_modify(|commands| commands.push(text));
+    let columns = json!([{"ColumnName": "OperationId", "ColumnType": "string"}]);
+    Json(json!({"Tables": [{"TableName": "Table_0", "Columns": columns, "Rows": rows}]}))
 }
 
 async fn answer(State(fake): State<FakeKusto>, Json(body): Json<Value>) -> Response {

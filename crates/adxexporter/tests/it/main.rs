@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cluster;
 mod export;
 mod fake_kusto;
+mod flags;
 mod push;
 mod receiver;
+mod schedule;
 mod transform;
 mod vectors;

@@ -42,6 +42,7 @@ pub(crate) struct Receiver {
     pub(crate) tries: Arc<Mutex<usize>>,
     replies: Arc<Mutex<VecDeque<Reply>>>,
     on_batch: Arc<Mutex<Option<OnBatch>>>,
+    batches: tokio::sync::watch::Sender<usize>,
 }
 
 type OnBatch = Box<dyn FnMut(usize) + Send>;
@@ -55,6 +56,7 @@ impl Receiver {
             tries: Arc::default(),
             replies: Arc::new(Mutex::new(replies.into_iter().collect())),
             on_batch: Arc::default(),
+            batches: tokio::sync::watch::Sender::new(0),
         };
         let router = Router::new()
             .route("/v1/metrics", post(http))
@@ -92,6 +94,13 @@ impl Receiver {
         scopes.flat_map(|scope| scope.metrics.clone()).collect()
     }
 
+    /// Waits until so many batches were taken.
+    pub(crate) async fn until_batches(&self, count: usize) {
+        let mut batches = self.batches.subscribe();
+        let wait = batches.wait_for(|batches| *batches >= count);
+        tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.unwrap().unwrap();
+    }
+
     fn next(&self) -> Option<Reply> {
         *self.tries.lock().unwrap() += 1;
         self.replies.lock().unwrap().pop_front()
@@ -102,6 +111,7 @@ impl Receiver {
             Some(on_batch) => on_batch(request.resource_metrics[0].scope_metrics[0].metrics.len()),
             None => self.got.lock().unwrap().push(Got { headers, request }),
         }
+        self.batches.send_modify(|batches| *batches += 1);
     }
 }
 

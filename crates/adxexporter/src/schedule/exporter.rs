@@ -1,0 +1,302 @@
+//! What is known of one exporter, and what it does next: no I/O, no clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::MetricsExporter;
+use crds::criteria::{Criteria, Decision, Wording};
+use jiff::Timestamp;
+use kusto::Client;
+use rules::window::{Schedule, Window};
+use tokio::task::Id;
+
+use super::Shared;
+use crate::status;
+use crate::transform::Transform;
+
+/// The pause between windows of one exporter that is behind: catching up is bounded in rate.
+const CATCH_UP_PAUSE: Duration = Duration::from_secs(1);
+/// The first pause after a failure; it doubles up to the interval.
+const FIRST_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// An exporter that can run here.
+pub(super) struct Ready {
+    pub(super) schedule: Schedule,
+    pub(super) client: Client,
+    pub(super) transform: Transform,
+    pub(super) criteria: Decision,
+}
+
+/// Why an exporter does not run here.
+#[derive(Clone, Debug)]
+pub(super) enum Unfit {
+    /// It is meant for other clusters, or its expression cannot be evaluated.
+    Criteria(Decision),
+    /// Its spec has a mistake.
+    Spec(String),
+    /// This process knows no endpoint of its database.
+    NoEndpoint(String),
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    New,
+    Ready(Arc<Ready>),
+    /// Not reported yet.
+    Unfit(Unfit),
+    Reported,
+}
+
+/// What to do next.
+pub(super) enum Next {
+    Run { ready: Arc<Ready>, window: Window, skipped: Option<Window> },
+    Report(Unfit),
+    Wait(Timestamp),
+    Nothing,
+}
+
+/// What is known of one exporter.
+#[derive(Default)]
+pub(super) struct Exporter {
+    pub(super) uid: Option<String>,
+    generation: Option<i64>,
+    state: State,
+    /// End of the last window that this process exported. The object's may lag behind it.
+    cursor: Option<Timestamp>,
+    failures: u32,
+    not_before: Option<Timestamp>,
+    /// The task at work for it.
+    pub(super) running: Option<Id>,
+    /// Whether `cursor` has moved since that was last asked.
+    pub(super) moved: bool,
+}
+
+impl Exporter {
+    /// Takes note of the object; says whether it is new or was edited.
+    pub(super) fn observe(&mut self, object: &MetricsExporter, shared: &Shared) -> bool {
+        let recreated = self.uid != object.metadata.uid;
+        if recreated {
+            *self = Exporter { uid: object.metadata.uid.clone(), ..Exporter::default() };
+        }
+        let edited = recreated || self.generation != object.metadata.generation || matches!(self.state, State::New);
+        if edited {
+            self.generation = object.metadata.generation;
+            // A new spec deserves a try at once.
+            (self.failures, self.not_before) = (0, None);
+            self.state = match prepare(object, shared) {
+                Ok(ready) => State::Ready(Arc::new(ready)),
+                Err(unfit) => State::Unfit(unfit),
+            };
+        }
+        edited
+    }
+
+    /// What to do at `now`. A report is given out once.
+    pub(super) fn next(&mut self, object: &MetricsExporter, now: Timestamp, catch_up: Duration) -> Next {
+        let ready = match std::mem::take(&mut self.state) {
+            State::Ready(ready) => ready,
+            State::Unfit(unfit) => {
+                self.state = State::Reported;
+                return Next::Report(unfit);
+            }
+            other => {
+                self.state = other;
+                return Next::Nothing;
+            }
+        };
+        self.state = State::Ready(ready.clone());
+        let cursor = self.cursor(object, &ready.schedule, now);
+        let oldest = ready.schedule.floor(before(now, catch_up.max(ready.schedule.interval())));
+        let skipped = cursor.filter(|cursor| *cursor < oldest).map(|start| Window { start, end: oldest });
+        let window = match cursor {
+            None => Some(ready.schedule.first(now)),
+            Some(cursor) => ready.schedule.next(cursor.max(oldest)),
+        };
+        let Some(window) = window else { return Next::Nothing };
+        match ready.schedule.due_at(&window).max(self.not_before.unwrap_or(Timestamp::MIN)) {
+            due if due <= now => Next::Run { ready, window, skipped },
+            due => Next::Wait(due),
+        }
+    }
+
+    /// Schedule and cursor, for the lag.
+    pub(super) fn progress(&self, object: &MetricsExporter, now: Timestamp) -> Option<(Schedule, Timestamp)> {
+        let State::Ready(ready) = &self.state else { return None };
+        let cursor = self.cursor(object, &ready.schedule, now).unwrap_or_else(|| ready.schedule.first(now).start);
+        Some((ready.schedule, cursor))
+    }
+
+    /// The end of the last window that was exported. One further ahead than an interval was written
+    /// under another time: waiting for it would silence the exporter.
+    fn cursor(&self, object: &MetricsExporter, schedule: &Schedule, now: Timestamp) -> Option<Timestamp> {
+        let latest = after(now, schedule.interval());
+        self.cursor.max(status::last_end(object)).filter(|cursor| *cursor <= latest)
+    }
+
+    pub(super) fn succeeded(&mut self, window: Window, now: Timestamp) {
+        self.cursor = Some(window.end);
+        self.failures = 0;
+        self.not_before = Some(after(now, CATCH_UP_PAUSE));
+        self.moved = true;
+    }
+
+    /// The same window is tried again: after a while that doubles up to the interval.
+    pub(super) fn failed(&mut self, now: Timestamp) {
+        let interval = match &self.state {
+            State::Ready(ready) => ready.schedule.interval(),
+            _ => FIRST_PAUSE,
+        };
+        let longest = interval.clamp(Duration::from_secs(60), LONGEST_PAUSE);
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(longest);
+        self.failures += 1;
+        self.not_before = Some(after(now, pause));
+    }
+}
+
+fn prepare(object: &MetricsExporter, shared: &Shared) -> Result<Ready, Unfit> {
+    let spec = &object.spec;
+    let criteria = Criteria::new(&spec.criteria, &spec.criteria_expression).decide(&shared.labels, Wording::Exporter);
+    if !criteria.proceed {
+        return Err(Unfit::Criteria(criteria));
+    }
+    spec.validate().map_err(|error| Unfit::Spec(error.to_string()))?;
+    let interval = spec.interval().map_err(|error| Unfit::Spec(error.to_string()))?;
+    let schedule = Schedule::new(interval, Duration::ZERO).map_err(|error| Unfit::Spec(format!("spec.interval: {error}")))?;
+    let client = shared.databases.get(&spec.database).cloned().ok_or_else(|| Unfit::NoEndpoint(no_endpoint(&spec.database, shared)))?;
+    Ok(Ready { schedule, client, transform: transform(&spec.transform, &shared.prefix), criteria })
+}
+
+fn no_endpoint(database: &str, shared: &Shared) -> String {
+    let known = shared.databases.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    format!("no Kusto endpoint for database {database:?}: start adxexporter with --kusto-endpoints {database}=https://…; it knows: {known}")
+}
+
+fn transform(spec: &crds::Transform, prefix: &str) -> Transform {
+    let set = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let prefixes = [prefix, &spec.metric_name_prefix];
+    Transform {
+        metric_name_column: set(&spec.metric_name_column),
+        default_metric_name: set(&spec.default_metric_name),
+        metric_name_prefix: prefixes.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("_"),
+        value_columns: spec.value_columns.clone(),
+        timestamp_column: spec.timestamp_column.clone(),
+        label_columns: spec.label_columns.clone(),
+    }
+}
+
+fn after(now: Timestamp, by: Duration) -> Timestamp {
+    now.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+fn before(now: Timestamp, by: Duration) -> Timestamp {
+    now.saturating_sub(by).unwrap_or(Timestamp::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::export::Counts;
+    use proptest::prelude::*;
+    use std::sync::LazyLock;
+
+    const CATCH_UP: Duration = Duration::from_secs(6 * 3600);
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Time goes on, or the clock is set back.
+        Time(i64),
+        Edit(u64),
+        Restart,
+        /// What is due is tried: exported, or not.
+        Try(bool),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0i64..4 * 3600).prop_map(Step::Time),
+            1 => (0i64..3 * 86_400).prop_map(Step::Time),
+            1 => (-2 * 3600i64..0).prop_map(Step::Time),
+            1 => prop::sample::select(vec![30u64, 60, 420, 3600, 86_400]).prop_map(Step::Edit),
+            1 => Just(Step::Restart),
+            8 => prop::bool::weighted(0.8).prop_map(Step::Try),
+        ]
+    }
+
+    fn ready(seconds: u64) -> State {
+        let criteria = Criteria::new(&Default::default(), "").decide(&Default::default(), Wording::Exporter);
+        let schedule = Schedule::new(Duration::from_secs(seconds), Duration::ZERO).unwrap();
+        // Expensive to make: it reads the machine's certificates.
+        static CLIENT: LazyLock<Client> = LazyLock::new(|| Client::new("http://localhost:1").unwrap());
+        State::Ready(Arc::new(Ready { schedule, client: CLIENT.clone(), transform: Transform::default(), criteria }))
+    }
+
+    proptest! {
+        /// Whatever happens to process, clock and spec: windows are full ones of the past, each begins where
+        /// the last exported one ended, and what is left out is named and lies before the bound.
+        #[test]
+        fn no_history_leaves_a_gap_or_an_overlap(start in 0i64..90_000, steps in prop::collection::vec(step(), 1..80)) {
+            let mut now = Timestamp::from_second(1_700_000_000 + start).unwrap();
+            let mut interval = 3600;
+            let mut exporter = Exporter { state: ready(interval), ..Exporter::default() };
+            let mut object = MetricsExporter::new("x", Default::default());
+            let mut end: Option<Timestamp> = None;
+            for step in steps {
+                match step {
+                    Step::Time(seconds) => now += jiff::SignedDuration::from_secs(seconds),
+                    Step::Restart => exporter = Exporter { state: ready(interval), ..Exporter::default() },
+                    Step::Edit(seconds) => {
+                        interval = seconds;
+                        exporter.state = ready(interval);
+                    }
+                    Step::Try(works) => {
+                        let Next::Run { window, skipped, .. } = exporter.next(&object, now, CATCH_UP) else { continue };
+                        let length = Duration::try_from(window.end.duration_since(window.start)).unwrap();
+                        prop_assert!(window.end <= now && window.start < window.end && length <= Duration::from_secs(interval));
+                        // An end from a clock that was far ahead is given up.
+                        let known = end.filter(|end| *end <= after(now, Duration::from_secs(interval)));
+                        if let Some(skipped) = skipped {
+                            prop_assert!(skipped.start < skipped.end && skipped.end <= before(now, CATCH_UP));
+                            prop_assert_eq!((Some(skipped.start), skipped.end), (known, window.start));
+                        } else if let Some(known) = known {
+                            prop_assert_eq!(window.start, known);
+                        }
+                        if works {
+                            status::succeeded(&mut object, None, &window, &Counts::default(), "", now);
+                            exporter.succeeded(window, now);
+                            end = Some(window.end);
+                        } else {
+                            exporter.failed(now);
+                        }
+                    }
+                }
+            }
+        }
+
+        /// Windows behind the bound are not run one by one, and no two within a second.
+        #[test]
+        fn catching_up_is_bounded(behind in 0u64..400 * 86_400, interval in prop::sample::select(vec![30u64, 60, 3600, 86_400])) {
+            let start = Timestamp::from_second(1_700_000_000).unwrap();
+            let mut now = start;
+            let mut exporter = Exporter { state: ready(interval), cursor: Some(before(now, Duration::from_secs(behind))), ..Exporter::default() };
+            let object = MetricsExporter::new("x", Default::default());
+            let mut runs = 0;
+            loop {
+                match exporter.next(&object, now, CATCH_UP) {
+                    Next::Run { window, .. } => {
+                        runs += 1;
+                        exporter.succeeded(window, now);
+                    }
+                    Next::Wait(until) if until <= after(now, CATCH_UP_PAUSE) => now = until,
+                    _ => break,
+                }
+            }
+            // Windows become due while others are caught up with.
+            let span = CATCH_UP.max(Duration::from_secs(interval)) + Duration::try_from(now.duration_since(start)).unwrap();
+            prop_assert!(runs <= span.as_secs().div_ceil(interval) + 1, "{} runs in {:?}", runs, span);
+            prop_assert!(span - CATCH_UP >= CATCH_UP_PAUSE * u32::try_from(runs.saturating_sub(1)).unwrap() || runs <= 1);
+        }
+    }
+}
