@@ -6,6 +6,7 @@ mod commands;
 mod corpus;
 mod harness;
 mod ingestion;
+mod kills;
 mod operations;
 mod program;
 mod protocol;

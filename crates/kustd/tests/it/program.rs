@@ -1,9 +1,46 @@
 //! The program itself, alone.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Lines};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::json;
+
+/// The program on a free port; killed when dropped.
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    pub(crate) address: String,
+    /// Kept to the end: the program must be able to write.
+    _log: Lines<BufReader<ChildStdout>>,
+}
+
+impl Program {
+    pub(crate) fn start(folder: &Path) -> Program {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kustd"))
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(folder)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stdout.take().unwrap()).lines();
+        let port = log.find_map(|line| {
+            let line = line.unwrap();
+            let (_, behind) = line.split_once("127.0.0.1:").filter(|_| line.contains("ready"))?;
+            let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse::<u16>().ok()
+        });
+        let address = format!("http://127.0.0.1:{}", port.expect("the log says where it listens"));
+        Program { child, address, _log: log }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // it may have ended
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
 
 #[test]
 fn help_names_every_flag() {
@@ -19,26 +56,12 @@ fn help_names_every_flag() {
 async fn it_answers_in_the_default_database_and_ends_when_told() {
     server::install_crypto();
     let folder = tempfile::tempdir().unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_kustd"))
-        .args(["--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(folder.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // kept to the end: the program must be able to write
-    let mut log = BufReader::new(child.stdout.take().unwrap()).lines();
-    let port = log.find_map(|line| {
-        let line = line.unwrap();
-        let (_, behind) = line.split_once("127.0.0.1:").filter(|_| line.contains("ready"))?;
-        let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse::<u16>().ok()
-    });
-    let address = format!("http://127.0.0.1:{}/v1/rest/query", port.expect("the log says where it listens"));
-    let request = reqwest::Client::new().post(address).json(&json!({"csl": "print current = 1"}));
+    let mut program = Program::start(folder.path());
+    let request = reqwest::Client::new().post(format!("{}/v1/rest/query", program.address)).json(&json!({"csl": "print current = 1"}));
     let answer: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
     assert_eq!(answer["Tables"][0]["Rows"], json!([[1]]));
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    assert!(child.wait().unwrap().success());
+    assert!(Command::new("kill").args(["-TERM", &program.child.id().to_string()]).status().unwrap().success());
+    assert!(program.child.wait().unwrap().success());
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
     let refused = Command::new(env!("CARGO_BIN_EXE_kustd")).args(["--listen", &listen, "--data-dir"]).arg(folder.path()).output().unwrap();
