@@ -42,7 +42,7 @@ impl Schema {
         self.everywhere = other.everywhere.or(self.everywhere.take());
     }
 
-    /// Names a database that is known by another name, as `--kusto-endpoint` may.
+    /// Whether there is such a database.
     pub(super) fn has(&self, database: &str) -> bool {
         self.everywhere.is_some() || self.databases.contains_key(database)
     }
