@@ -1,6 +1,7 @@
 //! Rules that act: KQL declared as custom resources and run on a schedule.
 //!
 //! - [`store`] is where rules live: a Kubernetes API server, a folder of YAML files, or memory.
+//! - [`function`] and [`management_command`] apply those to [`target`] databases; [`runner`] runs such executors.
 //! - [`lease`] is who of several replicas runs them.
 //! - [`window`] cuts time into windows and says when they are due.
 //! - [`prelude`] puts the window and this cluster's labels before a rule's KQL.
@@ -9,10 +10,14 @@
 
 pub mod backfill;
 pub mod clock;
+pub mod function;
 pub mod lease;
+pub mod management_command;
 pub mod prelude;
+pub mod runner;
 pub mod store;
 pub mod summary;
+pub mod target;
 pub mod window;
 
 #[cfg(test)]

@@ -5,9 +5,12 @@
 mod api_server;
 mod clock;
 mod fake_api;
+mod fake_kusto;
 mod files;
+mod functions;
 mod kubernetes;
 mod lease;
+mod management_commands;
 mod memory;
 mod summary;
 mod support;

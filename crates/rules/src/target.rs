@@ -1,0 +1,150 @@
+//! Databases that Functions and ManagementCommands are applied to, and when a failed attempt is repeated.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use crds::{State, TargetStatus, Time};
+use jiff::Timestamp;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use crate::store::Key;
+
+/// Runs management commands.
+#[async_trait]
+pub trait Management: Debug + Send + Sync {
+    /// Runs a command in a database.
+    async fn run(&self, database: &str, command: &str) -> Result<(), kusto::Error>;
+}
+
+#[async_trait]
+impl Management for kusto::Client {
+    async fn run(&self, database: &str, command: &str) -> Result<(), kusto::Error> {
+        self.mgmt(database, command).await.map(drop)
+    }
+}
+
+/// A database that this process looks after.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its name.
+    pub database: String,
+    /// URL of its cluster, as status shows it.
+    pub endpoint: String,
+    /// How to reach it.
+    pub client: std::sync::Arc<dyn Management>,
+}
+
+impl Target {
+    /// A database behind a client.
+    pub fn new(database: impl Into<String>, client: kusto::Client) -> Self {
+        Self { database: database.into(), endpoint: client.endpoint().to_string(), client: std::sync::Arc::new(client) }
+    }
+}
+
+/// Counts of attempts, by kind and outcome.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    attempts: Family<[(&'static str, String); 2], Counter>,
+}
+
+impl Metrics {
+    /// Adds the counters to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Attempts to apply Functions and ManagementCommands to a database or cluster";
+        registry.register("rules_applied", help, self.attempts.clone());
+    }
+
+    pub(crate) fn count(&self, kind: &str, state: State) {
+        self.attempts.get_or_create(&[("kind", kind.to_owned()), ("outcome", format!("{state:?}"))]).inc();
+    }
+}
+
+/// When failed attempts are made again: pauses double from `first` to `longest`.
+#[derive(Debug)]
+pub(crate) struct Retries {
+    first: Duration,
+    longest: Duration,
+    /// By object and target: the generation, how often it failed, and when it is tried again.
+    waiting: HashMap<(Key, String), (i64, u32, Timestamp)>,
+}
+
+impl Retries {
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, waiting: HashMap::new() }
+    }
+
+    /// When this may be tried; none for now.
+    pub(crate) fn wait(&self, key: &Key, target: &str, generation: i64, now: Timestamp) -> Option<Timestamp> {
+        let (failed, _, until) = self.waiting.get(&(key.clone(), target.to_owned()))?;
+        (*failed == generation && *until > now).then_some(*until)
+    }
+
+    pub(crate) fn failed(&mut self, key: &Key, target: &str, generation: i64, now: Timestamp, asked: Option<Duration>) -> Timestamp {
+        let entry = self.waiting.entry((key.clone(), target.to_owned())).or_insert((generation, 0, now));
+        if entry.0 != generation {
+            *entry = (generation, 0, now);
+        }
+        let pause = self.first.saturating_mul(1 << entry.1.min(20)).min(self.longest);
+        entry.1 += 1;
+        entry.2 = now.checked_add(pause.max(asked.unwrap_or_default())).unwrap_or(now);
+        entry.2
+    }
+
+    pub(crate) fn succeeded(&mut self, key: &Key, target: &str) {
+        self.waiting.remove(&(key.clone(), target.to_owned()));
+    }
+
+    pub(crate) fn retain(&mut self, exists: impl Fn(&Key) -> bool) {
+        self.waiting.retain(|(key, _), _| exists(key));
+    }
+}
+
+/// Sets the entry of a target.
+pub(crate) fn set(targets: &mut Vec<TargetStatus>, entry: TargetStatus) {
+    match targets.iter_mut().find(|present| present.target == entry.target) {
+        Some(present) => *present = entry,
+        None => targets.push(entry),
+    }
+}
+
+/// The entry of an attempt.
+pub(crate) fn outcome(target: &str, endpoint: &str, generation: i64, result: &Result<(), (State, String)>, now: Timestamp) -> TargetStatus {
+    let (status, message) = match result {
+        Ok(()) => (State::Success, String::new()),
+        Err((state, message)) => (*state, message.clone()),
+    };
+    TargetStatus {
+        target: target.to_owned(),
+        endpoint: endpoint.to_owned(),
+        status,
+        observed_generation: generation,
+        last_tried: Some(Time(now)),
+        message,
+    }
+}
+
+/// A script that refers to a table or column that is not there yet: somebody may create it, so it is tried again.
+pub(crate) fn misses_a_table(error: &kusto::Error) -> bool {
+    let detail = error.message.rsplit("'. Details: '").next().unwrap_or_default();
+    detail.len() < error.message.len()
+        && detail.contains("Semantic error: SEM0100:")
+        && ["Failed to resolve table expression named", "Failed to resolve table or column expression named"]
+            .iter()
+            .any(|text| detail.contains(text))
+}
+
+/// The text for a status: the service's message with the position in the KQL, bounded.
+pub(crate) fn describe(error: &kusto::Error) -> String {
+    let mut text = error.message.clone();
+    if let Some(position) = error.position
+        && !text.contains("line:position")
+    {
+        text.push_str(&format!(" [line:position={}:{}]", position.line, position.column));
+    }
+    text.truncate(text.floor_char_boundary(1024));
+    text
+}

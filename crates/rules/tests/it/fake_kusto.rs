@@ -1,0 +1,93 @@
+//! A Kusto that notes what it is told and answers as a test wants.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kusto::{Delivery, Error, Kind};
+use parking_lot::Mutex;
+use rules::target::{Management, Target};
+use serde_json::Value;
+
+type Answer = dyn Fn(&str, &str) -> Result<(), Error> + Send + Sync;
+
+pub(crate) struct FakeKusto {
+    said: Mutex<Vec<(String, String)>>,
+    answer: Mutex<Box<Answer>>,
+}
+
+impl std::fmt::Debug for FakeKusto {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("FakeKusto")
+    }
+}
+
+impl FakeKusto {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { said: Mutex::default(), answer: Mutex::new(Box::new(|_, _| Ok(()))) })
+    }
+
+    /// Answers to a database and a command.
+    pub(crate) fn answers(&self, answer: impl Fn(&str, &str) -> Result<(), Error> + Send + Sync + 'static) {
+        *self.answer.lock() = Box::new(answer);
+    }
+
+    pub(crate) fn target(self: &Arc<Self>, database: &str) -> Target {
+        Target { database: database.to_owned(), endpoint: "https://c".to_owned(), client: self.clone() }
+    }
+
+    /// The databases and commands since the last call.
+    pub(crate) fn said(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.said.lock())
+    }
+
+    /// The commands since the last call.
+    pub(crate) fn commands(&self) -> Vec<String> {
+        self.said().into_iter().map(|(_, command)| command).collect()
+    }
+}
+
+#[async_trait]
+impl Management for FakeKusto {
+    async fn run(&self, database: &str, command: &str) -> Result<(), Error> {
+        self.said.lock().push((database.to_owned(), command.to_owned()));
+        (self.answer.lock())(database, command)
+    }
+}
+
+pub(crate) fn error(kind: Kind, status: Option<u16>, message: &str) -> Error {
+    let message = format!("running a command in DB: {message}");
+    Error { kind, delivery: Delivery::Unknown, code: "X".to_owned(), message, position: None, status, retry_after: None }
+}
+
+/// The error of a vector, as the client makes it of the service's answer.
+pub(crate) fn error_of_vector(text: &str) -> Option<Error> {
+    let Ok(body) = serde_json::from_str::<Value>(text) else {
+        return match text {
+            "" => None,
+            "connection reset" => Some(error(Kind::Transient, None, text)),
+            _ => Some(error(Kind::Permanent, None, "boom")),
+        };
+    };
+    let body = &body["error"];
+    let kind = if body["@permanent"] == true { Kind::Permanent } else { Kind::Transient };
+    let status = if body["code"] == "TooManyRequests" { 429 } else { 400 };
+    Some(error(kind, Some(status), body["@message"].as_str().unwrap()))
+}
+
+/// The cases of a vector file.
+pub(crate) fn cases(file: &str) -> Vec<Value> {
+    let path = format!("{}/../../tests/vectors/control/{file}", env!("CARGO_MANIFEST_DIR"));
+    let vectors: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    vectors["cases"].as_array().unwrap().clone()
+}
+
+/// Labels of a vector.
+pub(crate) fn labels(case: &Value) -> crds::criteria::Labels {
+    let labels = case["clusterLabels"].as_object().cloned().unwrap_or_default();
+    labels.into_iter().map(|(name, value)| (name, value.as_str().unwrap().to_owned())).collect()
+}
+
+/// The reference's CEL words its errors otherwise: only the class is compared.
+pub(crate) fn without_cel(text: &str) -> &str {
+    text.split_inclusive("cel typecheck:").next().unwrap_or_default()
+}

@@ -1,0 +1,239 @@
+//! Functions: the vectors, and what the reference does wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::{Function, FunctionSpec, State};
+use jiff::Timestamp;
+use kusto::{Kind, Position};
+use rules::function::{FINALIZER, Functions};
+use rules::lease::Leader;
+use rules::runner::Executor as _;
+use rules::store::memory::MemoryStore;
+use rules::store::{Key, Store as _};
+use rules::target::Metrics;
+use serde_json::{Value, json};
+
+use crate::fake_kusto::{FakeKusto, cases, error, error_of_vector, labels, without_cel};
+
+fn start() -> Timestamp {
+    "2025-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn key(name: &str) -> Key {
+    Key::new("default", name)
+}
+
+fn function(name: &str, spec: FunctionSpec) -> Function {
+    let mut function = Function::new(name, spec);
+    function.metadata.namespace = Some("default".to_owned());
+    function
+}
+
+fn in_database(name: &str, body: &str) -> Function {
+    function(name, FunctionSpec { database: "DB".to_owned(), body: body.to_owned(), ..FunctionSpec::default() })
+}
+
+struct Setup {
+    kusto: Arc<FakeKusto>,
+    store: Arc<MemoryStore<Function>>,
+    functions: Functions,
+}
+
+fn setup(databases: &[&str], objects: Vec<Function>) -> Setup {
+    let kusto = FakeKusto::new();
+    let store = Arc::new(MemoryStore::new(objects));
+    let targets = databases.iter().map(|database| kusto.target(database)).collect();
+    let functions = Functions::new(store.clone(), targets, labels(&Value::Null), Metrics::default());
+    Setup { kusto, store, functions }
+}
+
+impl Setup {
+    async fn pass(&mut self, seconds: u64) -> Option<u64> {
+        let now = start() + Duration::from_secs(seconds);
+        let next = self.functions.pass(now, &Leader::always()).await?;
+        Some(u64::try_from(next.duration_since(start()).as_secs()).unwrap())
+    }
+
+    fn get(&self, name: &str) -> Arc<Function> {
+        self.store.objects().get(&key(name)).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn vectors() {
+    let all = cases("function_sync.json");
+    assert_eq!(all.len(), 18);
+    for case in &all {
+        let name = case["name"].as_str().unwrap();
+        let mut object = function("f", serde_json::from_value(case["spec"].clone()).unwrap());
+        object.metadata.generation = case["generation"].as_i64();
+        object.status = serde_json::from_value(case["previous_status"].clone()).unwrap();
+        let applied_before = object.spec.applied_endpoint.clone();
+        let kusto = FakeKusto::new();
+        if let Some(error) = error_of_vector(case["kusto_error"].as_str().unwrap()) {
+            kusto.answers(move |_, _| Err(error.clone()));
+        }
+        let store = Arc::new(MemoryStore::new([object]));
+        let mut functions = Functions::new(store.clone(), vec![kusto.target("DB")], labels(case), Metrics::default());
+        functions.pass(start(), &Leader::always()).await;
+
+        let after = store.objects().get(&key("f")).unwrap();
+        let mut expected = case["expected"].clone();
+        if name == "throttled (429)" {
+            // Defect of the reference: throttling counts as permanent, so the function is missing until somebody edits it.
+            expected["status"] = json!("Failed");
+            expected["observedGeneration"] = json!(0);
+            expected["conditions"][1]["reason"] = json!("KustoExecutionRetrying");
+        }
+        assert_eq!(json!(kusto.commands()), expected["statements"], "{name}");
+        let updates = i64::from(after.spec.applied_endpoint != applied_before);
+        assert_eq!(json!(updates), expected["spec_updates_for_appliedEndpoint"], "{name}");
+        // Noting the endpoint in the spec makes a generation, which the vectors' store does not count.
+        let generation = |vector: &Value| match vector.as_i64().unwrap() {
+            0 => 0,
+            generation => generation + updates,
+        };
+        let status = after.status.clone().unwrap_or_default();
+        let text = |field: &str| expected[field].as_str().unwrap().to_owned();
+        if text("status").is_empty() {
+            assert!(after.status.is_none(), "{name}");
+            continue;
+        }
+        assert_eq!(json!(status.status), expected["status"], "{name}");
+        assert_eq!(status.observed_generation, generation(&expected["observedGeneration"]), "{name}");
+        assert_eq!((&status.reason, &status.message), (&text("reason"), &text("message")), "{name}");
+        let same = |ours: &str, theirs: &str| {
+            let theirs = theirs.strip_prefix("Op(OpMgmt): Kind(KHTTPError): ").unwrap_or(theirs);
+            without_cel(ours) == without_cel(theirs) || !theirs.is_empty() && ours.ends_with(theirs)
+        };
+        assert!(same(&status.error, &text("error")), "{name}: {}", status.error);
+        let conditions = expected["conditions"].as_array().unwrap();
+        assert_eq!(status.conditions.len(), conditions.len(), "{name}");
+        for (ours, theirs) in status.conditions.iter().zip(conditions) {
+            let ours_of = (json!(ours.type_), json!(ours.status), json!(ours.reason));
+            assert_eq!(ours_of, (theirs["type"].clone(), theirs["status"].clone(), theirs["reason"].clone()), "{name}");
+            assert_eq!(ours.observed_generation, Some(generation(&theirs["observedGeneration"])), "{name}");
+            assert!(same(&ours.message, theirs["message"].as_str().unwrap()), "{name}: {}", ours.message);
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_database_has_a_status_of_its_own() {
+    let spec = FunctionSpec { all_databases: true, body: "B".to_owned(), ..FunctionSpec::default() };
+    let mut setup = setup(&["A", "B", "C"], vec![function("f", spec)]);
+    setup.kusto.answers(|database, _| if database == "B" { Err(error(Kind::Transient, Some(503), "busy")) } else { Ok(()) });
+    assert_eq!(setup.pass(0).await, Some(5));
+    let status = setup.get("f").status.clone().unwrap();
+    let states: Vec<_> = status.databases.iter().map(|entry| (entry.target.as_str(), entry.status)).collect();
+    assert_eq!(states, [("A", State::Success), ("B", State::Failed), ("C", State::Success)]);
+    assert_eq!((status.status, status.error.as_str()), (State::Failed, "running a command in DB: busy"));
+
+    setup.kusto.said();
+    setup.kusto.answers(|_, _| Ok(()));
+    assert_eq!(setup.pass(5).await, None);
+    let said = setup.kusto.said();
+    assert_eq!(said.iter().map(|(database, _)| database.as_str()).collect::<Vec<_>>(), ["B"], "only what failed is repeated");
+    assert_eq!(setup.get("f").status.clone().unwrap().status, State::Success);
+    assert_eq!(setup.pass(6).await, None);
+    assert_eq!(setup.kusto.said(), []);
+}
+
+#[tokio::test]
+async fn transient_errors_are_repeated_with_growing_pauses() {
+    let mut setup = setup(&["DB"], vec![in_database("f", "B")]);
+    setup.kusto.answers(|_, _| Err(error(Kind::Permanent, Some(503), "SDKs call this permanent")));
+    let mut now = 0;
+    let mut pauses = Vec::new();
+    for _ in 0..9 {
+        let next = setup.pass(now).await.unwrap();
+        pauses.push(next - now);
+        assert_eq!(setup.pass(next - 1).await, Some(next), "not before its time");
+        now = next;
+    }
+    assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 600, 600]);
+    assert_eq!(setup.kusto.said().len(), 9);
+    setup.kusto.answers(|_, _| Ok(()));
+    assert_eq!(setup.pass(now).await, None);
+    assert_eq!(setup.get("f").status.clone().unwrap().status, State::Success);
+}
+
+#[tokio::test]
+async fn a_permanent_error_says_where_and_waits_for_an_edit() {
+    let mut setup = setup(&["DB"], vec![in_database("f", "B")]);
+    setup.kusto.answers(|_, _| {
+        let position = Some(Position { line: 3, column: 14 });
+        Err(kusto::Error { position, ..error(Kind::Permanent, Some(400), "Syntax error: SYN0002") })
+    });
+    assert_eq!(setup.pass(0).await, None);
+    let status = setup.get("f").status.clone().unwrap();
+    assert_eq!(status.status, State::PermanentFailure);
+    assert_eq!(status.error, "running a command in DB: Syntax error: SYN0002 [line:position=3:14]");
+    assert_eq!(setup.store.events().len(), 1);
+    setup.kusto.said();
+    setup.pass(3600).await;
+    assert_eq!(setup.kusto.said(), []);
+
+    setup.kusto.answers(|_, _| Ok(()));
+    setup.store.update(&key("f"), &|function| function.spec.body = "B2".to_owned()).await.unwrap();
+    setup.pass(3601).await;
+    assert_eq!(setup.get("f").status.clone().unwrap().status, State::Success);
+}
+
+#[tokio::test]
+async fn what_is_used_is_created_before_its_users() {
+    let user = in_database("a", ".create-or-alter function Outer() { Inner() | take 1 }");
+    let used = in_database("b", ".create-or-alter function Inner() { T }");
+    let mut setup = setup(&["DB"], vec![user, used]);
+    setup.pass(0).await;
+    let order: Vec<bool> = setup.kusto.commands().iter().map(|command| command.contains("function Inner")).collect();
+    assert_eq!(order, [true, false]);
+}
+
+#[tokio::test]
+async fn a_deleted_function_is_dropped() {
+    let body = ".create-or-alter function Mine() { T }\n\n.create-or-alter function ['my view'] () { T }\n\n.create-or-alter function Shared() { T }";
+    let other = in_database("g", ".create-or-alter function Shared() { T }");
+    let mut setup = setup(&["DB"], vec![in_database("f", body), other]);
+    setup.pass(0).await;
+    assert_eq!(setup.get("f").metadata.finalizers, Some(vec![FINALIZER.to_owned()]));
+    setup.kusto.said();
+    setup.store.delete(&key("f"));
+    setup.kusto.answers(|_, _| Err(error(Kind::Transient, Some(503), "busy")));
+    assert!(setup.pass(1).await.is_some());
+    assert!(setup.store.objects().get(&key("f")).is_some(), "not before it is dropped");
+    setup.kusto.answers(|_, _| Ok(()));
+    setup.kusto.said();
+    setup.pass(60).await;
+    assert_eq!(setup.kusto.commands(), [".drop function ['Mine'] ifexists", ".drop function ['my view'] ifexists"]);
+    assert!(setup.store.objects().get(&key("f")).is_none());
+}
+
+#[tokio::test]
+async fn a_drop_that_cannot_be_done_does_not_hold_the_object_for_ever() {
+    let mut setup = setup(&["DB"], vec![in_database("f", ".create-or-alter function Mine() { T }")]);
+    setup.pass(0).await;
+    setup.store.delete(&key("f"));
+    setup.kusto.answers(|_, _| Err(error(Kind::Transient, None, "connection refused")));
+    let deleted = setup.get("f").metadata.deletion_timestamp.clone().unwrap().0;
+    let after = |minutes: i64| deleted + jiff::SignedDuration::from_mins(minutes);
+    setup.functions.pass(after(9), &Leader::always()).await;
+    assert!(setup.store.objects().get(&key("f")).is_some());
+    setup.functions.pass(after(11), &Leader::always()).await;
+    assert!(setup.store.objects().get(&key("f")).is_none());
+    let (_, event) = setup.store.events().pop().unwrap();
+    assert_eq!(
+        (event.reason.as_str(), event.note.as_str()),
+        ("DropFailed", "Mine stays in DB of https://c: running a command in DB: connection refused")
+    );
+}
+
+#[tokio::test]
+async fn suspended_functions_are_left_alone() {
+    let mut suspended = in_database("f", "B");
+    suspended.spec.suspend = true;
+    let mut setup = setup(&["DB"], vec![suspended]);
+    assert_eq!(setup.pass(0).await, None);
+    assert_eq!((setup.kusto.said(), setup.get("f").status.clone()), (vec![], None));
+}
