@@ -7,7 +7,12 @@ use anyhow::{Context, Result, bail};
 use crate::command::{self, exists, run_with};
 
 /// Debian packages: (program to look for, package).
-const DEBIAN: &[(&str, &str)] = &[("/usr/bin/prometheus", "prometheus"), ("/usr/bin/prometheus-node-exporter", "prometheus-node-exporter")];
+const DEBIAN: &[(&str, &str)] = &[
+    ("/usr/bin/prometheus", "prometheus"),
+    ("/usr/bin/prometheus-node-exporter", "prometheus-node-exporter"),
+    ("/usr/bin/prometheus-alertmanager", "prometheus-alertmanager"),
+    ("/usr/bin/etcd", "etcd-server"),
+];
 
 /// Python packages of the client tests, pinned.
 const PYTHON: &[&str] = &[
@@ -22,7 +27,11 @@ const CARGO: &[(&str, &str, &str)] = &[("nextest", "cargo-nextest", "0.9.143"), 
 
 /// Installs whatever is missing.
 pub(crate) fn run() -> Result<()> {
-    debian().and_then(|()| python()).and_then(|()| cargo()).context("installing what the tests need (docs/testing.md lists it)")
+    debian()
+        .and_then(|()| python())
+        .and_then(|()| cargo())
+        .and_then(|()| kube_apiserver())
+        .context("installing what the tests need (docs/testing.md lists it)")
 }
 
 fn debian() -> Result<()> {
@@ -49,10 +58,24 @@ pub(crate) fn venv() -> PathBuf {
     if let Some(folder) = std::env::var_os("ADXMON_PYTHON_VENV") {
         return folder.into();
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| std::env::var_os("HOME").map(PathBuf::from).unwrap_or_else(std::env::temp_dir).join(".cache"));
-    cache.join("adx-mon").join("python")
+    cache().join("python")
+}
+
+/// Where what takes long to make is kept: the user's cache.
+fn cache() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(PathBuf::from).unwrap_or_else(std::env::temp_dir).join(".cache");
+    std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("adx-mon")
+}
+
+/// No registry has a kube-apiserver to run, so it is built once per machine, unless one is named.
+fn kube_apiserver() -> Result<()> {
+    let folder = cache().join("kube");
+    if std::env::var_os("ADXMON_KUBE_APISERVER").is_some() || folder.join("bin/kube-apiserver").exists() {
+        return Ok(());
+    }
+    let folder = folder.to_str().context("the cache folder's name is not UTF-8")?;
+    let otherwise = "building kube-apiserver needs Debian 12 or newer; elsewhere name one with ADXMON_KUBE_APISERVER";
+    command::run("xtask/scripts/build-kube-apiserver", &[folder]).context(otherwise)
 }
 
 fn python() -> Result<()> {
