@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use wal::Durability;
 
+use crate::cluster::Cluster;
+
 /// Segments are sealed at this size at the latest: one is in memory as a whole while it is uploaded.
 const LARGEST_SEGMENT: u64 = 64 << 20;
 
@@ -114,6 +116,8 @@ pub struct Config {
     pub default_logs: Option<(String, String)>,
     /// Label of the health metric.
     pub region: String,
+    /// The cluster whose rules are run; none without one.
+    pub cluster: Option<Cluster>,
     /// After a signal: how long uploads may go on.
     pub grace: Duration,
 }
@@ -137,6 +141,7 @@ impl Config {
             max_disk_bytes: 10 << 30,
             max_segment_count: 10_000,
             max_batch_segments: 25,
+            cluster: None,
             drop_prefixes: Vec::new(),
             slow_request: Duration::from_secs(10),
             default_logs: None,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{ArgAction, Parser};
 use wal::Durability;
 
+use crate::cluster::Cluster;
 use crate::config::{Config, ConfigError, Endpoint};
 
 /// Shown below the flags.
@@ -33,13 +34,13 @@ and uploaded after the next start. LOG_LEVEL (ERROR, WARN, INFO, DEBUG, TRACE) s
 #[derive(Debug, Parser)]
 #[command(name = "ingestor", version, after_help = EXAMPLES)]
 pub struct Flags {
-    /// Kubeconfig file. Peers are not looked for yet, so it has no effect.
+    /// Kubeconfig file of the cluster whose rules are run; without it KUBECONFIG, or the pod's service account.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
-    /// Namespace of the ingestors. Peers are not looked for yet, so it has no effect.
+    /// Namespace of the ingestors, where their leader is elected; without it that of the kubeconfig or the pod.
     #[arg(long)]
     pub namespace: Option<String>,
-    /// Name of this host, usually `<statefulset>-<n>`. No effect without peers.
+    /// Name of this host, usually `<statefulset>-<n>`, which it shows as leader; without it HOSTNAME.
     #[arg(long)]
     pub hostname: Option<String>,
     /// Region, a label of the health metric.
@@ -57,7 +58,7 @@ pub struct Flags {
     /// Databases of logs and traces, `<database>=<endpoint>`.
     #[arg(long, value_delimiter = ',', action = ArgAction::Append)]
     pub logs_kusto_endpoints: Vec<String>,
-    /// Labels of this cluster, `<key>=<value>`. Checked; rules, which use them, are not run yet.
+    /// Labels of this cluster, `<key>=<value>`, for the criteria of rules.
     #[arg(long, value_delimiter = ',', action = ArgAction::Append)]
     pub cluster_labels: Vec<String>,
     /// Upload everything oneself instead of passing it to the owner. Always so until peers exist.
@@ -129,13 +130,7 @@ pub struct Flags {
 impl Flags {
     /// Flags that were given and do nothing in this version, for a warning.
     pub fn without_effect(&self) -> Vec<&'static str> {
-        let given = [
-            ("--kubeconfig", self.kubeconfig.is_some()),
-            ("--namespace", self.namespace.is_some()),
-            ("--hostname", self.hostname.is_some()),
-            ("--cluster-labels", !self.cluster_labels.is_empty()),
-            ("--insecure-skip-verify", self.insecure_skip_verify),
-        ];
+        let given = [("--insecure-skip-verify", self.insecure_skip_verify)];
         given.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag).collect()
     }
 
@@ -147,9 +142,16 @@ impl Flags {
         let storage_dir = self.storage_dir.clone().filter(|d| !d.as_os_str().is_empty());
         let mut config = Config::new(storage_dir.ok_or(ConfigError::NoStorageDir)?);
         check_backend(&self.storage_backend)?;
-        if let Some(label) = self.cluster_labels.iter().find(|label| !label.contains('=')) {
-            return Err(ConfigError::Label(label.clone()));
-        }
+        let label = |text: &String| match text.split_once('=') {
+            Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+            None => Err(ConfigError::Label(text.clone())),
+        };
+        config.cluster = Some(Cluster {
+            kubeconfig: self.kubeconfig.clone().filter(|path| !path.as_os_str().is_empty()),
+            namespace: self.namespace.clone().filter(|name| !name.is_empty()),
+            hostname: self.hostname.clone().filter(|name| !name.is_empty()),
+            labels: self.cluster_labels.iter().map(label).collect::<Result<_, _>>()?,
+        });
         config.metrics = endpoints(&self.metrics_kusto_endpoints, "--metrics-kusto-endpoints")?;
         config.logs = endpoints(&self.logs_kusto_endpoints, "--logs-kusto-endpoints")?;
         config.certificate = match (&self.ca_cert, &self.key) {
@@ -308,7 +310,7 @@ mod tests {
     fn flags_without_effect_are_named() {
         let flags = |arguments: &[&str]| Flags::try_parse_from(["ingestor"].iter().chain(arguments)).unwrap().without_effect();
         assert!(flags(&["--storage-dir=/d", "--disable-peer-transfer", "--region=r"]).is_empty());
-        assert_eq!(flags(&["--kubeconfig=/k", "--cluster-labels=a=b"]), ["--kubeconfig", "--cluster-labels"]);
+        assert_eq!(flags(&["--kubeconfig=/k", "--insecure-skip-verify"]), ["--insecure-skip-verify"]);
     }
 
     proptest::proptest! {

@@ -3,9 +3,11 @@
 //!
 //! - [`Flags`] and [`Config`]: the command line and what it means.
 //! - [`start`]: listeners, store and uploads in one process; ends with a drain.
+//! - [`Cluster`]: the Kubernetes cluster whose SummaryRules, Functions and ManagementCommands the leader runs.
 //! - [`kql`]: the statements sent to Kusto, and the functions that metrics databases get.
 //! - [`upload`]: which segments go together, when, and what a failure means.
 
+mod cluster;
 mod config;
 mod flags;
 pub mod kql;
@@ -15,6 +17,7 @@ mod sink;
 mod status;
 pub mod upload;
 
+pub use cluster::Cluster;
 pub use config::{Config, ConfigError, Endpoint};
 pub use flags::{Flags, parse_go_duration};
 pub use run::{Running, start};

@@ -26,7 +26,7 @@ async fn run(flags: ingestor::Flags) -> anyhow::Result<()> {
     let config = flags.config()?;
     let unused = flags.without_effect();
     if !unused.is_empty() {
-        tracing::warn!(flags = unused.join(" "), "flags without effect in this version: peers and rules come later");
+        tracing::warn!(flags = unused.join(" "), "flags without effect in this version: peers come later");
     }
     let shutdown = CancellationToken::new();
     let running = ingestor::start(config, shutdown.clone()).await?;

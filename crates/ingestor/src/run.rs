@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use transfer::receiver::{ReceiverMetrics, ReceiverOptions};
 use wal::{RealDisk, Store};
 
+use crate::cluster;
 use crate::config::{Config, Endpoint};
 use crate::metrics::{StoreMetrics, UploadMetrics};
 use crate::sink::KnownDatabases;
@@ -80,6 +81,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let store_metrics = StoreMetrics::default();
     store_metrics.register(&mut registry, &config.region);
 
+    let rules = cluster::start(&config, &mut registry).await?;
     let stop_uploads = CancellationToken::new();
     let workers = start_workers(&config, &store, &mut registry, &stop_uploads)?;
     let admission = Arc::new(Admission::new(store.clone(), &config, &workers, shutdown.clone()));
@@ -99,7 +101,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         listeners.push(tokio::spawn(serving));
     }
     tracing::info!(plain = %addresses.0, tls = ?addresses.1, databases = ?config.databases(), "the ingestor is running");
-    let parts = Parts { store, workers, listeners, stop_uploads, store_metrics, connections, grace: config.grace };
+    let parts = Parts { rules, store, workers, listeners, stop_uploads, store_metrics, connections, grace: config.grace };
     let task = tokio::spawn(parts.run(shutdown));
     Ok(Running { plain: addresses.0, tls: addresses.1, task })
 }
@@ -301,6 +303,7 @@ fn log_slow(router: Router, threshold: Duration) -> Router {
 
 /// What runs, and is to be stopped in order.
 struct Parts {
+    rules: Option<cluster::Running>,
     store: Store,
     workers: Vec<Worker>,
     listeners: Vec<JoinHandle<std::io::Result<()>>>,
@@ -318,6 +321,9 @@ impl Parts {
         while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
             self.store_metrics.refresh(&self.store.usage(), &self.store.ledger(), now_ms());
             self.store_metrics.connections(&self.connections);
+        }
+        if let Some(rules) = self.rules {
+            rules.stop().await;
         }
         for listener in self.listeners {
             listener.await.context("a listener failed")??;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admission;
+mod cluster;
 mod failures;
 mod fake_kusto;
 mod process;
