@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 use super::checkpoint::Checkpoint;
 use super::engine::{Engine, Job};
 use super::frames::{CHECKPOINT, SealedRecord};
-use super::shared::{digest_of, read_either, sync_dirs};
+use super::shared::{digest_of, sync_dirs};
 use super::tables::{disk_name, open_name};
 use crate::Refusal;
-use crate::disk::{Disk, Open};
+use crate::disk::{self, Disk, Open};
 use crate::journal::frame::Body;
 use crate::journal::writer::LaggingSync;
 use crate::types::{Durability, Outcome, SegmentId, Settlement, TableKey, Usage};
@@ -341,7 +341,10 @@ impl Engine {
                 (open_name(id), open.bytes, open.digest)
             }
         };
-        let mut image = read_either(&*self.disk, &self.dir, &[name.clone(), open_name(id)])?;
+        // It is replaced where it is: its renaming may have failed, and two files of one segment would be one too many.
+        let is_named = self.disk.open(&self.dir.join(&name), Open::Read).is_ok();
+        let name = if is_named { name } else { open_name(id) };
+        let mut image = disk::read_all(&*self.disk, &self.dir.join(&name))?;
         image.truncate(bytes as usize);
         if image.len() as u64 != bytes || digest_of(&image) != Some(digest) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "its content is lost: restart to read it from the journal"));

@@ -413,6 +413,23 @@ proptest! {
     }
 }
 
+/// The renaming of a segment fails, then its sync: the file that is written anew takes the place of the one that is there.
+#[test]
+fn a_segment_without_its_name_is_written_anew_once() {
+    use Op::{Commit, Fault, SealAll, Settle, Tick};
+    let ops = [
+        Fault(20, false, None),
+        Commit(vec![vec![(4, 32), (0, 19)], vec![(0, 13), (4, 22), (1, 16)], vec![(0, 31), (1, 37)]]),
+        Commit(vec![vec![(1, 6), (2, 4)]]),
+        Commit(vec![vec![(0, 21), (2, 38)], vec![(1, 3), (1, 8)], vec![(2, 12), (3, 1)]]),
+        SealAll,
+        Settle(1, true),
+        Fault(17, false, None),
+        Tick(130_000),
+    ];
+    run(0, Durability::Process, &ops);
+}
+
 /// One fixed history, with the power going at every single disk operation of it, and again at every operation
 /// of the recovery (in short runs at some of them).
 #[test]
