@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::{Client, Response, Url};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response, StatusCode, Url};
 
 /// How long a target may take for one request.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest pause that a target may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// Redirects of one request that are followed.
+const MAX_REDIRECTS: usize = 3;
 /// What of a refusal's body is read.
 const MAX_REASON: usize = 1024;
 
@@ -61,13 +64,19 @@ pub fn route(flag: &'static str, address: &str, route: &[&str]) -> Result<Url, A
 /// A client for requests to `url`.
 pub(super) fn client(url: &Url) -> reqwest::Result<Client> {
     server::install_crypto();
-    let builder = Client::builder()
-        .user_agent("adx-mon-alerter")
-        .timeout(TIMEOUT)
-        .connect_timeout(Duration::from_secs(10))
-        .redirect(reqwest::redirect::Policy::limited(3));
+    let builder =
+        Client::builder().user_agent("adx-mon-alerter").timeout(TIMEOUT).connect_timeout(Duration::from_secs(10)).redirect(redirects());
     let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
     if local { builder.no_proxy().build() } else { builder.build() }
+}
+
+/// Only redirects that keep method and body: after any other the notification would not be in the request, and its answer,
+/// such as that of a page to sign in, would say that it was taken.
+fn redirects() -> Policy {
+    Policy::custom(|attempt| match attempt.status() {
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT if attempt.previous().len() <= MAX_REDIRECTS => attempt.follow(),
+        _ => attempt.stop(),
+    })
 }
 
 /// Posts a JSON body.
@@ -83,6 +92,7 @@ async fn answer(response: Response, now: Timestamp) -> Answer {
     match status.as_u16() {
         200..=299 => Answer::Taken,
         429 => Answer::Busy { retry_after: retry_after(response.headers(), now) },
+        300..=399 => Answer::Failed(format!("it answered {status}, which leads elsewhere without the notification; give that address")),
         // What these complain of may be put right without changing the body.
         401 | 403 | 404 | 405 | 407 | 408 | 425 => Answer::Failed(format!("it answered {status}")),
         400..=499 => Answer::Refused(format!("it answered {status}: {}", reason(response).await)),
@@ -142,6 +152,35 @@ mod tests {
         assert_eq!(pause("Wed, 21 Oct 2026 07:28:00 GMT"), Some(Duration::from_secs(60)));
         assert_eq!(pause("Wed, 21 Oct 2026 07:26:00 GMT"), Some(Duration::ZERO));
         assert_eq!(pause("soon"), None);
+    }
+
+    /// Clients turn a POST into a GET without a body after the redirects 301 to 303 (RFC 9110, 15.4).
+    #[tokio::test]
+    async fn redirects_that_lose_the_notification_are_not_followed() {
+        use axum::Router;
+        use axum::response::IntoResponse as _;
+        use axum::routing::{any, post};
+        let redirect = |status: StatusCode| any(move || async move { (status, [("location", "/taken")]).into_response() });
+        let mut router = Router::new().route("/taken", post(|body: String| async move { body.len().to_string() }).get(|| async {}));
+        for status in [301, 302, 303, 307, 308] {
+            router = router.route(&format!("/{status}"), redirect(StatusCode::from_u16(status).unwrap()));
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = route("--alerter-address", &format!("http://{}", listener.local_addr().unwrap()), &[]).unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let client = client(&url).unwrap();
+        for (status, taken) in [(301, false), (302, false), (303, false), (307, true), (308, true)] {
+            let answer = post_to(&client, url.join(&status.to_string()).unwrap()).await;
+            match answer {
+                Answer::Taken => assert!(taken, "{status}"),
+                Answer::Failed(why) => assert!(!taken && why.contains(&status.to_string()), "{why}"),
+                other => panic!("{status}: {other:?}"),
+            }
+        }
+    }
+
+    async fn post_to(client: &Client, url: Url) -> Answer {
+        post(client, url, b"{}".to_vec(), Timestamp::UNIX_EPOCH).await
     }
 
     #[test]
