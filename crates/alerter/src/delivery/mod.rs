@@ -74,6 +74,17 @@ struct Round {
     running: HashMap<String, usize>,
     /// Destinations that asked for a pause, and until when.
     paused: HashMap<String, Timestamp>,
+    /// What became of notifications, by id, where the outbox could not take it down: until then nothing else is sent.
+    unkept: Vec<(i64, Fate)>,
+}
+
+/// What becomes of a notification after a try.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    /// It leaves the outbox.
+    Gone,
+    /// It is tried again.
+    Due(Timestamp),
 }
 
 impl Courier {
@@ -83,7 +94,7 @@ impl Courier {
     /// Where no HTTP client can be made.
     pub async fn run(mut self, shutdown: CancellationToken) -> reqwest::Result<()> {
         let client = http::client(&self.url)?;
-        let mut round = Round { requests: JoinSet::new(), running: HashMap::new(), paused: HashMap::new() };
+        let mut round = Round { requests: JoinSet::new(), running: HashMap::new(), paused: HashMap::new(), unkept: Vec::new() };
         while !shutdown.is_cancelled() {
             let leading = *self.leading.borrow_and_update();
             let next = match leading {
@@ -116,6 +127,10 @@ impl Courier {
     async fn start(&self, client: &reqwest::Client, round: &mut Round) -> Result<Timestamp, StateError> {
         let now = self.clock.now();
         round.paused.retain(|_, until| *until > now);
+        while let Some((id, fate)) = round.unkept.last().copied() {
+            self.keep(id, fate).await?;
+            round.unkept.pop();
+        }
         while round.requests.len() < MAX_IN_FLIGHT {
             let Some(claimed) = self.state.claim(self.target, now, 1, round.busy()).await?.pop() else {
                 break;
@@ -163,37 +178,45 @@ impl Courier {
             Answer::Busy { .. } => Some("it is throttling (429)".to_owned()),
             Answer::Refused(why) | Answer::Failed(why) => Some(why.clone()),
         };
-        let kept = match answer {
+        let fate = match answer {
             Answer::Taken => {
                 self.metrics.delivered(self.target, &claimed.rule);
-                self.state.delivered(claimed.id).await
+                Fate::Gone
             }
-            Answer::Refused(why) if claimed.attempts + 1 >= MAX_REFUSALS => self.give_up(&claimed, &why).await,
-            Answer::Failed(why) if now.duration_since(claimed.created) > MAX_AGE => self.give_up(&claimed, &why).await,
+            Answer::Refused(why) if claimed.attempts + 1 >= MAX_REFUSALS => self.give_up(&claimed, &why),
+            Answer::Failed(why) if now.duration_since(claimed.created) > MAX_AGE => self.give_up(&claimed, &why),
             Answer::Busy { retry_after } => {
                 let until = later(now, retry_after.unwrap_or(BUSY_PAUSE));
                 round.paused.insert(claimed.destination.clone(), until);
-                self.put_back(&claimed, until).await
+                self.put_back(&claimed, until)
             }
-            Answer::Refused(_) | Answer::Failed(_) => self.put_back(&claimed, later(now, pause(claimed.attempts, random_unit()))).await,
+            Answer::Refused(_) | Answer::Failed(_) => self.put_back(&claimed, later(now, pause(claimed.attempts, random_unit()))),
         };
-        if let Err(error) = kept {
+        if let Err(error) = self.keep(claimed.id, fate).await {
             tracing::error!(%error, rule = claimed.rule, title = claimed.title, "what became of a notification cannot be kept: it may be sent again");
+            round.unkept.push((claimed.id, fate));
         }
         // Nobody may be listening any more.
         let _ = self.progress.send(Progress { rule: claimed.rule, error });
     }
 
-    async fn put_back(&self, claimed: &Claimed, due: Timestamp) -> Result<(), StateError> {
+    fn put_back(&self, claimed: &Claimed, due: Timestamp) -> Fate {
         self.metrics.undelivered(self.target, &claimed.rule);
-        self.state.postpone(claimed.id, due).await
+        Fate::Due(due)
     }
 
-    async fn give_up(&self, claimed: &Claimed, why: &str) -> Result<(), StateError> {
+    fn give_up(&self, claimed: &Claimed, why: &str) -> Fate {
         self.metrics.undelivered(self.target, &claimed.rule);
         let Claimed { rule, correlation, title, .. } = claimed.clone();
         log_dropped(&self.metrics, &Dropped { target: self.target as i64, rule, correlation, title }, why);
-        self.state.delivered(claimed.id).await
+        Fate::Gone
+    }
+
+    async fn keep(&self, id: i64, fate: Fate) -> Result<(), StateError> {
+        match fate {
+            Fate::Gone => self.state.delivered(id).await,
+            Fate::Due(due) => self.state.postpone(id, due).await,
+        }
     }
 }
 
@@ -230,7 +253,72 @@ fn later(now: Timestamp, by: Duration) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::post;
+    use prometheus_client::registry::Registry;
+    use rules::clock::ManualClock;
+
     use super::*;
+    use crate::state::{Outgoing, Record};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_767_225_600 + second).unwrap()
+    }
+
+    /// A full disk while a receiver refuses: the notification is sent again once there is room, not only by the next process.
+    #[tokio::test]
+    async fn what_could_not_be_kept_is_kept_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        let notification = Outgoing {
+            target: Target::Receiver,
+            destination: "d".into(),
+            correlation: String::new(),
+            title: "t".into(),
+            body: b"{}".to_vec(),
+        };
+        let record = Record { rule: "n/r".into(), window: (at(-60), at(0)), done: true, notifications: vec![notification] };
+        state.record(record, at(0)).await.unwrap();
+        let (disk, first) = (state.clone(), Arc::new(AtomicBool::new(true)));
+        let receive = move || async move {
+            if !first.swap(false, Ordering::Relaxed) {
+                return StatusCode::OK;
+            }
+            disk.refuse_writes(true).await.unwrap();
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = route("--alerter-address", &format!("http://{}", listener.local_addr().unwrap()), &["alerts"]).unwrap();
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/alerts", post(receive))).await });
+        let clock = ManualClock::new(at(0));
+        let (progress, mut news) = mpsc::unbounded_channel();
+        let courier = Courier {
+            target: Target::Receiver,
+            url,
+            state: state.clone(),
+            clock: Arc::new(clock.clone()),
+            metrics: Metrics::register(&mut Registry::default(), "r"),
+            wake: Arc::default(),
+            leading: watch::channel(true).1,
+            progress,
+        };
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(courier.run(shutdown.clone()));
+        assert!(news.recv().await.unwrap().error.is_some());
+        while clock.next_deadline().await != later(at(0), STATE_PAUSE) {
+            tokio::task::yield_now().await;
+        }
+        state.refuse_writes(false).await.unwrap();
+        clock.set(later(at(0), STATE_PAUSE));
+        assert_eq!(news.recv().await.unwrap(), Progress { rule: "n/r".into(), error: None });
+        assert_eq!(state.waiting(Target::Receiver).await.unwrap().notifications, 0);
+        shutdown.cancel();
+        running.await.unwrap().unwrap();
+    }
 
     #[test]
     fn pauses_double_up_to_five_minutes() {

@@ -251,6 +251,12 @@ impl State {
             .await
     }
 
+    /// Lets all writes fail, as on a full disk, or no longer.
+    #[cfg(test)]
+    pub(crate) async fn refuse_writes(&self, refuse: bool) -> Result<(), StateError> {
+        self.database.run(move |db| db.pragma_update(None, "query_only", refuse)).await
+    }
+
     /// What waits for a target.
     ///
     /// # Errors
