@@ -85,6 +85,10 @@ pub fn check(path: &Path, schema: Option<&Schema>, labels: &Labels) -> Report {
         }
         let kind = document.body["kind"].as_str().unwrap_or_default();
         if kind != "AlertRule" {
+            if kind.eq_ignore_ascii_case("AlertRule") {
+                report.findings.push(document.error("kind", format!("there is no kind {kind:?}: write AlertRule")));
+                continue;
+            }
             let message = format!("kind {kind:?} is not checked; only AlertRule is");
             report.findings.push(Finding { warning: true, ..document.error("kind", message) });
             continue;

@@ -62,6 +62,10 @@ impl Schema {
 
     fn of_commands(text: &str) -> Result<Schema, SchemaError> {
         let mut database = Database::default();
+        if !text.trim().is_empty() && commands(text).is_empty() {
+            let why = "the schema has no command: each begins at the beginning of a line, such as .create table T (Value: real)";
+            return Err(SchemaError(why.to_owned()));
+        }
         for (line, command) in commands(text) {
             read_command(command, &mut database).map_err(|why| SchemaError(format!("line {line} of the schema: {why}")))?;
         }
@@ -270,6 +274,10 @@ mod tests {
             ("\n.create table T (a: nothing)", "line 2 of the schema: column a has the unknown type nothing"),
             (".create table T (a)", "line 1 of the schema: column a has no type: write a: string"),
             (".create table T (a: int", "line 1 of the schema: a bracket is not closed"),
+            (
+                "Cpu\n  .create table T (a: int)",
+                "the schema has no command: each begins at the beginning of a line, such as .create table T (Value: real)",
+            ),
         ] {
             assert_eq!(Schema::read(bad).unwrap_err().to_string(), why);
         }

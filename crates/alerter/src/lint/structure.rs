@@ -93,7 +93,8 @@ fn check_number(path: &str, number: &Number, schema: &Value, mistakes: &mut Vec<
 
 /// The bounds that there are, in words.
 fn bounds(min: (&str, &Value), max: (&str, &Value)) -> String {
-    let words: Vec<String> = [min, max].iter().filter(|(_, n)| n.is_number()).map(|(word, n)| format!("{word} {n}")).collect();
+    // As a float a whole number is shown without a fraction.
+    let words: Vec<String> = [min, max].iter().filter_map(|(word, n)| Some(format!("{word} {}", n.as_f64()?))).collect();
     words.join(" and ")
 }
 
@@ -142,7 +143,7 @@ mod tests {
     #[test]
     fn bounds_are_kept() {
         for (value, schema, expected) in [
-            (json!(-1), json!({ "type": "integer", "minimum": 0 }), "f is -1, but must be at least 0"),
+            (json!(-1), json!({ "type": "integer", "minimum": 0.0 }), "f is -1, but must be at least 0"),
             (json!(6), json!({ "type": "integer", "minimum": 0, "maximum": 5 }), "f is 6, but must be at least 0 and at most 5"),
             (json!(0.0), json!({ "type": "number", "minimum": 0, "exclusiveMinimum": true }), "f is 0.0, but must be above 0"),
             (json!(5), json!({ "type": "number", "maximum": 5, "exclusiveMaximum": true }), "f is 5, but must be below 5"),

@@ -98,6 +98,10 @@ apiVersion: adx-mon.azure.com/v1
 kind: SummaryRule
 metadata: {name: other}
 ---
+apiVersion: adx-mon.azure.com/v1
+kind: alertRule
+metadata: {name: case}
+---
 kind: [
 "#
     );
@@ -121,7 +125,8 @@ kind: [
         "rules.yaml:57: error: document 4, default/columns: column \"title\" is dynamic",
         "rules.yaml:54: error: document 4, default/columns: nobody is told",
         "rules.yaml:60: warning: document 5: kind \"SummaryRule\" is not checked",
-        "rules.yaml:63: error: document 6: this is no YAML",
+        "rules.yaml:64: error: document 6: there is no kind \"alertRule\": write AlertRule",
+        "rules.yaml:67: error: document 7: this is no YAML",
     ];
     for expected in expected {
         assert!(found.iter().any(|text| text.starts_with(expected)), "{expected}\nis not among\n{}", found.join("\n"));
