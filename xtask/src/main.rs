@@ -1,6 +1,6 @@
 //! Developer automation, started as `cargo xtask <command>`.
 //!
-//! - `setup` installs what the tests need: Debian packages, Python packages, cargo tools.
+//! - `setup` installs what the tests need: Debian packages, kube-apiserver, Python packages, cargo tools.
 //! - `test` is the whole check that CI runs: set-up, format, licences, lints, tests, doc tests, KQL cases.
 //! - `soak` runs the torture tests with their full counts.
 //! - `kql-cases` scores the engine on recorded answers of Kusto.
@@ -16,7 +16,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Developer automation of ADX-Mon")]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Developer automation of ADX-Mon")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -24,7 +24,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what the tests need: Debian packages, Python packages, cargo tools
+    /// Install what the tests need: Debian packages, a kube-apiserver built from source, Python packages, cargo tools
     Setup,
     /// Install what is missing, then run every check and test, as CI does
     Test {
