@@ -1,7 +1,7 @@
 //! Runs rules on schedule: one task that knows when each is due, and as many queries at a time as there are slots.
 //!
 //! A rule's window begins where its last successful one ended, so late runs, failures and restarts leave no gap; it is
-//! never longer than [`CATCH_UP`], and what lies before is reported as skipped. The slot of a rule is free again when its
+//! never longer than [`CATCH_UP`] or three intervals, and what lies before is reported as skipped. The slot of a rule is free again when its
 //! query is answered: keeping the result, delivery and status do not hold up other rules.
 
 mod evaluate;
@@ -35,7 +35,7 @@ use rule::Rule;
 use table::Entry;
 pub use table::Table;
 
-/// The longest window: downtime beyond it is not caught up with.
+/// The longest window, unless three intervals are longer: downtime beyond it is not caught up with.
 pub const CATCH_UP: Duration = Duration::from_secs(3600);
 /// How often the engine says that it is alive and looks at its times, in case the clock was set.
 const ALIVE: SignedDuration = SignedDuration::from_secs(60);

@@ -165,6 +165,18 @@ fn a_query_goes_on_where_the_last_success_ended() {
     assert_eq!(next(Some("2024-01-02T12:00:00Z")), run("2024-01-01T11:55:00Z", None));
 }
 
+/// A rule that runs once an hour or less often: a late run looks at the same instants, and so does one after a failure.
+#[test]
+fn long_intervals_lose_nothing_to_a_late_or_failed_run() {
+    let now = at("2024-01-01T12:00:00Z");
+    let run = |start: &str, skipped| QueryWindow::Run { window: window(start, "2024-01-01T12:00:00Z"), skipped };
+    let next = |last: &str| query_window(Some(at(last)), HOUR, HOUR, now);
+    assert_eq!(next("2024-01-01T10:59:59.9998Z"), run("2024-01-01T10:59:59.9998Z", None));
+    assert_eq!(next("2024-01-01T09:59:52Z"), run("2024-01-01T09:59:52Z", None));
+    let skipped = window("2024-01-01T08:00:00Z", "2024-01-01T09:00:00Z");
+    assert_eq!(next("2024-01-01T08:00:00Z"), run("2024-01-01T09:00:00Z", Some(skipped)));
+}
+
 proptest! {
     /// Whatever the history of intervals, windows touch, end on boundaries, and none is taken before its time.
     #[test]
