@@ -158,7 +158,7 @@ impl Folder {
             async move {
                 loop {
                     tokio::time::sleep(POLL).await;
-                    on_disk(&shared, Shared::reload).await;
+                    on_disk(&shared, |shared| shared.reload(false)).await;
                 }
             }
         });
@@ -177,7 +177,7 @@ impl Folder {
 
     /// Looks at the files now.
     pub async fn reload(&self) {
-        on_disk(&self.shared, Shared::reload).await;
+        on_disk(&self.shared, |shared| shared.reload(false)).await;
     }
 
     /// The mistakes that the files have now.
@@ -211,18 +211,18 @@ impl Shared {
             Ok(rows) => Decoder::publish(&*publisher, &rows),
             Err(error) => tracing::error!(%error, kind = kind.1, "cannot read the state of rules"),
         }
-        self.reload();
+        self.reload(true);
         publisher
     }
 
-    /// Reads what has changed and publishes it.
-    fn reload(&mut self) {
+    /// Reads what has changed and publishes it. With a kind that is new here, what has not changed is published too.
+    fn reload(&mut self, new_kind: bool) {
         let (paths, unlisted) = match list(&self.path) {
             Ok(paths) => (paths, None),
             // What was there stays: a file system that is away for a moment must not end all rules.
             Err(error) => (self.files.keys().cloned().collect(), Some(whole(&self.path, &error))),
         };
-        let mut changed = unlisted != self.unlisted || self.files.keys().any(|path| !paths.contains(path));
+        let mut changed = new_kind || unlisted != self.unlisted || self.files.keys().any(|path| !paths.contains(path));
         self.unlisted = unlisted;
         self.files.retain(|path, _| paths.contains(path));
         for path in paths {

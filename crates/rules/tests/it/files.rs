@@ -58,6 +58,28 @@ fn key(name: &str) -> Key {
     Key::new("default", name)
 }
 
+/// Regression: documents of a kind that was opened second were never shown, since their file had not changed.
+#[tokio::test]
+async fn kinds_of_one_file_are_shown_in_whatever_order_they_are_opened() {
+    let rules = Rules::new();
+    let document = |kind: &str, spec: &str| {
+        format!("---\napiVersion: adx-mon.azure.com/v1\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{database: DB, body: T, {spec}}}\n")
+    };
+    let summary_rule = document("SummaryRule", "table: T, interval: 1h");
+    rules.write("rules.yaml", &format!("{}{summary_rule}", document("Function", "")));
+    for functions_first in [true, false] {
+        let data = TempDir::new().unwrap();
+        let folder = Folder::open(rules.files.path(), data.path()).unwrap();
+        if functions_first {
+            folder.store::<crds::Function>().await;
+        }
+        let summary_rules = folder.store::<crds::SummaryRule>().await;
+        let functions = folder.store::<crds::Function>().await;
+        assert_eq!(folder.errors(), []);
+        assert!(functions.objects().get(&key("a")).is_some() && summary_rules.objects().get(&key("a")).is_some(), "{functions_first}");
+    }
+}
+
 #[tokio::test]
 async fn documents_of_several_files_and_kinds() {
     let rules = Rules::new();
