@@ -198,7 +198,8 @@ impl ApiServer {
     }
 
     /// Creates CRDs and waits until their objects can be listed. Validation rules in CEL are taken out where the server
-    /// does not have them (before 1.25).
+    /// does not have them (before 1.25). A server of that age, built with a new Go, takes an empty string for null, so that
+    /// messages of conditions, the only strings that we write empty, are made nullable.
     pub async fn install(&self, crds: Vec<CustomResourceDefinition>) -> Result<()> {
         let client = self.admin().await;
         let version = client.apiserver_version().await?;
@@ -208,6 +209,7 @@ impl ApiServer {
             let mut document = serde_json::to_value(crd)?;
             if minor < 25 {
                 strip(&mut document, "x-kubernetes-validations");
+                allow_null(&mut document, "message");
             }
             let crd: CustomResourceDefinition = serde_json::from_value(document)?;
             api.create(&PostParams::default(), &crd).await.with_context(|| format!("creating {}", crd.name_any()))?;
@@ -314,6 +316,20 @@ fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+/// Makes the properties of that name nullable, wherever they are.
+fn allow_null(schema: &mut Value, name: &str) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::Object(property)) = fields.get_mut("properties").and_then(|properties| properties.get_mut(name)) {
+                property.insert("nullable".to_owned(), true.into());
+            }
+            fields.values_mut().for_each(|value| allow_null(value, name));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| allow_null(item, name)),
+        _ => {}
+    }
 }
 
 /// Takes a field out of a document, wherever it is.
