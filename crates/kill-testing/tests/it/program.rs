@@ -1,0 +1,75 @@
+//! Programs that are started, killed and started again.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::random::Random;
+
+/// Longest wait for something that happens within seconds on an idle machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How long programs are killed for: 40 seconds, or `ADXMON_SOAK` times as long.
+pub(crate) fn torment_time() -> Duration {
+    let factor = std::env::var("ADXMON_SOAK").ok().and_then(|factor| factor.parse::<u32>().ok()).unwrap_or(1);
+    Duration::from_secs(40) * factor
+}
+
+/// A running program. It ends with its owner, whose panic prints the end of its output.
+pub(crate) struct Program {
+    path: &'static str,
+    arguments: Vec<String>,
+    log: PathBuf,
+    child: Child,
+    /// How often it was killed.
+    pub(crate) kills: usize,
+}
+
+impl Program {
+    pub(crate) fn start(path: &'static str, log: &Path, arguments: &[&str]) -> Program {
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let child = spawn(path, log, &arguments);
+        Program { path, arguments, log: log.to_owned(), child, kills: 0 }
+    }
+
+    /// SIGKILL, and a new process. `between` runs while there is none.
+    pub(crate) async fn kill(&mut self, between: impl Future<Output = ()>) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "{} has ended by itself", self.path);
+        self.child.kill().await.unwrap();
+        self.kills += 1;
+        between.await;
+        self.child = spawn(self.path, &self.log, &self.arguments);
+    }
+
+    /// Kills it at random moments: in the middle of its start, and of its work.
+    pub(crate) async fn torment(&mut self, random: &mut Random, until: Instant) {
+        while Instant::now() < until {
+            let life = if random.percent(30) { random.milliseconds(10, 1000) } else { random.milliseconds(1000, 8000) };
+            tokio::time::sleep(life).await;
+            let pause = random.milliseconds(0, 1500);
+            self.kill(tokio::time::sleep(pause)).await;
+        }
+    }
+}
+
+fn spawn(path: &str, log: &Path, arguments: &[String]) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+    let mut command = Command::new(path);
+    command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).kill_on_drop(true);
+    command.env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST");
+    command.spawn().unwrap()
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let output = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<&str> = output.lines().collect();
+            eprintln!("--- last output of {}", self.path);
+            lines[lines.len().saturating_sub(40)..].iter().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}

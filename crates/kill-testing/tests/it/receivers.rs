@@ -1,0 +1,101 @@
+//! Receivers of notifications and of OTLP metrics. At random they are slow, refuse, or take something and say that they
+//! did not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::routing::post;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::metrics::v1::{metric, number_data_point};
+use prost::Message as _;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::program::PATIENCE;
+use crate::random::Random;
+
+#[derive(Debug)]
+pub(crate) struct Got {
+    random: Random,
+    trouble: bool,
+    /// How many requests went wrong.
+    pub(crate) faults: usize,
+    /// CorrelationIDs of the notifications that were taken.
+    pub(crate) alerts: BTreeSet<String>,
+    /// Values of points by metric and nanoseconds, as often as they were taken.
+    pub(crate) points: BTreeMap<(String, u64), Vec<f64>>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Receivers {
+    pub(crate) url: String,
+    got: watch::Sender<Got>,
+}
+
+impl Receivers {
+    pub(crate) async fn start(seed: u64) -> Receivers {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let got = Got { random: Random::new(seed), trouble: false, faults: 0, alerts: BTreeSet::new(), points: BTreeMap::new() };
+        let receivers = Receivers { url: format!("http://{}", listener.local_addr().unwrap()), got: watch::Sender::new(got) };
+        let router = Router::new().route("/alerts", post(alert)).route("/v1/metrics", post(metrics)).with_state(receivers.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        receivers
+    }
+
+    pub(crate) fn trouble(&self, trouble: bool) {
+        self.got.send_modify(|got| got.trouble = trouble);
+    }
+
+    pub(crate) fn got(&self) -> watch::Ref<'_, Got> {
+        self.got.borrow()
+    }
+
+    /// Waits until something holds.
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Got) -> bool) {
+        let mut got = self.got.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, got.wait_for(holds)).await.map(|held| drop(held.unwrap()));
+        assert!(waited.is_ok(), "never: {what}");
+    }
+
+    async fn take(&self, take: impl FnOnce(&mut Got), refusal: StatusCode) -> StatusCode {
+        let (mut refused, mut taken, mut pause) = (false, true, Duration::ZERO);
+        self.got.send_modify(|got| {
+            if got.trouble {
+                refused = got.random.percent(20);
+                taken = !refused || got.random.percent(50);
+                pause = if got.random.percent(15) { got.random.milliseconds(50, 1500) } else { Duration::ZERO };
+            }
+            got.faults += usize::from(refused);
+            if taken {
+                take(got);
+            }
+        });
+        tokio::time::sleep(pause).await;
+        if refused { refusal } else { StatusCode::OK }
+    }
+}
+
+async fn alert(Shared(receivers): Shared<Receivers>, body: Bytes) -> StatusCode {
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let id = body["CorrelationID"].as_str().unwrap().to_owned();
+    receivers.take(|got| got.alerts.extend([id]), StatusCode::INTERNAL_SERVER_ERROR).await
+}
+
+async fn metrics(Shared(receivers): Shared<Receivers>, body: Bytes) -> StatusCode {
+    let request = ExportMetricsServiceRequest::decode(body).unwrap();
+    let scopes = request.resource_metrics.into_iter().flat_map(|resource| resource.scope_metrics);
+    let mut points = Vec::new();
+    for metric in scopes.flat_map(|scope| scope.metrics) {
+        let Some(metric::Data::Gauge(gauge)) = metric.data else { panic!("no gauge: {}", metric.name) };
+        for point in gauge.data_points {
+            let Some(number_data_point::Value::AsDouble(value)) = point.value else { panic!("no double: {}", metric.name) };
+            points.push(((metric.name.clone(), point.time_unix_nano), value));
+        }
+    }
+    let take = |got: &mut Got| points.into_iter().for_each(|(point, value)| got.points.entry(point).or_default().push(value));
+    receivers.take(take, StatusCode::SERVICE_UNAVAILABLE).await
+}
