@@ -148,6 +148,8 @@ impl Functions {
         self.write(key, |status| {
             let desired = Desired { type_: CRITERIA, status: truth, reason, message: &message, observed_generation: Some(generation) };
             conditions::set(&mut status.conditions, &desired, now);
+            // The API server takes no status without it.
+            status.last_time_reconciled.get_or_insert(Time(now));
             match &outcome {
                 Ok(outcome) if outcome.proceeds() => {}
                 Ok(_) => {
