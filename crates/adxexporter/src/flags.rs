@@ -93,9 +93,9 @@ pub struct Flags {
     /// Folder where the status of rules from files is kept.
     #[arg(long, requires = "rules_dir")]
     pub data_dir: Option<PathBuf>,
-    /// Namespace of the lease that replicas share.
-    #[arg(long, default_value = "default", env = "POD_NAMESPACE")]
-    pub namespace: String,
+    /// Namespace of the lease that replicas share; without it that of the kubeconfig or the pod.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub namespace: Option<String>,
     /// How far back windows are caught up with after an outage; older ones are left out.
     #[arg(long, default_value = "24h", value_parser = duration)]
     pub catch_up: Duration,
@@ -124,7 +124,7 @@ impl Flags {
         let push = PushConfig { protocol: self.otlp_protocol, gzip, resource, ..PushConfig::new(&self.otlp_endpoint) };
         let rules = match (self.rules_dir, self.data_dir) {
             (Some(rules), Some(data)) => Rules::Files { rules, data },
-            _ => Rules::Cluster { kubeconfig: self.kubeconfig, namespace: self.namespace },
+            _ => Rules::Cluster { kubeconfig: self.kubeconfig, namespace: self.namespace.filter(|name| !name.is_empty()) },
         };
         let bounds = Bounds { catch_up: self.catch_up, queries: usize::from(self.max_queries), ..Bounds::default() };
         let config = Config::new(databases, push, rules);

@@ -23,8 +23,8 @@ pub enum Rules {
     Cluster {
         /// The file that says how to reach it; without one the environment's, or the pod's own.
         kubeconfig: Option<PathBuf>,
-        /// Namespace of the lease.
-        namespace: String,
+        /// Namespace of the lease; without one that of the kubeconfig or the pod.
+        namespace: Option<String>,
     },
     /// In YAML files.
     Files {
@@ -47,7 +47,7 @@ pub enum Rules {
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Rules::Cluster { kubeconfig, namespace } => write!(f, "Cluster({kubeconfig:?}, {namespace})"),
+            Rules::Cluster { kubeconfig, namespace } => write!(f, "Cluster({kubeconfig:?}, {namespace:?})"),
             Rules::Files { rules, data } => write!(f, "Files({}, {})", rules.display(), data.display()),
             Rules::Stores { .. } => f.write_str("Stores"),
         }
@@ -81,10 +81,11 @@ impl Sources {
     }
 }
 
-async fn in_cluster(kubeconfig: Option<&Path>, namespace: String) -> anyhow::Result<Sources> {
+async fn in_cluster(kubeconfig: Option<&Path>, namespace: Option<String>) -> anyhow::Result<Sources> {
     let client = kubernetes::connect(kubeconfig).await.context("connecting to the cluster")?.context(
         "no cluster: this is no pod, and KUBECONFIG is not set; give --kubeconfig FILE, or --rules-dir DIR --data-dir DIR for rules in files",
     )?;
+    let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
     let options = kubernetes::Options::new(COMPONENT);
     let exporters = KubernetesStore::<MetricsExporter>::start(client.clone(), options.clone());
     let summary_rules = KubernetesStore::<SummaryRule>::start(client.clone(), options);

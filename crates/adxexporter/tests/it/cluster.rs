@@ -46,7 +46,7 @@ async fn of_two_replicas_one_exports_and_the_other_takes_over() {
     let kusto = FakeKusto::start(|_| Answer::rows(&[("n", "long"), ("at", "datetime")], vec![json!([1, "2024-05-01T10:00:00Z"])])).await;
     let receiver = Receiver::start([]).await;
     let replica = async || -> (CancellationToken, Running) {
-        let rules = Rules::Cluster { kubeconfig: Some(server.kubeconfig("adxexporter")), namespace: "default".to_owned() };
+        let rules = Rules::Cluster { kubeconfig: Some(server.kubeconfig("adxexporter")), namespace: None };
         let databases = BTreeMap::from([("Metrics".to_owned(), kusto.client())]);
         let stop = CancellationToken::new();
         let config = Config::new(databases, PushConfig::new(&receiver.http_url()), rules);
