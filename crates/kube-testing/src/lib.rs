@@ -13,7 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt as _;
@@ -124,7 +125,7 @@ impl ApiServer {
             let token = certificates::secret();
             let group = if id == 0 { ",\"system:masters\"" } else { "" };
             tokens.push_str(&format!("{token},{user},{id}{group}\n"));
-            let kubeconfig = kubeconfig(port, &certificates.ca, user, &token);
+            let kubeconfig = kubeconfig(port, &certificates.ca, "default", user, &token);
             fs::write(path(&format!("{user}.kubeconfig")), kubeconfig.to_string())?;
         }
         fs::write(path("tokens.csv"), tokens)?;
@@ -197,6 +198,37 @@ impl ApiServer {
         Ok(())
     }
 
+    /// Creates the objects of YAML documents. Those that name no namespace are the cluster's.
+    pub async fn create(&self, yaml: &str) -> Result<()> {
+        let client = self.admin().await;
+        for document in serde_saphyr::from_multiple::<Value>(yaml)? {
+            let object: DynamicObject = serde_json::from_value(document)?;
+            let types = object.types.as_ref().context("a document without kind")?;
+            let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types)?);
+            let api: Api<DynamicObject> = match object.namespace() {
+                Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
+                None => Api::all_with(client.clone(), &resource),
+            };
+            let created = api.create(&PostParams::default(), &object).await;
+            created.with_context(|| format!("creating {} {}", resource.kind, object.name_any()))?;
+        }
+        Ok(())
+    }
+
+    /// A kubeconfig with a token of a service account, in whose namespace one is by default, as in a pod.
+    pub async fn service_account(&self, namespace: &str, name: &str) -> Result<PathBuf> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.admin().await, namespace);
+        let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
+        let request = TokenRequest { spec, ..TokenRequest::default() };
+        let answer = accounts.create_token_request(name, &PostParams::default(), &request).await;
+        let answer = answer.with_context(|| format!("asking for a token of {namespace}/{name}"))?;
+        let token = answer.status.context("an answer without a token")?.token;
+        let ca = fs::read_to_string(self.folder.path().join("ca.crt"))?;
+        let path = self.folder.path().join(format!("{namespace}.{name}.kubeconfig"));
+        fs::write(&path, kubeconfig(self.port, &ca, namespace, name, &token).to_string())?;
+        Ok(path)
+    }
+
     /// Creates CRDs and waits until their objects can be listed. Validation rules in CEL are taken out where the server
     /// does not have them (before 1.25). A server of that age, built with a new Go, takes an empty string for null, so that
     /// messages of conditions, the only strings that we write empty, are made nullable.
@@ -251,7 +283,7 @@ fn named(name: &str) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMe
     k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta { name: Some(name.to_owned()), ..Default::default() }
 }
 
-fn kubeconfig(port: u16, ca: &str, user: &str, token: &str) -> Value {
+fn kubeconfig(port: u16, ca: &str, namespace: &str, user: &str, token: &str) -> Value {
     use base64::Engine as _;
     let ca = base64::engine::general_purpose::STANDARD.encode(ca);
     let server = format!("https://127.0.0.1:{port}");
@@ -259,7 +291,7 @@ fn kubeconfig(port: u16, ca: &str, user: &str, token: &str) -> Value {
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
         "clusters": [{"name": "test", "cluster": {"server": server, "certificate-authority-data": ca}}],
         "users": [{"name": user, "user": {"token": token}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": user, "namespace": "default"}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": user, "namespace": namespace}}],
     })
 }
 
