@@ -11,7 +11,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::compute;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int32Type, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
-use datafusion::common::HashMap;
+use datafusion::common::{HashMap, HashSet};
 use kql::Type;
 
 use super::shred;
@@ -239,12 +239,15 @@ pub(crate) fn suited(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// Whether the first rows show few enough different values.
+/// Whether there are at most half as many values as rows. All rows are looked at: series take turns, so the first
+/// thousands of rows may all differ.
 fn repeats(array: &StringArray) -> bool {
-    let rows = array.len().min(SAMPLE);
-    let mut seen: HashMap<&str, ()> = HashMap::new();
-    seen.extend(array.iter().take(rows).flatten().map(|text| (text, ())));
-    seen.len() * 2 <= rows
+    let limit = array.len() / 2;
+    let mut seen: HashSet<&str> = HashSet::new();
+    array.iter().flatten().all(|text| {
+        seen.insert(text);
+        seen.len() <= limit
+    })
 }
 
 /// Whether a text column looks like ids: short values that hardly repeat. These get a Bloom filter.

@@ -289,6 +289,20 @@ mod tests {
         assert_eq!(read, [first, second].concat());
     }
 
+    /// Samples of 10,000 series that take turns: no two of the first rows are alike.
+    #[test]
+    fn label_sets_of_many_series_are_stored_as_a_dictionary() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut table = Table::new(&"Db".into(), "Samples", 0);
+        table.add_column("Labels", Type::Dynamic);
+        let schema = Arc::new(Schema::new(vec![columns::stored_field(&table.columns[0], &DataType::Utf8)]));
+        let labels: StringArray = (0..30_000).map(|row| Some(format!("{{\"series\":{}}}", row % 10_000))).collect();
+        let batch = RecordBatch::try_new(schema, vec![Arc::new(labels)]).unwrap();
+        let batch = columns::with_ingestion_time(&batch, 5).unwrap();
+        let extent = write(folder.path(), &table, &[batch], 5, Vec::new()).unwrap();
+        assert_eq!((extent.record.dictionaries.as_slice(), extent.record.shredded.len()), (&[1][..], 0));
+    }
+
     fn documents(batch: &RecordBatch) -> Vec<String> {
         batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned).collect()
     }
