@@ -24,6 +24,8 @@ use crate::json;
 const SAMPLE: usize = 8192;
 /// Keys that are counted; later ones are not looked at.
 const MAX_COUNTED: usize = 4096;
+/// Longest key that becomes a column: keys are names in every footer and in the catalogue.
+const MAX_KEY_BYTES: usize = 256;
 /// Keys of one column that become columns.
 const MAX_KEYS: usize = 32;
 /// A key is frequent above this share of the rows, in percent.
@@ -128,15 +130,16 @@ fn frequent_keys(documents: &StringArray) -> Vec<String> {
         let class = |key: &str| {
             known.get(key).copied().or_else(|| {
                 let next = known.len();
-                (next < MAX_COUNTED).then(|| {
+                (next < MAX_COUNTED && key.len() <= MAX_KEY_BYTES).then(|| {
                     known.insert(key.to_owned(), next);
                     next
                 })
             })
         };
         json::members(documents.value(row), class, |key, value| {
-            if key == counts.len() {
-                counts.push((0, usize::MAX));
+            // a key whose value could not be read is known, but was never found
+            if key >= counts.len() {
+                counts.resize(key + 1, (0, usize::MAX));
             }
             if value != "null" && counts[key].1 != row {
                 counts[key] = (counts[key].0 + 1, row);
@@ -314,6 +317,14 @@ mod tests {
         assert!(keys(&[Some("1"), Some("\"a\""), Some("[{\"a\":1}]"), None]).is_empty());
         assert_eq!(keys(&[Some(r#"{"a":1}"#), Some("2"), None]), ["a"]);
         assert!(keys(&[Some(r#"{"a":1}"#), Some("\u{1}0")]).is_empty(), "text that could be taken for a mark");
+    }
+
+    #[test]
+    fn what_is_no_json_and_long_keys_are_left_alone() {
+        assert_eq!(keys(&[Some(r#"{"a":tru"#), Some(r#"{"b":1}"#), Some(r#"{"b":2}"#)]), ["b"]);
+        let documents = [256, 257].map(|length| format!("{{\"{}\":1}}", "k".repeat(length)));
+        assert_eq!(keys(&[Some(documents[0].as_str())]), ["k".repeat(256)]);
+        assert!(keys(&[Some(documents[1].as_str())]).is_empty());
     }
 
     #[test]
