@@ -1,7 +1,9 @@
-//! `adx-mon up`: collector, ingestor and kustd in one process, talking HTTP over loopback as they do in production.
+//! `adx-mon up`: collector, ingestor and kustd in one process, talking HTTP over loopback as they do in production. With
+//! `--rules`, alerter, exporter of metrics and the runners of the other rules as well.
 
 mod data_dir;
 mod ports;
+mod rules;
 mod welcome;
 
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use crate::{host, progress};
 use data_dir::DataDir;
 pub(crate) use data_dir::user_data;
 use ports::Ports;
+use rules::Rules;
 
 /// Databases of `up`: metrics and logs (with traces).
 const METRICS: &str = "Metrics";
@@ -30,7 +33,11 @@ pub(crate) struct Options {
     /// Folder for everything that is kept [default: adx-mon in the user's data folder]
     #[arg(long, env = "ADXMON_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// Use ports N … N+5 instead of the usual ones; for tests and second instances
+    /// Run the rules in the YAML files of this folder, or in this file: AlertRule, SummaryRule, MetricsExporter, Function
+    /// and ManagementCommand, for the databases Metrics and Logs; changes are seen while it runs
+    #[arg(long, value_name = "DIR")]
+    rules: Option<PathBuf>,
+    /// Use ports N … N+6 instead of the usual ones; for tests and second instances
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=ports::HIGHEST_BASE))]
     port_base: Option<u16>,
     /// What an acknowledgement promises: `disk` survives a power cut, `process` a killed process
@@ -57,9 +64,10 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let stop = stop_signal()?;
     let ports = Ports::new(options.port_base);
     let data_dir = DataDir::open(options.data_dir.clone())?;
-    ports.check()?;
+    ports.check(options.rules.is_some())?;
     let system = progress::shown("starting: reading back what is stored", System::start(&options, &ports, &data_dir)).await?;
-    print!("{}", welcome::text(&welcome::program(), &ports, data_dir.path(), system.host));
+    let rules = system.rules.as_ref().map(|rules| rules.count);
+    print!("{}", welcome::text(&welcome::program(), &ports, data_dir.path(), system.host, rules));
     stop.await;
     let again = stop_signal()?;
     eprintln!("stopping: what was accepted is being stored; once more Ctrl-C to leave at once (nothing acknowledged is lost)");
@@ -88,6 +96,7 @@ struct System {
     ingestor: (ingestor::Running, CancellationToken),
     collector: (collector::Running, CancellationToken),
     sources: CancellationToken,
+    rules: Option<Rules>,
     /// Whether this host's own telemetry is collected.
     host: bool,
 }
@@ -120,8 +129,16 @@ impl System {
             (collector::start(config, stop.clone()).await.context("starting the collector")?, stop)
         };
         let sources = CancellationToken::new();
+        let rules = match &options.rules {
+            Some(path) => Some(Rules::start(path, ports, data_dir).await.context("starting the rules")?),
+            None => None,
+        };
+        let mut console = rules.as_ref().map_or_else(axum::Router::new, |rules| rules.router.clone());
         if host {
-            serve_host_metrics(ports.console, sources.clone()).await?;
+            console = console.route("/metrics", host_metrics());
+        }
+        serve_console(ports.console, console, sources.clone()).await?;
+        if host {
             let logs = host::logs::HostLogs {
                 url: format!("http://{}/v1/logs", ports.collector),
                 state: data_dir.folder("host")?.join("positions.json"),
@@ -129,12 +146,15 @@ impl System {
             };
             tokio::spawn(host::logs::run(logs, sources.clone()));
         }
-        Ok(System { kustd, ingestor, collector, sources, host })
+        Ok(System { kustd, ingestor, collector, sources, rules, host })
     }
 
     /// Stops in the direction of the data, so that each part can still hand on what it has.
     async fn stop(self) -> Result<()> {
         self.sources.cancel();
+        if let Some(rules) = self.rules {
+            rules.stop().await?;
+        }
         self.collector.1.cancel();
         self.collector.0.finished().await.context("stopping the collector")?;
         self.ingestor.1.cancel();
@@ -170,6 +190,10 @@ fn collector_config(options: &Options, ports: &Ports, storage_dir: &std::path::P
     ];
     if host {
         targets.push((format!("http://{}/metrics", ports.console), "host"));
+    }
+    if options.rules.is_some() {
+        targets.push((format!("http://{}/metrics", ports.alerter), "alerter"));
+        targets.push((format!("http://{}/rules/metrics", ports.console), "rules"));
     }
     let targets: String = targets
         .iter()
@@ -212,14 +236,16 @@ fn toml_string(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-async fn serve_host_metrics(address: SocketAddr, shutdown: CancellationToken) -> Result<()> {
-    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("opening {address} for host metrics"))?;
+fn host_metrics() -> axum::routing::MethodRouter {
     let content_type = [("content-type", "text/plain; version=0.0.4; charset=utf-8")];
-    let router =
-        axum::Router::new().route("/metrics", axum::routing::get(move || async move { (content_type, host::metrics::exposition()) }));
+    axum::routing::get(move || async move { (content_type, host::metrics::exposition()) })
+}
+
+async fn serve_console(address: SocketAddr, router: axum::Router, shutdown: CancellationToken) -> Result<()> {
+    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("opening {address}"))?;
     tokio::spawn(async move {
         if let Err(error) = server::serve(listener, router, server::Limits::default(), None, shutdown).await {
-            tracing::warn!(%error, "host metrics are not served any more");
+            tracing::warn!(%error, "{address} is not served any more");
         }
     });
     Ok(())

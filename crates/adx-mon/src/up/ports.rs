@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use anyhow::{Context, Result, bail};
 
 /// The usual ports, in the order in which others follow a base.
-const USUAL: [u16; 6] = [8080, 8081, 8088, 4318, 9090, 9091];
+const USUAL: [u16; 7] = [8080, 8081, 8088, 4318, 9090, 9091, 4023];
 /// The last base with room for all ports above it.
 pub(super) const HIGHEST_BASE: i64 = u16::MAX as i64 - (USUAL.len() as i64 - 1);
 
@@ -18,6 +18,7 @@ pub(crate) struct Ports {
     pub(crate) otlp_http: SocketAddr,
     pub(crate) ingestor_tls: SocketAddr,
     pub(crate) ingestor_plain: SocketAddr,
+    pub(crate) alerter: SocketAddr,
 }
 
 impl Ports {
@@ -27,19 +28,30 @@ impl Ports {
             let port = base.map_or(USUAL[index], |base| base.saturating_add(index as u16));
             SocketAddr::from((Ipv4Addr::LOCALHOST, port))
         };
-        Ports { kustd: at(0), console: at(1), collector: at(2), otlp_http: at(3), ingestor_tls: at(4), ingestor_plain: at(5) }
+        Ports {
+            kustd: at(0),
+            console: at(1),
+            collector: at(2),
+            otlp_http: at(3),
+            ingestor_tls: at(4),
+            ingestor_plain: at(5),
+            alerter: at(6),
+        }
     }
 
-    /// Fails when a port is taken, naming all that are.
-    pub(crate) fn check(&self) -> Result<()> {
-        let parts = [
+    /// Fails when a port is taken, naming all that are. The alerter's is needed only with `rules`.
+    pub(crate) fn check(&self, rules: bool) -> Result<()> {
+        let mut parts = vec![
             (self.kustd, "kustd"),
-            (self.console, "host metrics"),
+            (self.console, "host metrics and the state of rules"),
             (self.collector, "the collector"),
             (self.otlp_http, "OTLP over HTTP"),
             (self.ingestor_tls, "the ingestor"),
             (self.ingestor_plain, "the ingestor's plain listener"),
         ];
+        if rules {
+            parts.push((self.alerter, "the alerter"));
+        }
         let mut taken = Vec::new();
         for (address, name) in parts {
             match TcpListener::bind(address) {
@@ -63,7 +75,7 @@ mod tests {
     fn a_taken_port_is_named_with_the_way_out() {
         let holder = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = holder.local_addr().unwrap().port();
-        let error = Ports::new(Some(port)).check().unwrap_err().to_string();
+        let error = Ports::new(Some(port)).check(false).unwrap_err().to_string();
         assert!(error.contains(&format!("{port} for kustd")) && error.contains("--port-base"), "{error}");
     }
 }

@@ -21,8 +21,8 @@ fn quoted(path: &str) -> String {
     }
 }
 
-/// Where to send data, and queries to try. `program` is what a shell calls this program.
-pub(crate) fn text(program: &str, ports: &Ports, data_dir: &Path, host: bool) -> String {
+/// Where to send data, and queries to try. `program` is what a shell calls this program, `rules` how many rules run.
+pub(crate) fn text(program: &str, ports: &Ports, data_dir: &Path, host: bool, rules: Option<usize>) -> String {
     let endpoint = if ports.kustd.port() == 8080 { String::new() } else { format!("--endpoint http://{} ", ports.kustd) };
     let queries = if host {
         [
@@ -38,13 +38,20 @@ pub(crate) fn text(program: &str, ports: &Ports, data_dir: &Path, host: bool) ->
         ]
     };
     let queries: String = queries.iter().map(|query| format!("  {program} query {endpoint}\"{query}\"\n")).collect();
+    let rules = match rules {
+        Some(count) => format!(
+            "{count} rules run; alerts are in this log. Their state: http://{}/rules and http://{}/debug/rules\n\n",
+            ports.console, ports.alerter
+        ),
+        None => String::new(),
+    };
     format!(
         "\nADX-Mon is running. Data is kept in {folder}.\n\n\
          Send data to:\n  \
          Prometheus remote write    http://{collector}/api/v1/write\n  \
          OTLP over HTTP             http://{otlp}   (/v1/metrics, /v1/logs, /v1/traces)\n\n\
          Ask in KQL (this host's own telemetry is there within half a minute; without a query a prompt opens):\n{queries}\n\
-         Kusto endpoint for SDKs and Grafana: http://{kustd}   databases Metrics, Logs\n\
+         Kusto endpoint for SDKs and Grafana: http://{kustd}   databases Metrics, Logs\n\n{rules}\
          Ctrl-C stops it.\n",
         folder = data_dir.display(),
         collector = ports.collector,

@@ -9,5 +9,6 @@ mod grafana;
 mod host;
 mod open_telemetry;
 mod prometheus;
+mod rules;
 mod sdk;
 mod support;

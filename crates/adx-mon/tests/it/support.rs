@@ -89,8 +89,13 @@ pub(crate) fn free_ports(count: u16) -> u16 {
 }
 
 /// Waits for a condition that another process brings about.
-pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn eventually<T>(what: &str, check: impl FnMut() -> Result<T, String>) -> T {
+    eventually_within(PATIENCE, what, check)
+}
+
+/// Waits for a condition that takes its time even on an idle machine.
+pub(crate) fn eventually_within<T>(patience: Duration, what: &str, mut check: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         match check() {
             Ok(value) => return value,
@@ -115,7 +120,7 @@ impl Up {
     /// Starts it with further options, without the host's own telemetry unless asked for.
     pub(crate) fn start(options: &[&str]) -> Up {
         let folder = tempfile::tempdir().unwrap();
-        let base = free_ports(6);
+        let base = free_ports(7);
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let process = launch(folder.path(), base, &options);
         let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().new_agent();
@@ -144,6 +149,10 @@ impl Up {
 
     pub(crate) fn kustd(&self) -> String {
         format!("http://127.0.0.1:{}", self.base)
+    }
+
+    pub(crate) fn console(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.base + 1)
     }
 
     pub(crate) fn collector(&self, path: &str) -> String {
