@@ -62,19 +62,21 @@ impl Receivers {
     }
 
     async fn take(&self, take: impl FnOnce(&mut Got), refusal: StatusCode) -> StatusCode {
-        let (mut refused, mut taken, mut pause) = (false, true, Duration::ZERO);
+        let (mut refused, mut taken, mut pauses) = (false, true, [Duration::ZERO; 2]);
         self.got.send_modify(|got| {
             if got.trouble {
                 refused = got.random.percent(20);
                 taken = !refused || got.random.percent(50);
-                pause = if got.random.percent(15) { got.random.milliseconds(50, 1500) } else { Duration::ZERO };
+                pauses = [(); 2].map(|()| if got.random.percent(20) { got.random.milliseconds(50, 2000) } else { Duration::ZERO });
             }
             got.faults += usize::from(refused);
-            if taken {
-                take(got);
-            }
         });
-        tokio::time::sleep(pause).await;
+        // Who has sent it may be gone when it is over: then this ends here, and it is not taken.
+        tokio::time::sleep(pauses[0]).await;
+        if taken {
+            self.got.send_modify(take);
+        }
+        tokio::time::sleep(pauses[1]).await;
         if refused { refusal } else { StatusCode::OK }
     }
 }
