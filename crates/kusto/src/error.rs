@@ -95,7 +95,7 @@ impl Error {
 
     /// The request did not end in an answer.
     pub(crate) fn from_transport(doing: &str, error: &reqwest::Error) -> Error {
-        let message = format!("{doing}: {}", redact(&chain(error)));
+        let message = format!("{doing}: {}", redact(&with_causes(error)));
         if error.is_connect() {
             Error::transient("CONNECT", Delivery::NotExecuted, message)
         } else if error.is_builder() {
@@ -181,8 +181,8 @@ fn without_body(doing: &str, status: u16) -> String {
     format!("{doing}: status {status}: {hint}")
 }
 
-/// The text of an error and all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+/// The text of an error and all its causes, as transports give them.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut out = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

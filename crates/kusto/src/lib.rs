@@ -22,6 +22,6 @@ pub mod text;
 pub use answer::{Column, Dataset, Table};
 pub use client::{BatchId, Client, ClientBuilder, Format, QueryOptions, StreamOptions};
 pub use endpoint::Endpoint;
-pub use error::{Delivery, Error, Kind, Position};
+pub use error::{Delivery, Error, Kind, Position, with_causes};
 pub use retry::RetryPolicy;
 pub use rows::RowStream;

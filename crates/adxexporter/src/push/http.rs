@@ -13,6 +13,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
+use kusto::with_causes;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message as _;
 use reqwest::{Client, Response, Url};
@@ -64,7 +65,7 @@ impl Http {
         if self.gzip {
             request = request.header(CONTENT_ENCODING, "gzip");
         }
-        let lost = |error: reqwest::Error| Failure { why: chain(&error.without_url()), again: Again::After(None) };
+        let lost = |error: reqwest::Error| Failure { why: with_causes(&error.without_url()), again: Again::After(None) };
         let response = request.send().await.map_err(lost)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let protobuf = is_protobuf(&headers);
@@ -125,12 +126,6 @@ fn reason(body: &[u8], protobuf: bool) -> String {
         "" => "no reason given".to_owned(),
         text => text.chars().take(200).collect(),
     }
-}
-
-/// The text of an error and all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string);
-    std::iter::once(error.to_string()).chain(causes).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kusto::with_causes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
@@ -83,7 +84,7 @@ fn redirects() -> Policy {
 pub(super) async fn post(client: &Client, url: Url, body: Vec<u8>, now: Timestamp) -> Answer {
     match client.post(url).header(CONTENT_TYPE, "application/json").body(body).send().await {
         Ok(response) => answer(response, now).await,
-        Err(error) => Answer::Failed(reason_of(&error.without_url())),
+        Err(error) => Answer::Failed(with_causes(&error.without_url())),
     }
 }
 
@@ -124,18 +125,6 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
         }
     };
     Some(pause.min(LONGEST_PAUSE))
-}
-
-/// An error with its causes.
-fn reason_of(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        out.push_str(": ");
-        out.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    out
 }
 
 #[cfg(test)]

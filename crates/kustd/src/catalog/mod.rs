@@ -129,13 +129,15 @@ fn check_format(connection: &Connection, path: &Path) -> Result<i64, CatalogErro
     }
 }
 
-/// Makes the tables of a new file, or changes those of an older one: all of it, or nothing.
+/// Makes the tables of a new file as format 1 has them, and takes them from their format to the newest: all of it, or
+/// nothing.
 fn migrate(connection: &mut Connection, format: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    match usize::try_from(format) {
-        Ok(format @ 1..) => MIGRATIONS.iter().skip(format - 1).try_for_each(|step| transaction.execute_batch(step))?,
-        _ => transaction.execute_batch(include_str!("schema.sql"))?,
+    if format == 0 {
+        transaction.execute_batch(include_str!("schema.sql"))?;
     }
+    let done = usize::try_from(format).unwrap_or(0).saturating_sub(1);
+    MIGRATIONS.iter().skip(done).try_for_each(|step| transaction.execute_batch(step))?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()
 }

@@ -1,3 +1,4 @@
+-- format 1; what came later is in the migrations
 CREATE TABLE IF NOT EXISTS databases (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE COLLATE NOCASE,
@@ -30,7 +31,6 @@ CREATE TABLE IF NOT EXISTS functions (
     body TEXT NOT NULL,
     folder TEXT NOT NULL,
     docstring TEXT NOT NULL,
-    view INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (database_id, name)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mappings (
@@ -67,8 +67,7 @@ CREATE TABLE IF NOT EXISTS extents (
     min_time INTEGER,
     max_time INTEGER,
     dictionaries TEXT NOT NULL,
-    tags TEXT NOT NULL,
-    shredded TEXT NOT NULL DEFAULT '[]'
+    tags TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS extents_by_table ON extents (table_id);
 -- batch ids of journal frames that are trimmed
@@ -76,19 +75,3 @@ CREATE TABLE IF NOT EXISTS batches (
     key BLOB PRIMARY KEY,
     seen INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS cluster_policies (
-    kind TEXT PRIMARY KEY,
-    policy TEXT NOT NULL
-) WITHOUT ROWID;
--- asynchronous commands; those that were running when the program ended are failed at the next start
-CREATE TABLE IF NOT EXISTS operations (
-    id BLOB PRIMARY KEY,
-    name TEXT NOT NULL,
-    database TEXT NOT NULL,
-    started INTEGER NOT NULL,
-    updated INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    status TEXT NOT NULL,
-    should_retry INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS operations_by_time ON operations (started);
