@@ -12,7 +12,7 @@ use axum::response::Response;
 use axum::routing::MethodRouter;
 use futures::future::BoxFuture;
 use server::receive::{self, Received};
-use server::{BodyLimits, Refused, Sink, WalSink};
+use server::{BodyLimits, Marks, Refused, Sink, WalSink};
 use telemetry::{LogIntake, MetricIntake, RowSet, TraceIntake};
 
 use crate::config::{Config, LogSource, MetricEndpoint, MetricProtocol, RuleScope, TraceSource};
@@ -76,7 +76,7 @@ impl Pipeline {
 
     fn logs(&self, source: &LogSource) -> MethodRouter {
         let intake = Arc::new(LogIntake::new(source.options.clone()));
-        let routes = receive::otlp_logs(intake, self.sink(Kind::Logs, None, false), self.body);
+        let routes = receive::otlp_logs(intake, self.sink(Kind::Logs { source: "otlp-logs" }, None, false), self.body);
         self.counted(receive::with_timeout(routes, source.timeout), Counted::Logs, "/v1/logs")
     }
 
@@ -153,8 +153,8 @@ impl Counted {
 pub(crate) enum Kind {
     /// Samples.
     Metrics,
-    /// Log records.
-    Logs,
+    /// Log records of a source, by the name that it has in metrics.
+    Logs { source: &'static str },
     /// Spans.
     Traces,
 }
@@ -169,13 +169,13 @@ struct MeteredSink {
 }
 
 impl Sink for MeteredSink {
-    fn commit(&self, rows: RowSet, filtered: u64) -> BoxFuture<'_, Result<(), Refused>> {
+    fn commit_with_marks(&self, rows: RowSet, filtered: u64, marks: Marks) -> BoxFuture<'_, Result<(), Refused>> {
         if self.discard {
-            return self.inner.commit(RowSet::new(), filtered + rows.rows());
+            return self.inner.commit_with_marks(RowSet::new(), filtered + rows.rows(), marks);
         }
         let count = rows.rows();
-        let tables = if self.kind == Kind::Logs { destinations(&rows) } else { Vec::new() };
-        let committed = self.inner.commit(rows, filtered);
+        let tables = if matches!(self.kind, Kind::Logs { .. }) { destinations(&rows) } else { Vec::new() };
+        let committed = self.inner.commit_with_marks(rows, filtered, marks);
         Box::pin(async move {
             committed.await?;
             match self.kind {
@@ -185,7 +185,7 @@ impl Sink for MeteredSink {
                 Kind::Traces => {
                     self.metrics.spans_stored.inc_by(count);
                 }
-                Kind::Logs => self.logs_stored(count, tables),
+                Kind::Logs { source } => self.logs_stored(source, count, tables),
             }
             Ok(())
         })
@@ -200,8 +200,8 @@ impl Sink for MeteredSink {
 }
 
 impl MeteredSink {
-    fn logs_stored(&self, count: u64, tables: Vec<(Table, u64)>) {
-        self.metrics.logs_sent.get_or_create(&SourceSink { source: "otlp-logs", sink: "StoreSink" }).inc_by(count);
+    fn logs_stored(&self, source: &'static str, count: u64, tables: Vec<(Table, u64)>) {
+        self.metrics.logs_sent.get_or_create(&SourceSink { source, sink: "StoreSink" }).inc_by(count);
         for (table, rows) in tables {
             self.metrics.logs_keys.get_or_create(&table).inc_by(rows);
         }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use server::{Refused, Sink, WalSink};
+use server::{Marks, Refused, Sink, WalSink};
 use telemetry::RowSet;
 
 use crate::status::Admission;
@@ -26,14 +26,14 @@ impl KnownDatabases {
         KnownDatabases { inner: WalSink::new(store.clone()), store, known, admission }
     }
 
-    async fn commit_known(&self, rows: RowSet, filtered: u64) -> Result<(), Refused> {
+    async fn commit_known(&self, rows: RowSet, filtered: u64, marks: Marks) -> Result<(), Refused> {
         // All or nothing: a client that repeats the request must not send the other rows twice.
         if let Some(why) = rows.tables().iter().find_map(|t| self.admission.full(&t.database)) {
             return Err(Refused::overloaded(why));
         }
         let unknown = self.unknown(&rows);
         if unknown.is_empty() {
-            return self.inner.commit(rows, filtered).await;
+            return self.inner.commit_with_marks(rows, filtered, marks).await;
         }
         let names: Vec<&str> = unknown.keys().map(AsRef::as_ref).collect();
         let text = format!("no such database is configured here: {}", names.join(", "));
@@ -43,7 +43,7 @@ impl KnownDatabases {
         }
         tracing::warn!(rows = unknown.values().sum::<u64>(), "rows are left out: {text}");
         let filtered = unknown.into_iter().map(|(database, rows)| wal::Filtered { database, reason: "unknown-database", rows }).collect();
-        let request = wal::Request { sections, filtered, ..wal::Request::default() };
+        let request = wal::Request { sections, filtered, marks, ..wal::Request::default() };
         let (done, committed) = tokio::sync::oneshot::channel();
         self.store.commit(request, Box::new(move |outcome| drop(done.send(outcome))));
         match committed.await {
@@ -64,8 +64,8 @@ impl KnownDatabases {
 }
 
 impl Sink for KnownDatabases {
-    fn commit(&self, rows: RowSet, filtered: u64) -> BoxFuture<'_, Result<(), Refused>> {
-        Box::pin(self.commit_known(rows, filtered))
+    fn commit_with_marks(&self, rows: RowSet, filtered: u64, marks: Marks) -> BoxFuture<'_, Result<(), Refused>> {
+        Box::pin(self.commit_known(rows, filtered, marks))
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -10,10 +10,19 @@ use parking_lot::Mutex;
 use telemetry::{RowSet, TableRows};
 use tokio::sync::oneshot;
 
+/// Opaque keys and values that become durable together with rows: where a source goes on after a restart. An empty
+/// value deletes the key.
+pub type Marks = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Takes the rows of one request, all or nothing.
 pub trait Sink: Send + Sync {
     /// Commits `rows`; resolves once they are durable. `filtered` counts what rules removed before.
-    fn commit(&self, rows: RowSet, filtered: u64) -> BoxFuture<'_, Result<(), Refused>>;
+    fn commit(&self, rows: RowSet, filtered: u64) -> BoxFuture<'_, Result<(), Refused>> {
+        self.commit_with_marks(rows, filtered, Marks::new())
+    }
+
+    /// The same with marks, which move if and only if the rows are stored.
+    fn commit_with_marks(&self, rows: RowSet, filtered: u64, marks: Marks) -> BoxFuture<'_, Result<(), Refused>>;
 
     /// Whether a commit has a chance now; asked before a body is read, so it must be cheap.
     ///
@@ -99,15 +108,15 @@ impl WalSink {
 }
 
 impl Sink for WalSink {
-    fn commit(&self, rows: RowSet, filtered: u64) -> BoxFuture<'_, Result<(), Refused>> {
+    fn commit_with_marks(&self, rows: RowSet, filtered: u64, marks: Marks) -> BoxFuture<'_, Result<(), Refused>> {
         let mut filtered = self.filtered(filtered);
         let request = wal::Request {
             sections: self.without_excess(rows.into_tables().into_iter().map(section).collect(), &mut filtered),
             filtered,
             receipts: Vec::new(),
-            marks: Vec::new(),
+            marks,
         };
-        if request.sections.is_empty() && request.filtered.is_empty() {
+        if request.sections.is_empty() && request.filtered.is_empty() && request.marks.is_empty() {
             return Box::pin(std::future::ready(Ok(())));
         }
         let (done, committed) = oneshot::channel();

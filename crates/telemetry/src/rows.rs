@@ -44,7 +44,7 @@ pub(crate) struct Destination<'a> {
 ///
 /// A set may serve several intakes one after the other; [`RowSet::clear`] makes it ready for the next request and
 /// keeps its allocations.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RowSet {
     tables: Vec<TableRows>,
     by_name: HashMap<Vec<u8>, u32>,

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use futures::future::BoxFuture;
-use server::{Limits, Refused};
+use server::{Limits, Marks, Refused};
 use telemetry::rules::MetricRules;
 use tokio::net::TcpListener;
 
@@ -18,7 +18,7 @@ use super::*;
 struct Recorder(Mutex<Vec<String>>);
 
 impl Sink for Recorder {
-    fn commit(&self, rows: RowSet, _filtered: u64) -> BoxFuture<'_, Result<(), Refused>> {
+    fn commit_with_marks(&self, rows: RowSet, _filtered: u64, _marks: Marks) -> BoxFuture<'_, Result<(), Refused>> {
         let mut seen = self.0.lock().unwrap();
         for table in rows.into_tables() {
             let text = String::from_utf8(table.bytes).unwrap();

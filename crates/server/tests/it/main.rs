@@ -5,4 +5,5 @@ mod limits;
 mod operations;
 mod otlp;
 mod remote_write;
+mod sink;
 mod support;

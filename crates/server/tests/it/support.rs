@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use futures::future::BoxFuture;
-use server::{BodyLimits, Limits, Refused, Sink, receive};
+use server::{BodyLimits, Limits, Marks, Refused, Sink, receive};
 use telemetry::rules::{MetricRules, MetricRulesConfig};
 use telemetry::{LogIntake, LogOptions, MetricIntake, RowSet, TraceIntake, TraceOptions};
 use tokio::net::TcpListener;
@@ -57,7 +57,7 @@ impl Recorder {
 }
 
 impl Sink for Recorder {
-    fn commit(&self, rows: RowSet, filtered: u64) -> BoxFuture<'_, Result<(), Refused>> {
+    fn commit_with_marks(&self, rows: RowSet, filtered: u64, _marks: Marks) -> BoxFuture<'_, Result<(), Refused>> {
         Box::pin(async move {
             if let Some(refused) = self.refuse.lock().unwrap().clone() {
                 return Err(refused);
