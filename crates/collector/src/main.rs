@@ -1,12 +1,12 @@
 //! The `collector` binary: flags, logging, signals; everything else is in the library.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use collector::Config;
-use collector::config::{Backend, DEFAULT_FILE};
+use collector::config::{Backend, DEFAULT_FILE, Problem};
+use collector::{Config, ConfigError, Warning};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -19,10 +19,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[command(name = "collector", version)]
 struct Flags {
     /// Configuration file (TOML); `collector config` prints one.
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Name of this node; the operating system's host name by default.
-    #[arg(long)]
+    #[arg(long, global = true)]
     hostname: Option<String>,
     /// Overrides storage-backend of the file: adx.
     #[arg(long, env = "COLLECTOR_STORAGE_BACKEND", value_name = "adx|clickhouse")]
@@ -38,6 +38,11 @@ struct Flags {
 enum Command {
     /// Prints a configuration file with every setting explained.
     Config,
+    /// Checks a configuration file and names every mistake in it, with its line and column.
+    ///
+    /// Nothing is started or connected to. Ends with 0 when a collector would run with the file, warnings or not, with 1
+    /// when it would not.
+    Check,
 }
 
 fn main() -> ExitCode {
@@ -45,6 +50,9 @@ fn main() -> ExitCode {
     if matches!(flags.command, Some(Command::Config)) {
         print!("{DEFAULT_FILE}");
         return ExitCode::SUCCESS;
+    }
+    if matches!(flags.command, Some(Command::Check)) {
+        return check(&flags);
     }
     server::init_logging();
     match run(flags) {
@@ -76,14 +84,49 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     })
 }
 
-fn configuration(flags: &Flags) -> anyhow::Result<Config> {
-    let path = flags.config.as_ref().context("--config is required; run `collector config` for a file to start from")?;
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let hostname = match &flags.hostname {
-        Some(name) => name.clone(),
-        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+/// Prints what is wrong with a file, one line each, as compilers do.
+fn check(flags: &Flags) -> ExitCode {
+    let (path, text) = match file(flags) {
+        Ok(file) => file,
+        Err(error) => {
+            eprintln!("collector: {error:#}");
+            return ExitCode::FAILURE;
+        }
     };
-    let (mut config, warnings) = Config::from_toml(&text, &hostname).with_context(|| format!("configuration {}", path.display()))?;
+    let path = path.display();
+    match Config::from_toml(&text, &hostname(flags)) {
+        Ok((_, warnings)) => {
+            for Warning(message) in &warnings {
+                println!("{path}: warning: {message}");
+            }
+            println!("{path}: the configuration is valid; warnings: {}", warnings.len());
+            ExitCode::SUCCESS
+        }
+        Err(ConfigError { mut problems }) => {
+            problems.sort_by_key(|problem| problem.position.map(|at| (at.line, at.column)));
+            for Problem { position, message } in &problems {
+                let place = position.map_or_else(String::new, |at| format!(":{}:{}", at.line, at.column));
+                // Expressions that do not compile are explained over several lines.
+                println!("{path}{place}: error: {}", message.replace('\n', "\n    "));
+            }
+            println!("{path}: the configuration is not valid; errors: {}", problems.len());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn file(flags: &Flags) -> anyhow::Result<(&Path, String)> {
+    let path = flags.config.as_ref().context("--config is required; run `collector config` for a file to start from")?;
+    Ok((path, std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?))
+}
+
+fn hostname(flags: &Flags) -> String {
+    flags.hostname.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
+}
+
+fn configuration(flags: &Flags) -> anyhow::Result<Config> {
+    let (path, text) = file(flags)?;
+    let (mut config, warnings) = Config::from_toml(&text, &hostname(flags)).with_context(|| format!("configuration {}", path.display()))?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }

@@ -1,6 +1,6 @@
 //! The configuration: from TOML text to a checked [`Config`].
 //!
-//! Every problem of a file is reported at once, unknown keys and wrong types with line and column.
+//! Every problem of a file is reported at once, with line and column: of the key, or of the table that lacks it.
 //! A file of the reference runs unchanged; keys for functions that this version does not have yet
 //! are checked and named in a [`Warning`], never ignored in silence.
 
@@ -19,7 +19,8 @@ pub use rules::RuleScope;
 pub use settings::{Backend, Config, LogSource, MetricEndpoint, MetricProtocol, ScrapeSettings, ScrapeTarget, TraceSource};
 
 use file::File;
-use positions::Position;
+use positions::{Place, Position};
+use toml::de::DeTable;
 
 /// Something the operator should know about, which does not keep the collector from running.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +70,12 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with everything that is wrong.
     pub fn from_toml(text: &str, hostname: &str) -> Result<(Config, Vec<Warning>), ConfigError> {
-        let (file, unknown) = read(text, hostname)?;
-        let mut problems = validate::problems(&file);
-        problems.extend(unknown);
+        let (file, unknown, tree) = read(text, hostname)?;
+        let placed = |(place, message): (Place, String)| {
+            let position = place.offset(&tree).map(|offset| positions::position(text, offset));
+            Problem { position, message }
+        };
+        let problems: Vec<_> = validate::problems(&file).into_iter().chain(unknown).map(placed).collect();
         if !problems.is_empty() {
             return Err(ConfigError { problems });
         }
@@ -79,24 +83,24 @@ impl Config {
     }
 }
 
-/// The file as written, and its unknown keys.
-fn read(text: &str, hostname: &str) -> Result<(File, Vec<Problem>), ConfigError> {
+/// The file as written, its unknown keys, and where everything stands.
+#[allow(clippy::type_complexity)]
+fn read<'t>(text: &'t str, hostname: &str) -> Result<(File, Vec<(Place, String)>, DeTable<'t>), ConfigError> {
     let one = |error: &toml::de::Error| ConfigError {
         problems: vec![Problem {
             position: error.span().map(|span| positions::position(text, span.start)),
             message: format!("toml: {}", error.message()),
         }],
     };
-    let mut tree = toml::de::DeTable::parse(text).map_err(|e| one(&e))?;
-    let keys = tree.clone();
+    let mut tree = DeTable::parse(text).map_err(|e| one(&e))?;
+    let keys = tree.get_ref().clone();
     positions::substitute(tree.get_mut(), "$(HOSTNAME)", hostname);
     let mut unknown = Vec::new();
     let file = serde_ignored::deserialize(toml::Deserializer::from(tree), |path| {
-        let position = positions::find(keys.get_ref(), &path).map(|offset| positions::position(text, offset));
         // An optional table shows as `?` in the path.
-        let path = path.to_string().replace(".?", "");
-        unknown.push(Problem { position, message: format!("unknown key {path}; remove it or correct its name") });
+        let name = path.to_string().replace(".?", "");
+        unknown.push((Place::from(&path), format!("unknown key {name}; remove it or correct its name")));
     })
     .map_err(|e| one(&e))?;
-    Ok((file, unknown))
+    Ok((file, unknown, keys))
 }

@@ -1,4 +1,7 @@
 //! Places in a TOML text, and the substitution of `$(HOSTNAME)` in its tree.
+//!
+//! A [`Place`] is the way to a value through tables and arrays, as a check knows it; a [`Position`] is a line and a
+//! column, as a reader of the file does.
 
 use std::borrow::Cow;
 
@@ -21,45 +24,64 @@ pub(super) fn position(text: &str, offset: usize) -> Position {
     Position { line: before.bytes().filter(|b| *b == b'\n').count() + 1, column: before[line_start..].chars().count() + 1 }
 }
 
-/// The byte offset of the key at `path`.
-pub(super) fn find(tree: &DeTable<'_>, path: &Path<'_>) -> Option<usize> {
-    let mut steps = Vec::new();
-    collect(path, &mut steps);
-    let (last, parents) = steps.split_last()?;
-    let mut node: Option<&DeValue<'_>> = None;
-    for step in parents {
-        node = Some(match step {
-            Step::Key(key) => table(tree, node)?.get(*key)?.get_ref(),
-            Step::Index(index) => node?.as_array()?.get(*index)?.get_ref(),
-        });
-    }
-    match last {
-        Step::Key(key) => Some(table(tree, node)?.get_key_value(*key)?.0.span().start),
-        Step::Index(index) => Some(node?.as_array()?.get(*index)?.span().start),
-    }
-}
+/// The way from the root of a file to a value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Place(Vec<Step>);
 
-fn table<'a, 'i>(root: &'a DeTable<'i>, node: Option<&'a DeValue<'i>>) -> Option<&'a DeTable<'i>> {
-    node.map_or(Some(root), DeValue::as_table)
-}
-
-enum Step<'a> {
-    Key(&'a str),
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    Key(String),
     Index(usize),
 }
 
-fn collect<'a>(path: &'a Path<'_>, steps: &mut Vec<Step<'a>>) {
-    match path {
-        Path::Root => {}
-        Path::Seq { parent, index } => {
-            collect(parent, steps);
-            steps.push(Step::Index(*index));
+impl Place {
+    /// The value of `key` in the table that this place is.
+    pub(super) fn key(&self, key: &str) -> Place {
+        self.step(Step::Key(key.to_owned()))
+    }
+
+    /// The item `index` of the array `key` in the table that this place is.
+    pub(super) fn item(&self, key: &str, index: usize) -> Place {
+        self.key(key).step(Step::Index(index))
+    }
+
+    fn step(&self, step: Step) -> Place {
+        Place(self.0.iter().cloned().chain([step]).collect())
+    }
+
+    /// The byte offset in the text that `tree` was made of: of the key, or of the innermost table around it that the
+    /// file has. None when the file has nothing of it.
+    pub(super) fn offset(&self, tree: &DeTable<'_>) -> Option<usize> {
+        let mut found = None;
+        let mut node: Option<&DeValue<'_>> = None;
+        for step in &self.0 {
+            let (offset, next) = match step {
+                Step::Key(key) => {
+                    let Some((key, value)) = node.map_or(Some(tree), DeValue::as_table).and_then(|t| t.get_key_value(key.as_str())) else {
+                        break;
+                    };
+                    (key.span().start, value.get_ref())
+                }
+                Step::Index(index) => {
+                    let Some(item) = node.and_then(DeValue::as_array).and_then(|a| a.get(*index)) else { break };
+                    (item.span().start, item.get_ref())
+                }
+            };
+            found = Some(offset);
+            node = Some(next);
         }
-        Path::Map { parent, key } => {
-            collect(parent, steps);
-            steps.push(Step::Key(key));
+        found
+    }
+}
+
+impl From<&Path<'_>> for Place {
+    fn from(path: &Path<'_>) -> Self {
+        match path {
+            Path::Root => Place::default(),
+            Path::Seq { parent, index } => Place::from(*parent).step(Step::Index(*index)),
+            Path::Map { parent, key } => Place::from(*parent).key(key),
+            Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => Place::from(*parent),
         }
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => collect(parent, steps),
     }
 }
 

@@ -4,16 +4,18 @@
 use std::collections::HashSet;
 
 use super::file::{
-    Exporters, File, FluentForwardLogExport, HostLog, JournalTarget, LabelMatcher, Lift, Map, MetadataLabels, MetricSource, Transform,
+    Exporters, File, FileTarget, FluentForwardLogExport, HostLog, JournalTarget, KernelTarget, LabelMatcher, Lift, Map, MetadataLabels,
+    MetricSource, StaticScrapeTarget, Transform,
 };
+use super::positions::Place;
 use super::rules::RuleScope;
+use super::settings;
 use super::settings::Backend;
-use super::{Problem, settings};
 use telemetry::Schema;
 
-/// The problems of `file`; the first is what the reference would say.
-pub(super) fn problems(file: &File) -> Vec<Problem> {
-    let mut check = Check { file, exporters: HashSet::new(), paths: HashSet::new(), problems: Vec::new() };
+/// The problems of `file` and where they are; the first is what the reference would say.
+pub(super) fn problems(file: &File) -> Vec<(Place, String)> {
+    let mut check = Check { file, exporters: HashSet::new(), paths: HashSet::new(), at: Place::default(), problems: Vec::new() };
     check.all();
     check.problems
 }
@@ -22,30 +24,35 @@ struct Check<'a> {
     file: &'a File,
     exporters: HashSet<&'a str>,
     paths: HashSet<&'a str>,
-    problems: Vec<Problem>,
+    /// The table that is looked at.
+    at: Place,
+    problems: Vec<(Place, String)>,
 }
 
 impl<'a> Check<'a> {
-    fn say(&mut self, message: impl Into<String>) {
-        self.problems.push(Problem { position: None, message: message.into() });
+    /// A problem of `key` in the present table.
+    fn say(&mut self, key: &str, message: impl Into<String>) {
+        self.problems.push((self.at.key(key), message.into()));
     }
 
+    /// `name` is how the reference calls the key, which is its last part.
     fn require(&mut self, value: &str, name: &str) {
         if value.is_empty() {
-            self.say(format!("{name} must be set"));
+            self.say(last(name), format!("{name} must be set"));
         }
     }
 
     fn all(&mut self) {
         let file = self.file;
         if let Err(message) = Backend::parse(file.storage_backend.as_deref()) {
-            self.say(message);
+            self.say("storage-backend", message);
         }
         self.kubelet();
         self.exporters(&file.exporters);
         self.metadata("", file.add_metadata_labels.as_ref());
         if file.tls_cert_file.is_empty() != file.tls_key_file.is_empty() {
-            self.say("tls-cert-file and tls-key-file must both be set or both be empty");
+            let key = if file.tls_cert_file.is_empty() { "tls-key-file" } else { "tls-cert-file" };
+            self.say(key, "tls-cert-file and tls-key-file must both be set or both be empty");
         }
         self.lifts("lift-labels", &file.lift_labels);
         self.lifts("lift-resources", &file.lift_resources);
@@ -57,53 +64,75 @@ impl<'a> Check<'a> {
         self.otel_metric();
         self.scrape();
         if file.wal_flush_interval_ms < 0 {
-            self.say("wal-flush-interval must be greater than 0");
+            self.say("wal-flush-interval-ms", "wal-flush-interval must be greater than 0");
         }
         self.top_level();
     }
 
-    fn kubelet(&mut self) {
-        let Some(kubelet) = &self.file.kubelet_discovery else { return };
-        if !(0..=65535).contains(&kubelet.port) {
-            self.say("kubelet-discovery.port must be between 0 and 65535");
-        }
-        if kubelet.poll_interval < 0 {
-            self.say("kubelet-discovery.poll-interval must be at least 1 second");
-        }
-        if kubelet.request_timeout < 0 {
-            self.say("kubelet-discovery.request-timeout must be at least 1 second");
+    /// Checks a table of the file.
+    fn table(&mut self, key: &str, check: impl FnOnce(&mut Self)) {
+        self.inside(self.at.key(key), check);
+    }
+
+    /// Checks each item of an array of tables.
+    fn each<T>(&mut self, key: &str, items: &'a [T], mut check: impl FnMut(&mut Self, usize, &'a T)) {
+        for (i, item) in items.iter().enumerate() {
+            self.inside(self.at.item(key, i), |c| check(c, i, item));
         }
     }
 
-    fn exporters(&mut self, exporters: &'a Exporters) {
-        for (i, export) in exporters.otlp_metric_export.iter().enumerate() {
-            let scope = format!("exporter.otlp-metric-export[{i}]");
-            self.exporter_name(&scope, &export.name);
-            self.require(&export.destination, &format!("{scope}.destination"));
-            if let Err(error) = RuleScope::export(export).compile() {
-                self.say(format!("{scope}.invalid exporter config: {}", invalid_regex(&error)));
+    fn inside(&mut self, place: Place, check: impl FnOnce(&mut Self)) {
+        let outside = std::mem::replace(&mut self.at, place);
+        check(self);
+        self.at = outside;
+    }
+
+    fn kubelet(&mut self) {
+        let Some(kubelet) = &self.file.kubelet_discovery else { return };
+        self.table("kubelet-discovery", |check| {
+            if !(0..=65535).contains(&kubelet.port) {
+                check.say("port", "kubelet-discovery.port must be between 0 and 65535");
             }
-        }
-        for (i, export) in exporters.fluent_forward_log_export.iter().enumerate() {
-            let scope = format!("exporter.fluent-forward-log-export[{i}]");
-            self.exporter_name(&scope, &export.name);
-            self.fluent(&scope, export);
-        }
+            if kubelet.poll_interval < 0 {
+                check.say("poll-interval", "kubelet-discovery.poll-interval must be at least 1 second");
+            }
+            if kubelet.request_timeout < 0 {
+                check.say("request-timeout", "kubelet-discovery.request-timeout must be at least 1 second");
+            }
+        });
+    }
+
+    fn exporters(&mut self, exporters: &'a Exporters) {
+        self.table("exporters", |check| {
+            check.each("otlp-metric-export", &exporters.otlp_metric_export, |check, i, export| {
+                let scope = format!("exporter.otlp-metric-export[{i}]");
+                check.exporter_name(&scope, &export.name);
+                check.require(&export.destination, &format!("{scope}.destination"));
+                if let Err(error) = RuleScope::export(export).compile() {
+                    check.say(error.setting, format!("{scope}.invalid exporter config: {}", invalid_regex(&error)));
+                }
+            });
+            check.each("fluent-forward-log-export", &exporters.fluent_forward_log_export, |check, i, export| {
+                let scope = format!("exporter.fluent-forward-log-export[{i}]");
+                check.exporter_name(&scope, &export.name);
+                check.fluent(&scope, export);
+            });
+        });
     }
 
     fn exporter_name(&mut self, scope: &str, name: &'a str) {
         self.require(name, &format!("{scope}.name"));
         if !name.is_empty() && !self.exporters.insert(name) {
-            self.say(format!("{scope}.name {name:?} is not unique"));
+            self.say("name", format!("{scope}.name {name:?} is not unique"));
         }
     }
 
     fn fluent(&mut self, scope: &str, export: &FluentForwardLogExport) {
         let destination = &export.destination;
         if destination.is_empty() {
-            self.say(format!("{scope}.destination must be set"));
+            self.say("destination", format!("{scope}.destination must be set"));
         } else if let Err(reason) = fluent_destination(destination) {
-            self.say(format!("{scope}.invalid destination {destination}: {reason}"));
+            self.say("destination", format!("{scope}.invalid destination {destination}: {reason}"));
         }
         self.require(&export.tag_attribute, &format!("{scope}.tag-attribute"));
     }
@@ -111,32 +140,40 @@ impl<'a> Check<'a> {
     fn metadata(&mut self, scope: &str, labels: Option<&MetadataLabels>) {
         let Some(node) = labels.and_then(|l| l.kubernetes_node.as_ref()) else { return };
         let prefix = if scope.is_empty() { String::new() } else { format!("{scope}.add-metadata-labels: ") };
-        if self.file.metadata_watch.as_ref().is_none_or(|w| w.kubernetes_node.is_none()) {
-            self.say(format!("{prefix}metadata-watch.kubernetes-node must be configured when add-metadata-labels.kubernetes-node is used"));
-        }
-        for (name, map) in [("labels", &node.labels), ("annotations", &node.annotations)] {
-            self.map_entries(&format!("{prefix}add-metadata-labels.kubernetes-node.{name}"), map);
-        }
+        self.table("add-metadata-labels", |check| {
+            if check.file.metadata_watch.as_ref().is_none_or(|w| w.kubernetes_node.is_none()) {
+                let message = "metadata-watch.kubernetes-node must be configured when add-metadata-labels.kubernetes-node is used";
+                check.say("kubernetes-node", format!("{prefix}{message}"));
+            }
+            check.table("kubernetes-node", |check| {
+                for (name, map) in [("labels", &node.labels), ("annotations", &node.annotations)] {
+                    check.map_entries(&format!("{prefix}add-metadata-labels.kubernetes-node.{name}"), map);
+                }
+            });
+        });
     }
 
+    /// `name` is how the reference calls the map, whose key is its last part.
     fn map_entries(&mut self, name: &str, map: &Map) {
-        for (key, value) in map {
-            if key.is_empty() {
-                self.say(format!("{name} key must be set"));
+        self.table(last(name), |check| {
+            for (key, value) in map {
+                if key.is_empty() {
+                    check.say(key, format!("{name} key must be set"));
+                }
+                if value.is_empty() {
+                    check.say(key, format!("{name} value must be set"));
+                }
             }
-            if value.is_empty() {
-                self.say(format!("{name} value must be set"));
-            }
-        }
+        });
     }
 
-    fn lifts(&mut self, name: &str, lifts: &[Lift]) {
-        for lift in lifts {
-            self.require(&lift.name, &format!("{name}.name"));
+    fn lifts(&mut self, name: &str, lifts: &'a [Lift]) {
+        self.each(name, lifts, |check, _, lift| {
+            check.require(&lift.name, &format!("{name}.name"));
             if !lift.column.bytes().all(|b| b.is_ascii_alphanumeric()) {
-                self.say(format!("{name}.column-name `{}` contains invalid characters", lift.column));
+                check.say("column", format!("{name}.column-name `{}` contains invalid characters", lift.column));
             }
-        }
+        });
         self.lifted_columns(name, lifts);
     }
 
@@ -144,47 +181,50 @@ impl<'a> Check<'a> {
     fn lifted_columns(&mut self, name: &str, lifts: &[Lift]) {
         let base = if name == "lift-labels" { Schema::metrics(&[]) } else { Schema::logs(&[]) };
         let mut taken: HashSet<String> = base.columns.into_iter().map(|column| column.name).collect();
-        for lift in settings::lifts(lifts).iter().filter(|lift| !lift.name.is_empty()) {
+        for (i, lift) in settings::lifts(lifts).iter().enumerate().filter(|(_, lift)| !lift.name.is_empty()) {
             let column = lift.column_name();
-            if column.is_empty() {
-                self.say(format!("{name} {:?} needs a column: its name has no ASCII letter or digit", lift.name));
+            let problem = if column.is_empty() {
+                format!("{name} {:?} needs a column: its name has no ASCII letter or digit", lift.name)
             } else if !taken.insert(column.clone()) {
-                self.say(format!("{name} {:?}: column {column} exists already; set another column", lift.name));
-            }
+                format!("{name} {:?}: column {column} exists already; set another column", lift.name)
+            } else {
+                continue;
+            };
+            self.problems.push((self.at.item(name, i).key("name"), problem));
         }
     }
 
     fn global_rules(&mut self) {
         if let Err(error) = RuleScope::global(self.file).compile() {
-            self.say(invalid_regex(&error));
+            self.say(error.setting, invalid_regex(&error));
         }
     }
 
     fn remote_write(&mut self) {
-        for source in &self.file.prometheus_remote_write {
+        self.each("prometheus-remote-write", &self.file.prometheus_remote_write, |check, _, source| {
             let name = "prometheus-remote-write";
-            self.require(&source.path, &format!("{name}.path"));
-            self.require(&source.database, &format!("{name}.database"));
-            self.path(name, &source.path);
-            self.metric_source(name, &source.source(), ("key", "value"));
-            self.timeout(name, source.request_timeout_seconds);
-        }
+            check.require(&source.path, &format!("{name}.path"));
+            check.require(&source.database, &format!("{name}.database"));
+            check.path(name, &source.path);
+            check.metric_source(name, &source.source(), ("key", "value"));
+            check.timeout(name, source.request_timeout_seconds);
+        });
     }
 
     fn otel_metric(&mut self) {
-        for (i, source) in self.file.otel_metric.iter().enumerate() {
+        self.each("otel-metric", &self.file.otel_metric, |check, i, source| {
             let name = "otel-metric";
             if source.path.is_empty() && source.grpc_port == 0 {
-                self.say("otel-metric.path or otel-metric.grpc-port must be set");
+                check.say("path", "otel-metric.path or otel-metric.grpc-port must be set");
             }
             if source.grpc_port != 0 && !(1..=65535).contains(&source.grpc_port) {
-                self.say("otel-metric.grpc-port must be between 1 and 65535");
+                check.say("grpc-port", "otel-metric.grpc-port must be between 1 and 65535");
             }
-            self.require(&source.database, &format!("{name}.database"));
-            self.path(&format!("{name}[{i}]"), &source.path);
-            self.metric_source(name, &source.source(), ("label-regex", "value-regex"));
-            self.timeout(name, source.request_timeout_seconds);
-        }
+            check.require(&source.database, &format!("{name}.database"));
+            check.path(&format!("{name}[{i}]"), &source.path);
+            check.metric_source(name, &source.source(), ("label-regex", "value-regex"));
+            check.timeout(name, source.request_timeout_seconds);
+        });
     }
 
     fn path(&mut self, scope: &str, path: &'a str) {
@@ -192,25 +232,30 @@ impl<'a> Check<'a> {
             return;
         }
         if !path.starts_with('/') || path.contains(['{', '}', '?', '#']) {
-            self.say(format!("{scope}.path {path} must start with / and name one plain path"));
+            self.say("path", format!("{scope}.path {path} must start with / and name one plain path"));
         } else if !self.paths.insert(path) {
-            self.say(format!("{scope}.path {path} is already defined"));
+            self.say("path", format!("{scope}.path {path} is already defined"));
         } else if settings::OWN_PATHS.contains(&path) || (path == settings::LOGS_PATH && self.file.otel_log.is_some()) {
-            self.say(format!("{scope}.path {path} is used by the collector itself; choose another"));
+            self.say("path", format!("{scope}.path {path} is used by the collector itself; choose another"));
         }
     }
 
     fn metric_source(&mut self, name: &str, source: &MetricSource, (key, value): (&str, &str)) {
         self.map_entries(&format!("{name}.add-labels"), &source.add_labels);
         self.map_entries(&format!("{name}.drop-labels"), &source.drop_labels);
-        for LabelMatcher { label_regex, value_regex } in &source.keep_metrics_with_label_value {
-            self.require(label_regex, &format!("{name}.keep-metrics-with-label-value {key}"));
-            self.require(value_regex, &format!("{name}.keep-metrics-with-label-value {value}"));
+        for (i, LabelMatcher { label_regex, value_regex }) in source.keep_metrics_with_label_value.iter().enumerate() {
+            self.inside(self.at.item("keep-metrics-with-label-value", i), |check| {
+                for (text, key, name_of_key) in [(label_regex, "label-regex", key), (value_regex, "value-regex", value)] {
+                    if text.is_empty() {
+                        check.say(key, format!("{name}.keep-metrics-with-label-value {name_of_key} must be set"));
+                    }
+                }
+            });
         }
         self.exporter_references(name, &source.exporters);
         self.metadata(name, source.add_metadata_labels.as_ref());
         if let Err(error) = RuleScope::source(source).compile() {
-            self.say(format!("{name}: {}", invalid_regex(&error)));
+            self.say(error.setting, format!("{name}: {}", invalid_regex(&error)));
         }
         self.identifier(&format!("{name}.database"), &source.database);
     }
@@ -218,166 +263,180 @@ impl<'a> Check<'a> {
     /// Databases and tables keep their ASCII letters and digits only; one without any has no name left.
     fn identifier(&mut self, name: &str, value: &str) {
         if !value.is_empty() && !value.bytes().any(|b| b.is_ascii_alphanumeric()) {
-            self.say(format!("{name} {value:?} must contain an ASCII letter or digit"));
+            self.say(last(name), format!("{name} {value:?} must contain an ASCII letter or digit"));
         }
     }
 
     fn exporter_references(&mut self, name: &str, references: &[String]) {
-        for reference in references {
+        for (i, reference) in references.iter().enumerate() {
             if !self.exporters.contains(reference.as_str()) {
-                self.say(format!("{name}.exporters {reference:?} not found"));
+                self.problems.push((self.at.item("exporters", i), format!("{name}.exporters {reference:?} not found")));
             }
         }
     }
 
     fn timeout(&mut self, name: &str, seconds: i64) {
         if seconds < 0 {
-            self.say(format!("{name}.request-timeout-seconds must be greater than 0"));
+            self.say("request-timeout-seconds", format!("{name}.request-timeout-seconds must be greater than 0"));
         }
         if seconds > 300 {
-            self.say(format!("{name}.request-timeout-seconds must not exceed 300"));
+            self.say("request-timeout-seconds", format!("{name}.request-timeout-seconds must not exceed 300"));
         }
     }
 
     fn otel_log(&mut self) {
         let Some(log) = &self.file.otel_log else { return };
-        self.timeout("otel-log", log.request_timeout_seconds);
-        self.transforms("otel-log", &log.transforms);
-        self.exporter_references("otel-log", &log.exporters);
-        self.metadata("otel-log", log.add_metadata_labels.as_ref());
-        if log.default_database.is_empty() != log.default_table.is_empty() {
-            self.say("otel-log.default-database and otel-log.default-table must both be set or both be empty");
-        }
-        self.identifier("otel-log.default-database", &log.default_database);
-        self.identifier("otel-log.default-table", &log.default_table);
+        self.table("otel-log", |check| {
+            check.timeout("otel-log", log.request_timeout_seconds);
+            check.transforms("otel-log", &log.transforms);
+            check.exporter_references("otel-log", &log.exporters);
+            check.metadata("otel-log", log.add_metadata_labels.as_ref());
+            if log.default_database.is_empty() != log.default_table.is_empty() {
+                let key = if log.default_database.is_empty() { "default-table" } else { "default-database" };
+                check.say(key, "otel-log.default-database and otel-log.default-table must both be set or both be empty");
+            }
+            check.identifier("otel-log.default-database", &log.default_database);
+            check.identifier("otel-log.default-table", &log.default_table);
+        });
     }
 
     fn otel_trace(&mut self) {
         let Some(trace) = &self.file.otel_trace else { return };
-        self.timeout("otel-trace", trace.request_timeout_seconds);
-        self.identifier("otel-trace.database", &trace.database);
-        self.identifier("otel-trace.table", &trace.table);
-        self.path("otel-trace", if trace.path.is_empty() { settings::TRACES_PATH } else { &trace.path });
+        self.table("otel-trace", |check| {
+            check.timeout("otel-trace", trace.request_timeout_seconds);
+            check.identifier("otel-trace.database", &trace.database);
+            check.identifier("otel-trace.table", &trace.table);
+            check.path("otel-trace", if trace.path.is_empty() { settings::TRACES_PATH } else { &trace.path });
+        });
     }
 
     fn host_logs(&mut self) {
         let mut discovering = 0;
-        for (i, log) in self.file.host_log.iter().enumerate() {
-            self.host_log(log);
-            self.metadata(&format!("host-log[{i}]"), log.add_metadata_labels.as_ref());
+        self.each("host-log", &self.file.host_log, |check, i, log| {
+            check.host_log(log);
+            check.metadata(&format!("host-log[{i}]"), log.add_metadata_labels.as_ref());
             if !log.disable_kube_discovery {
                 discovering += 1;
                 if discovering > 1 {
-                    self.say(format!("host-log[{i}].disable-kube-discovery not set for more than one HostLog configuration"));
+                    let message = format!("host-log[{i}].disable-kube-discovery not set for more than one HostLog configuration");
+                    check.say("disable-kube-discovery", message);
                 }
             }
-        }
+        });
     }
 
-    fn host_log(&mut self, log: &HostLog) {
+    fn host_log(&mut self, log: &'a HostLog) {
         self.map_entries("host-log.add-attributes", &log.add_attributes);
-        for target in &log.file_target {
-            let name = "host-log.file-target";
-            self.require(&target.file_path, &format!("{name}.file-path"));
-            self.require(&target.database, &format!("{name}.database"));
-            self.require(&target.table, &format!("{name}.table"));
-            if !["", "plain", "docker", "cri", "kubernetes"].contains(&target.log_type.as_str()) {
-                self.say(format!("{name}.log-type {} is not a valid log type", target.log_type));
-            }
-            self.parsers(name, &target.parsers);
-        }
-        for target in &log.journal_target {
-            self.journal(target);
-        }
-        for target in &log.kernel_target {
-            let name = "host-log.kernel-target";
-            self.require(&target.database, &format!("{name}.database"));
-            self.require(&target.table, &format!("{name}.table"));
-            if !target.priority.is_empty() && !KERNEL_PRIORITIES.contains(&target.priority.as_str()) {
-                let known = KERNEL_PRIORITIES.join(", ");
-                self.say(format!("{name}.priority {:?} is not valid, must be one of: {known}", target.priority));
-            }
-        }
+        self.each("file-target", &log.file_target, |check, _, target| check.file_target(target));
+        self.each("journal-target", &log.journal_target, |check, _, target| check.journal_target(target));
+        self.each("kernel-target", &log.kernel_target, |check, _, target| check.kernel_target(target));
         self.transforms("host-log", &log.transforms);
         self.exporter_references("host-log", &log.exporters);
     }
 
-    fn journal(&mut self, target: &JournalTarget) {
+    fn file_target(&mut self, target: &FileTarget) {
+        let name = "host-log.file-target";
+        self.require(&target.file_path, &format!("{name}.file-path"));
+        self.require(&target.database, &format!("{name}.database"));
+        self.require(&target.table, &format!("{name}.table"));
+        if !["", "plain", "docker", "cri", "kubernetes"].contains(&target.log_type.as_str()) {
+            self.say("log-type", format!("{name}.log-type {} is not a valid log type", target.log_type));
+        }
+        self.parsers(name, &target.parsers);
+    }
+
+    fn kernel_target(&mut self, target: &KernelTarget) {
+        let name = "host-log.kernel-target";
+        self.require(&target.database, &format!("{name}.database"));
+        self.require(&target.table, &format!("{name}.table"));
+        if !target.priority.is_empty() && !KERNEL_PRIORITIES.contains(&target.priority.as_str()) {
+            let known = KERNEL_PRIORITIES.join(", ");
+            self.say("priority", format!("{name}.priority {:?} is not valid, must be one of: {known}", target.priority));
+        }
+    }
+
+    fn journal_target(&mut self, target: &JournalTarget) {
         let name = "host-log.journal-target";
         self.require(&target.database, &format!("{name}.database"));
         self.require(&target.table, &format!("{name}.table"));
         for (i, text) in target.matches.iter().enumerate() {
-            match (text.as_str(), text.split_once('=')) {
-                ("", _) => self.say(format!("{name}.match must have a value")),
-                ("+", _) if i == 0 => self.say(format!("{name}.matches must not start with +")),
-                ("+", _) => {}
-                (_, None) => self.say(format!("{name}.match {text} must be in the format key=value")),
-                (_, Some(("", _))) => self.say(format!("{name}.match {text} must have a key")),
-                (_, Some((_, ""))) => self.say(format!("{name}.match {text} must have a value")),
-                (_, Some(_)) => {}
-            }
+            let problem = match (text.as_str(), text.split_once('=')) {
+                ("", _) => format!("{name}.match must have a value"),
+                ("+", _) if i == 0 => format!("{name}.matches must not start with +"),
+                ("+", _) => continue,
+                (_, None) => format!("{name}.match {text} must be in the format key=value"),
+                (_, Some(("", _))) => format!("{name}.match {text} must have a key"),
+                (_, Some((_, ""))) => format!("{name}.match {text} must have a value"),
+                (_, Some(_)) => continue,
+            };
+            self.problems.push((self.at.item("matches", i), problem));
         }
         self.parsers(name, &target.parsers);
     }
 
     fn parsers(&mut self, name: &str, parsers: &[String]) {
-        for parser in parsers {
+        for (i, parser) in parsers.iter().enumerate() {
             if !["json", "keyvalue", "klog", "space"].contains(&parser.as_str()) {
-                self.say(format!("{name}.parsers {parser} is not a valid parser"));
+                self.problems.push((self.at.item("parsers", i), format!("{name}.parsers {parser} is not a valid parser")));
             }
         }
     }
 
-    fn transforms(&mut self, name: &str, transforms: &[Transform]) {
-        for transform in transforms {
+    fn transforms(&mut self, name: &str, transforms: &'a [Transform]) {
+        self.each("transforms", transforms, |check, _, transform| {
             if !["plugin", "addattributes", "logrouter"].contains(&transform.name.as_str()) {
-                self.say(format!("{name}.transforms {} is not a valid transform", transform.name));
+                check.say("name", format!("{name}.transforms {} is not a valid transform", transform.name));
             }
-        }
+        });
     }
 
     fn scrape(&mut self) {
         let Some(scrape) = &self.file.prometheus_scrape else { return };
         let name = "prom-scrape";
-        self.require(&scrape.database, &format!("{name}.database"));
-        if scrape.scrape_interval <= 0 {
-            self.say(format!("{name}.scrape-interval must be greater than 0"));
-        }
-        if scrape.scrape_timeout < 0 {
-            self.say(format!("{name}.scrape-timeout must be at least 0"));
-        }
-        for (i, target) in scrape.static_scrape_target.iter().enumerate() {
-            let name = format!("{name}.static-scrape-target[{i}]");
-            self.require(&target.host_regex, &format!("{name}.host-regex"));
-            self.require(&target.url, &format!("{name}.url"));
-            self.require(&target.namespace, &format!("{name}.namespace"));
-            self.require(&target.pod, &format!("{name}.pod"));
-            self.require(&target.container, &format!("{name}.container"));
-            if let Err(error) = regex::Regex::new(&target.host_regex) {
-                self.say(format!("{name}.host-regex is invalid: {error}"));
+        self.table("prometheus-scrape", |check| {
+            check.require(&scrape.database, &format!("{name}.database"));
+            if scrape.scrape_interval <= 0 {
+                check.say("scrape-interval", format!("{name}.scrape-interval must be greater than 0"));
             }
-            if !target.url.is_empty() && settings::http_url(&target.url).is_none() {
-                self.say(format!("{name}.url {} must be an http or https URL", target.url));
+            if scrape.scrape_timeout < 0 {
+                check.say("scrape-timeout", format!("{name}.scrape-timeout must be at least 0"));
             }
+            check.each("static-scrape-target", &scrape.static_scrape_target, |check, i, target| {
+                check.scrape_target(&format!("{name}.static-scrape-target[{i}]"), target);
+            });
+            check.metric_source(name, &scrape.source(), ("label-regex", "value-regex"));
+        });
+    }
+
+    fn scrape_target(&mut self, name: &str, target: &StaticScrapeTarget) {
+        self.require(&target.host_regex, &format!("{name}.host-regex"));
+        self.require(&target.url, &format!("{name}.url"));
+        self.require(&target.namespace, &format!("{name}.namespace"));
+        self.require(&target.pod, &format!("{name}.pod"));
+        self.require(&target.container, &format!("{name}.container"));
+        if let Err(error) = regex::Regex::new(&target.host_regex) {
+            self.say("host-regex", format!("{name}.host-regex is invalid: {error}"));
         }
-        self.metric_source(name, &scrape.source(), ("label-regex", "value-regex"));
+        if !target.url.is_empty() && settings::http_url(&target.url).is_none() {
+            self.say("url", format!("{name}.url {} must be an http or https URL", target.url));
+        }
     }
 
     fn top_level(&mut self) {
         let file = self.file;
         if !file.endpoint.is_empty() && settings::http_url(&file.endpoint).is_none() {
-            self.say(format!("endpoint {} must be http or https", file.endpoint));
+            self.say("endpoint", format!("endpoint {} must be http or https", file.endpoint));
         }
         if let Some(durability) = &file.durability
             && durability.parse::<wal::Durability>().is_err()
         {
-            self.say(format!("durability {durability:?} must be \"disk\" or \"process\""));
+            self.say("durability", format!("durability {durability:?} must be \"disk\" or \"process\""));
         }
         for (key, addr) in [("listen-addr", &file.listen_addr), ("otlp-listen-addr", &file.otlp_listen_addr)] {
             if let Some(addr) = addr
                 && let Err(reason) = settings::listen_addr(addr)
             {
-                self.say(format!("{key} {addr}: {reason}"));
+                self.say(key, format!("{key} {addr}: {reason}"));
             }
         }
         for (name, value) in [
@@ -391,13 +450,18 @@ impl<'a> Check<'a> {
             ("max-transfer-concurrency", file.max_transfer_concurrency),
         ] {
             if value < 0 {
-                self.say(format!("{name} must be at least 0"));
+                self.say(name, format!("{name} must be at least 0"));
             }
         }
     }
 }
 
 const KERNEL_PRIORITIES: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
+
+/// The last part of a dotted name.
+fn last(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
 
 fn invalid_regex(error: &telemetry::rules::RuleError) -> String {
     let kind = if error.setting.contains("label") { "label" } else { "metric" };

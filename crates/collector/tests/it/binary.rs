@@ -42,6 +42,43 @@ fn without_a_configuration_it_says_how_to_get_one() {
     assert!(said.contains("--config is required; run `collector config`"), "{said}");
 }
 
+/// What `collector check` prints and how it ends.
+fn check(toml: &str) -> (bool, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    std::fs::write(&file, toml).unwrap();
+    let ended = collector().args(["check", "--hostname", "node-1", "-c"]).arg(&file).output().unwrap();
+    assert_eq!(String::from_utf8(ended.stderr).unwrap(), "");
+    let prefix = file.display().to_string();
+    let said = String::from_utf8(ended.stdout).unwrap();
+    (ended.status.success(), said.lines().map(|line| line.replace(&prefix, "F")).collect())
+}
+
+#[test]
+fn check_names_every_mistake_with_its_place() {
+    let (fine, said) = check("endpiont = 'http://i'\nmax-segment-size = -1\n[otel-log]\nexporters = ['none']\n");
+    assert!(!fine);
+    assert_eq!(
+        said,
+        [
+            "F:1:1: error: unknown key endpiont; remove it or correct its name",
+            "F:2:1: error: max-segment-size must be at least 0",
+            "F:4:14: error: otel-log.exporters \"none\" not found",
+            "F: the configuration is not valid; errors: 3",
+        ]
+    );
+    let (fine, said) = check("endpoint = 'http://i'\nendpoint = 'http://j'\n");
+    assert!(!fine && said[0].starts_with("F:2:1: error: toml: duplicate key"), "{said:?}");
+}
+
+#[test]
+fn check_of_a_good_file_says_so() {
+    assert_eq!(check("storage-dir = '/x'\nendpoint = 'http://i'\n"), (true, vec!["F: the configuration is valid; warnings: 0".to_owned()]));
+    let (fine, said) = check("storage-dir = '/x'\n");
+    assert!(fine && said[0].starts_with("F: warning: endpoint is empty"), "{said:?}");
+    assert_eq!(said[1], "F: the configuration is valid; warnings: 1");
+}
+
 #[test]
 fn an_explicitly_empty_backend_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -13,9 +13,17 @@ fn errors(toml: &str) -> Vec<String> {
     }
 }
 
+/// The same without places.
+fn messages(toml: &str) -> Vec<String> {
+    match Config::from_toml(toml, "node-1") {
+        Ok(_) => Vec::new(),
+        Err(error) => error.problems.into_iter().map(|problem| problem.message).collect(),
+    }
+}
+
 /// Where ours does the better thing, and what it says.
 const BETTER: [(&str, Option<&str>); 4] = [
-    ("unknown key ignored", Some("line 1, column 1: unknown key no-such-key; remove it or correct its name")),
+    ("unknown key ignored", Some("unknown key no-such-key; remove it or correct its name")),
     ("bad regex not validated here", Some("invalid metric regex ( in drop-metrics")),
     ("journal eq", None),
     ("defaults of `collector config`", None),
@@ -28,7 +36,7 @@ fn the_reference_cases_give_the_same_first_message() {
         let name = case["name"].as_str().unwrap();
         let toml = case["toml"].as_str().unwrap();
         let toml = if toml == "<output of `collector config`>" { DEFAULT_FILE } else { toml };
-        let got = errors(toml);
+        let got = if case["decode_error"].is_string() { errors(toml) } else { messages(toml) };
         if let Some((_, ours)) = BETTER.iter().find(|(better, _)| *better == name) {
             match ours {
                 Some(text) => assert!(got.iter().any(|e| e.contains(text)), "{name}: {got:?}"),
@@ -57,9 +65,68 @@ fn all_unknown_keys_are_reported_with_their_place() {
     assert!(got.iter().any(|e| e.starts_with("line 8, column 3: unknown key prometheus-remote-write.0.size")), "{got:?}");
 }
 
+/// Each kind of problem at the key that it is about, or at the table that lacks the key.
+#[test]
+fn problems_have_places() {
+    let toml = "\
+storage-dir = '/x'
+tls-cert-file = 'a'
+drop-metrics = ['ok', '(']
+[kubelet-discovery]
+port = 70000
+[[prometheus-remote-write]]
+path = '/r'
+[[prometheus-remote-write]]
+database = 'm'
+path = '/r'
+exporters = [
+  'none',
+]
+[[otel-metric]]
+database = 'm'
+path = '/m'
+add-labels = { a = '' }
+[[otel-metric.keep-metrics-with-label-value]]
+label-regex = 'x'
+[otel-log]
+request-timeout-seconds = 301
+[[host-log]]
+disable-kube-discovery = true
+[[host-log.journal-target]]
+database = 'd'
+table = 't'
+matches = ['A=b',
+  'C']
+[[host-log.file-target]]
+file-path = '/f'
+  log-type = 'nope'
+database = 'd'
+[add-metadata-labels.kubernetes-node.labels]
+";
+    let got = errors(toml);
+    for expected in [
+        "line 2, column 1: tls-cert-file and tls-key-file must both",
+        "line 3, column 1: invalid metric regex ( in drop-metrics",
+        "line 5, column 1: kubelet-discovery.port must be",
+        "line 6, column 1: prometheus-remote-write.database must be set",
+        "line 10, column 1: prometheus-remote-write.path /r is already defined",
+        "line 12, column 3: prometheus-remote-write.exporters \"none\" not found",
+        "line 17, column 16: otel-metric.add-labels value must be set",
+        "line 18, column 1: otel-metric.keep-metrics-with-label-value value-regex must be set",
+        "line 21, column 1: otel-log.request-timeout-seconds must not exceed 300",
+        "line 28, column 3: host-log.journal-target.match C must be in the format key=value",
+        "line 29, column 1: host-log.file-target.table must be set",
+        "line 31, column 3: host-log.file-target.log-type nope",
+        "line 33, column 22: metadata-watch.kubernetes-node must be configured",
+    ] {
+        assert!(got.iter().any(|e| e.starts_with(expected)), "{expected}\n in:\n{}", got.join("\n"));
+    }
+    assert_eq!(messages(toml).len(), 13, "{}", got.join("\n"));
+}
+
 #[test]
 fn all_problems_are_reported_at_once() {
-    let got = errors("tls-cert-file='a'\nwal-flush-interval-ms=-1\n[prometheus-scrape]\n");
+    let got = messages("tls-cert-file='a'\nwal-flush-interval-ms=-1\n[prometheus-scrape]\n");
     assert_eq!(
         got,
         [
@@ -119,12 +186,12 @@ fn what_this_version_does_not_run_is_named() {
 #[test]
 fn paths_of_the_collector_itself_cannot_be_taken() {
     for path in ["/metrics", "/readyz", "/healthz", "/debug/store"] {
-        let got = errors(&format!("[[prometheus-remote-write]]\npath='{path}'\ndatabase='m'"));
+        let got = messages(&format!("[[prometheus-remote-write]]\npath='{path}'\ndatabase='m'"));
         assert!(got[0].contains("is used by the collector itself"), "{got:?}");
     }
-    let got = errors("[otel-log]\n[[prometheus-remote-write]]\npath='/v1/logs'\ndatabase='m'");
+    let got = messages("[otel-log]\n[[prometheus-remote-write]]\npath='/v1/logs'\ndatabase='m'");
     assert!(got[0].contains("is used by the collector itself"), "{got:?}");
-    let got = errors("[otel-trace]\n[[otel-metric]]\npath='/v1/traces'\ndatabase='m'");
+    let got = messages("[otel-trace]\n[[otel-metric]]\npath='/v1/traces'\ndatabase='m'");
     assert!(got[0].contains("is already defined"), "{got:?}");
 }
 
@@ -139,16 +206,16 @@ fn lifted_columns_have_names_of_their_own() {
         (lift("lift-labels", "---", ""), "lift-labels \"---\" needs a column"),
     ];
     for (toml, wanted) in cases {
-        let got = errors(&toml);
+        let got = messages(&toml);
         assert!(got.len() == 1 && got[0].starts_with(wanted), "{got:?}, expected {wanted}");
     }
     let fine = format!("storage-dir='/x'\n{}{}", lift("lift-labels", "TraceId", ""), lift("lift-resources", "value", ""));
-    assert_eq!(errors(&fine), [""; 0]);
+    assert_eq!(messages(&fine), [""; 0]);
 }
 
 #[test]
 fn destinations_without_a_letter_or_digit_are_refused() {
-    let got = errors("[otel-log]\ndefault-database='-'\ndefault-table='_'\n[otel-trace]\ndatabase='.'\ntable='+'\n");
+    let got = messages("[otel-log]\ndefault-database='-'\ndefault-table='_'\n[otel-trace]\ndatabase='.'\ntable='+'\n");
     let names = ["otel-log.default-database", "otel-log.default-table", "otel-trace.database", "otel-trace.table"];
     assert_eq!(got.len(), names.len(), "{got:?}");
     for (got, name) in got.iter().zip(names) {
