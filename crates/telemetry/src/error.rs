@@ -69,7 +69,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(crate) fn reject(&mut self, items: u64, reason: impl FnOnce() -> String) {
+    /// Counts items that could not be used; the first reason is kept.
+    pub fn reject(&mut self, items: u64, reason: impl FnOnce() -> String) {
         self.rejected += items;
         if self.first_error.is_none() {
             self.first_error = Some(shortened(reason()));

@@ -16,13 +16,14 @@ mod otlp;
 mod rows;
 pub mod rules;
 mod schema;
-mod text;
+pub mod text;
 mod traces;
 mod wire;
 
 pub use error::{DecodeError, Encoding, Outcome};
 pub use logs::{LogIntake, LogOptions};
 pub use metrics::{ExpositionFormat, MetricIntake};
-pub use rows::{RowSet, TableRows};
+pub use otlp::view::{AnyView, ListView, LogRecordView, MapView, otlp_log_records};
+pub use rows::{Destination, RowSet, TableRows};
 pub use schema::{Column, Lift, SampleType, Schema};
 pub use traces::{TraceIntake, TraceOptions};

@@ -3,13 +3,14 @@
 //! A key-value body is written as it is, any other under `message`. What has no column of its own (scope, event
 //! name, trace flags) joins the attributes under the names OpenTelemetry gives it outside of OTLP.
 
-use crate::otlp::object::{Member, Object, json_field};
-use crate::otlp::route::{Route, Router};
+use crate::otlp::log_records::{self, Record, Visit};
+use crate::otlp::object::{Member, Object};
+use crate::otlp::route::Router;
 use crate::otlp::value::{self, Any};
-use crate::otlp::{self, Described, Scope, Signal, is_internal};
+use crate::otlp::{self, Signal, is_internal};
 use crate::schema::{SampleType, Schema};
-use crate::text;
-use crate::wire::{self, Reader, Span, Value, WireError};
+use crate::text::{self, json_field};
+use crate::wire::WireError;
 use crate::{DecodeError, Encoding, Lift, Outcome, RowSet};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,65 +58,36 @@ impl LogIntake {
         let mut outcome = Outcome::default();
         let body = otlp::protobuf(body, encoding, Signal::Logs, &mut outcome)?;
         let LogOptions { default_database, default_table, .. } = &self.options;
-        let mut request = Request {
+        let mut rows = RowWriter {
             intake: self,
-            body: &body,
             now_ns,
             out,
-            outcome,
             router: Router::new(default_database.as_deref(), default_table.as_deref(), &self.schema, SampleType::Log),
             resource: Vec::new(),
             lifted: Vec::new(),
-            scope: Object::default(),
-            attributes: Object::default(),
             row: Vec::new(),
         };
-        let mut fields = Reader::checked(&body)?;
-        while let Some((field, value)) = fields.next()? {
-            let (1, Value::Bytes(resource_logs)) = (field, value) else { continue };
-            if let Err(error) = request.resource(resource_logs) {
-                request.outcome.reject(otlp::count_lost(&body, resource_logs, 1, otlp::one_each), || error.to_string());
-            }
-        }
-        Ok(request.outcome)
+        log_records::walk(&body, outcome, &mut rows)
     }
 }
 
 /// One request on its way into rows.
-struct Request<'b, 'o> {
-    intake: &'b LogIntake,
-    body: &'b [u8],
+struct RowWriter<'i, 'o> {
+    intake: &'i LogIntake,
     now_ns: u64,
     out: &'o mut RowSet,
-    outcome: Outcome,
-    router: Router<'b>,
+    router: Router<'i>,
     /// `Resource` field of the present resource.
     resource: Vec<u8>,
     /// `,<lifted>,<lifted>\n`
     lifted: Vec<u8>,
-    scope: Object<'b>,
-    attributes: Object<'b>,
     row: Vec<u8>,
 }
 
-impl<'b> Request<'b, '_> {
-    fn resource(&mut self, message: Span) -> Result<(), WireError> {
-        let described = Described::read(self.body, message)?;
-        self.write_resource(described.about)?;
-        for scope_logs in described.items() {
-            if let Err(error) = self.scope(scope_logs) {
-                self.outcome.reject(otlp::count_lost(self.body, scope_logs, 0, otlp::one_each), || error.to_string());
-            }
-        }
-        Ok(())
-    }
-
-    fn write_resource(&mut self, resource: Span) -> Result<(), WireError> {
+impl<'b> Visit<'b> for RowWriter<'_, '_> {
+    fn resource(&mut self, body: &'b [u8], attributes: Object<'b>) -> Result<(), WireError> {
         let options = &self.intake.options;
-        let mut object = Object::default();
-        for attribute in otlp::resource_attributes(self.body, resource)? {
-            object.push_attribute(self.body, attribute)?;
-        }
+        let mut object: Object<'_> = attributes;
         for (key, text) in &options.add_attributes {
             object.push(key.as_bytes(), Member::Text(text.as_bytes()));
         }
@@ -123,93 +95,41 @@ impl<'b> Request<'b, '_> {
         self.lifted.clear();
         for lift in &options.lift_resources {
             self.lifted.push(b',');
-            lifted_field(&mut self.lifted, self.body, object.take(lift.name.as_bytes()))?;
+            lifted_field(&mut self.lifted, body, object.take(lift.name.as_bytes()))?;
         }
         self.lifted.push(b'\n');
         self.resource.clear();
-        object.write(&mut self.resource, self.body, |key| is_internal(key) || key.starts_with(b"label.") || key.starts_with(b"annotation."))
+        object.write(&mut self.resource, body, |key| is_internal(key) || key.starts_with(b"label.") || key.starts_with(b"annotation."))
     }
 
-    fn scope(&mut self, message: Span) -> Result<(), WireError> {
-        let described = Described::read(self.body, message)?;
-        let scope = Scope::read(self.body, described.about)?;
-        scope.describe(self.body, &mut self.scope)?;
-        for record in described.items() {
-            if let Err(error) = self.record(record) {
-                self.outcome.reject(1, || error.to_string());
-            }
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, message: Span) -> Result<(), WireError> {
+    fn record(&mut self, body: &'b [u8], record: &Record<'b>, attributes: &Object<'b>, outcome: &mut Outcome) -> Result<(), WireError> {
         if self.out.is_full() {
-            self.outcome.reject(1, RowSet::too_large);
+            outcome.reject(1, RowSet::too_large);
             return Ok(());
         }
-        wire::check_item(message)?;
-        let record = self.read_record(message)?;
-        self.write_row(&record)?;
+        self.write_row(body, record, attributes)?;
         let table = match self.router.table(record.route, self.out) {
             Ok(table) => table,
             Err(misrouted) => {
-                self.outcome.misroute(misrouted);
+                outcome.misroute(misrouted);
                 return Ok(());
             }
         };
         if self.out.append(table, |rows| rows.extend_from_slice(&self.row)) {
-            self.outcome.accepted += 1;
+            outcome.accepted += 1;
         } else {
-            self.outcome.reject(1, RowSet::too_large);
+            outcome.reject(1, RowSet::too_large);
         }
         Ok(())
     }
+}
 
-    /// Reads a `LogRecord`; its attributes go to `self.attributes`.
-    fn read_record(&mut self, message: Span) -> Result<Record<'b>, WireError> {
-        let body = self.body;
-        let mut record = Record::default();
-        self.attributes.clear();
-        self.attributes.extend(&self.scope);
-        let mut fields = Reader::within(body, message);
-        while let Some((field, value)) = fields.next()? {
-            match (field, value) {
-                (1, Value::Fixed64(time)) => record.time = time,
-                (2, Value::Varint(number)) => record.severity = number as i32,
-                (3, Value::Bytes(text)) => record.severity_text = text,
-                (5, Value::Bytes(message)) => record.body = value::any(body, message)?,
-                (6, Value::Bytes(attribute)) => {
-                    let (key, value) = value::key_value(body, attribute)?;
-                    record.route.attribute(body, key.of(body), value);
-                    self.attributes.push_any(body, key, value)?;
-                }
-                (8, Value::Fixed32(flags)) => record.flags = flags,
-                (9, Value::Bytes(id)) => record.trace_id = id,
-                (10, Value::Bytes(id)) => record.span_id = id,
-                (11, Value::Fixed64(time)) => record.observed = time,
-                (12, Value::Bytes(name)) => record.event_name = name,
-                (1..=3 | 5 | 6 | 8..=12, _) => return Err(fields.error("unexpected wire type")),
-                _ => {}
-            }
-        }
-        self.attributes.push_text(b"event.name", record.event_name.of(body));
-        if record.flags & 0xff != 0 {
-            let flags = Any::Int(i64::from(record.flags & 0xff));
-            self.attributes.push(b"trace_flags", Member::Any(flags));
-        }
-        self.attributes.settle();
-        if let Any::Map(map) = record.body {
-            record.route.body(body, map)?;
-        }
-        Ok(record)
-    }
-
-    fn write_row(&mut self, record: &Record<'_>) -> Result<(), WireError> {
-        let (row, body) = (&mut self.row, self.body);
+impl RowWriter<'_, '_> {
+    fn write_row(&mut self, body: &[u8], record: &Record<'_>, attributes: &Object<'_>) -> Result<(), WireError> {
+        let row = &mut self.row;
         row.clear();
-        // OTLP: a time of 0 is unknown, and then the time of observation stands for it.
-        let observed = if record.observed == 0 { self.now_ns } else { record.observed };
-        log_time(row, if record.time == 0 { observed } else { record.time });
+        let (time, observed) = record.times(self.now_ns);
+        log_time(row, time);
         row.push(b',');
         log_time(row, observed);
         row.push(b',');
@@ -225,40 +145,9 @@ impl<'b> Request<'b, '_> {
         row.push(b',');
         row.extend_from_slice(&self.resource);
         row.push(b',');
-        self.attributes.write(row, body, is_internal)?;
+        attributes.write(row, body, is_internal)?;
         row.extend_from_slice(&self.lifted);
         Ok(())
-    }
-}
-
-/// What is read of a `LogRecord`.
-struct Record<'b> {
-    time: u64,
-    observed: u64,
-    severity: i32,
-    severity_text: Span,
-    trace_id: Span,
-    span_id: Span,
-    event_name: Span,
-    flags: u32,
-    body: Any,
-    route: Route<'b>,
-}
-
-impl Default for Record<'_> {
-    fn default() -> Self {
-        Self {
-            time: 0,
-            observed: 0,
-            severity: 0,
-            severity_text: Span::default(),
-            trace_id: Span::default(),
-            span_id: Span::default(),
-            event_name: Span::default(),
-            flags: 0,
-            body: Any::Null,
-            route: Route::default(),
-        }
     }
 }
 
@@ -289,6 +178,11 @@ fn lifted_field(out: &mut Vec<u8>, body: &[u8], value: Option<Member<'_>>) -> Re
         }
     }
     Ok(())
+}
+
+/// A time as sent, in nanoseconds; one beyond the year 2554 stays at the end of what 64 bits hold.
+pub(crate) fn nanoseconds(time: u64) -> u64 {
+    if time < MILLISECONDS_BELOW { time.saturating_mul(1_000_000) } else { time }
 }
 
 fn log_time(row: &mut Vec<u8>, time: u64) {

@@ -33,11 +33,15 @@ pub struct TableRows {
 
 /// Where rows go: everything that tells one table of a [`RowSet`] from another.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Destination<'a> {
-    pub(crate) database: &'a Arc<str>,
-    pub(crate) table: &'a str,
-    pub(crate) schema: &'a Arc<Schema>,
-    pub(crate) sample_type: SampleType,
+pub struct Destination<'a> {
+    /// Database, normalised.
+    pub database: &'a Arc<str>,
+    /// Table, normalised.
+    pub table: &'a str,
+    /// Columns of the rows.
+    pub schema: &'a Arc<Schema>,
+    /// What the rows are.
+    pub sample_type: SampleType,
 }
 
 /// Rows of one request by table, in order of first use.
@@ -91,8 +95,9 @@ impl RowSet {
         }));
     }
 
-    /// Index of the table, made when it is not there yet; `None` when there are too many.
-    pub(crate) fn find_or_add(&mut self, to: Destination<'_>) -> Option<usize> {
+    /// Index of the table for [`RowSet::append`], made when it is not there yet; `None` when there are too many. It
+    /// holds until [`RowSet::clear`].
+    pub fn find_or_add(&mut self, to: Destination<'_>) -> Option<usize> {
         self.key.clear();
         for part in [&**to.database, to.table, &*to.schema.hash] {
             self.key.extend_from_slice(part.as_bytes());
@@ -118,13 +123,16 @@ impl RowSet {
     }
 
     /// Whether [`RowSet::append`] would refuse any row.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.bytes > MAX_BYTES
     }
 
     /// Appends one row, written by `write`, to the table at `index`; false when the set holds too much already.
+    ///
+    /// # Panics
+    /// When `index` is not one that [`RowSet::find_or_add`] gave since the last [`RowSet::clear`].
     #[inline]
-    pub(crate) fn append(&mut self, index: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+    pub fn append(&mut self, index: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.is_full() {
             return false;
         }
@@ -137,12 +145,12 @@ impl RowSet {
     }
 
     /// Why [`RowSet::find_or_add`] refused.
-    pub(crate) fn too_many_tables() -> String {
+    pub fn too_many_tables() -> String {
         format!("the request writes to more than {MAX_TABLES} tables; send smaller requests")
     }
 
     /// Why [`RowSet::append`] refused.
-    pub(crate) fn too_large() -> String {
+    pub fn too_large() -> String {
         format!("the request expands to more than {} MiB of rows; send smaller requests", MAX_BYTES >> 20)
     }
 }

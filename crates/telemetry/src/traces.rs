@@ -4,11 +4,11 @@
 //! What has no column of its own (scope, status message, trace state) joins the attributes under the names
 //! OpenTelemetry gives it outside of OTLP.
 
-use crate::otlp::object::{Member, Object, json_field};
+use crate::otlp::object::{Member, Object};
 use crate::otlp::route::{Route, Router};
 use crate::otlp::{self, Described, Scope, Signal, is_internal, value};
 use crate::schema::{SampleType, Schema};
-use crate::text;
+use crate::text::{self, json_field};
 use crate::wire::{self, Reader, Span, Value, WireError};
 use crate::{DecodeError, Encoding, Outcome, RowSet};
 use std::collections::BTreeMap;

@@ -5,9 +5,11 @@
 
 pub(crate) mod json;
 mod json_schema;
+pub(crate) mod log_records;
 pub(crate) mod object;
 pub(crate) mod route;
 pub(crate) mod value;
+pub(crate) mod view;
 
 use crate::wire::{self, Reader, Span, Value, WireError};
 use crate::{DecodeError, Encoding, Outcome};

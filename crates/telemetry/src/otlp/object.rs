@@ -1,7 +1,7 @@
 //! JSON objects of log records and spans: attributes of several origins, by key, as one CSV field.
 
 use super::value::{self, Any};
-use crate::text;
+use crate::text::{self, json_field};
 use crate::wire::{self, Span, WireError};
 
 /// A value that comes from the body or from elsewhere.
@@ -42,6 +42,11 @@ impl<'a> Object<'a> {
     pub(crate) fn push_attribute(&mut self, body: &'a [u8], attribute: Span) -> Result<(), WireError> {
         let (key, value) = value::key_value(body, attribute)?;
         self.push_any(body, key, value)
+    }
+
+    /// The members in their order.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&'a [u8], Member<'a>)> {
+        self.members.iter().copied()
     }
 
     pub(crate) fn extend(&mut self, other: &Self) {
@@ -105,19 +110,4 @@ fn is_writable(member: &Member<'_>) -> bool {
         Member::Any(value) => value::is_writable(*value),
         Member::Text(_) => true,
     }
-}
-
-/// Writes a CSV field that holds what `write` writes: JSON with its quotes doubled already. The field is quoted
-/// when it contains a quote or comma.
-pub(crate) fn json_field(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), WireError>) -> Result<(), WireError> {
-    let start = out.len();
-    out.push(b'"');
-    write(out)?;
-    match &out[start + 1..] {
-        b"{}" | b"[]" => {
-            out.remove(start);
-        }
-        _ => out.push(b'"'),
-    }
-    Ok(())
 }

@@ -35,6 +35,11 @@ impl<'a> Route<'a> {
         }
     }
 
+    /// Database and table as named.
+    pub(crate) fn names(&self) -> (Option<&'a [u8]>, Option<&'a [u8]>) {
+        (self.database, self.table)
+    }
+
     /// Looks up what is missing among the keys of a key-value body.
     pub(crate) fn body(&mut self, body: &'a [u8], map: Span) -> Result<(), WireError> {
         if self.database.is_some() && self.table.is_some() {

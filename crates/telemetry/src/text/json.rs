@@ -5,7 +5,7 @@
 
 /// Writes `text` as a JSON string, delimiting quotes included, for a place inside a quoted CSV field.
 #[inline]
-pub(crate) fn json_string(out: &mut Vec<u8>, text: &[u8]) {
+pub fn json_string(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(b"\"\"");
     open_json_string(out, text);
     out.extend_from_slice(b"\"\"");

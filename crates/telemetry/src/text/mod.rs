@@ -4,16 +4,18 @@ mod json;
 mod number;
 mod time;
 
-pub(crate) use json::{json_string, open_json_string};
-pub(crate) use number::{integer, real};
-pub(crate) use time::{TimestampText, timestamp};
+pub use json::json_string;
+pub(crate) use json::open_json_string;
+pub use number::{integer, real};
+pub(crate) use time::TimestampText;
+pub use time::timestamp;
 
 use memchr::memchr3;
 use std::borrow::Cow;
 
 /// Writes one CSV field, quoted only when it has to be: it contains a comma, quote or line end, starts with white
 /// space, or is `\.`. Bytes that are not UTF-8 become U+FFFD.
-pub(crate) fn csv_field(out: &mut Vec<u8>, field: &[u8]) {
+pub fn csv_field(out: &mut Vec<u8>, field: &[u8]) {
     let text: Cow<'_, str> = String::from_utf8_lossy(field);
     let bytes = text.as_bytes();
     if !needs_quotes(&text) {
@@ -40,11 +42,26 @@ fn needs_quotes(field: &str) -> bool {
 }
 
 /// Writes bytes as lower-case hexadecimal digits.
-pub(crate) fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
         out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
+}
+
+/// Writes a CSV field that holds what `write` writes: JSON with its quotes doubled already. The field is quoted
+/// when it contains a quote or comma.
+pub fn json_field<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+    let start = out.len();
+    out.push(b'"');
+    write(out)?;
+    match &out[start + 1..] {
+        b"{}" | b"[]" => {
+            out.remove(start);
+        }
+        _ => out.push(b'"'),
+    }
+    Ok(())
 }
 
 #[cfg(test)]

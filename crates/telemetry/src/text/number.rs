@@ -2,13 +2,13 @@
 
 /// Writes an integer.
 #[inline]
-pub(crate) fn integer(out: &mut Vec<u8>, value: i64) {
+pub fn integer(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Writes a `real` field: `NaN`, `+Inf`, `-Inf`, or the shortest digits (`1`, `0.1`, `1e300`).
 #[inline]
-pub(crate) fn real(out: &mut Vec<u8>, value: f64) {
+pub fn real(out: &mut Vec<u8>, value: f64) {
     if !value.is_finite() {
         out.extend_from_slice(special(value).as_bytes());
     } else if value == value.trunc() && value.abs() < 1e15 && !(value == 0.0 && value.is_sign_negative()) {

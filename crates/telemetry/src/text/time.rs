@@ -3,7 +3,7 @@
 const DAY: i64 = 86_400;
 
 /// Writes the instant `nanos` after `seconds` since 1970, e.g. `2023-11-14T22:13:20.123Z`.
-pub(crate) fn timestamp(out: &mut Vec<u8>, seconds: i64, nanos: u32) {
+pub fn timestamp(out: &mut Vec<u8>, seconds: i64, nanos: u32) {
     let (year, month, day) = civil(seconds.div_euclid(DAY));
     let second = seconds.rem_euclid(DAY) as u32;
     if (0..=9999).contains(&year) {
