@@ -7,6 +7,7 @@
 
 pub mod client;
 mod error;
+pub mod export;
 pub mod hash;
 mod labels;
 mod logs;

@@ -1,5 +1,6 @@
 //! Rows of one request, grouped by table in the order of first use.
 
+use crate::export::ExportRows;
 use crate::schema::{SampleType, Schema};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub struct RowSet {
     key: Vec<u8>,
     spare: Vec<Vec<u8>>,
     bytes: usize,
+    /// By tap of the intake; empty when there are none.
+    exports: Vec<ExportRows>,
 }
 
 impl RowSet {
@@ -87,12 +90,26 @@ impl RowSet {
     /// Forgets all rows and keeps the allocations.
     pub fn clear(&mut self) {
         self.by_name.clear();
+        self.exports.clear();
         self.bytes = 0;
         self.spare.extend(self.tables.drain(..).map(|table| {
             let mut bytes = table.bytes;
             bytes.clear();
             bytes
         }));
+    }
+
+    /// What the taps of the intake took ([`crate::MetricIntake::tap`]), in their order; empty when they took nothing.
+    pub fn take_exports(&mut self) -> Vec<ExportRows> {
+        std::mem::take(&mut self.exports)
+    }
+
+    /// The rows of a tap.
+    pub(crate) fn export(&mut self, tap: usize) -> &mut ExportRows {
+        if self.exports.len() <= tap {
+            self.exports.resize_with(tap + 1, ExportRows::default);
+        }
+        &mut self.exports[tap]
     }
 
     /// Index of the table for [`RowSet::append`], made when it is not there yet; `None` when there are too many. It

@@ -35,6 +35,13 @@ pub struct MetricIntake {
     only_point_attributes: bool,
     deltas: delta::Totals,
     on_drop: OnDrop,
+    taps: Vec<Tap>,
+}
+
+/// An exporter's filters and labels, on top of the source's.
+#[derive(Debug)]
+struct Tap {
+    rules: MetricRules,
 }
 
 /// Is told the metric and the number of samples that a filter removes.
@@ -66,6 +73,7 @@ impl MetricIntake {
             only_point_attributes: false,
             deltas: delta::Totals::default(),
             on_drop: OnDrop::default(),
+            taps: Vec::new(),
         }
     }
 
@@ -79,6 +87,13 @@ impl MetricIntake {
     /// Tells `told` the metric and the number of samples whenever the filters remove some.
     pub fn on_drop(mut self, told: impl Fn(&str, u64) + Send + Sync + 'static) -> Self {
         self.on_drop = OnDrop(Some(Box::new(told)));
+        self
+    }
+
+    /// Gives an exporter a copy of every sample that is kept, filtered and labelled by `rules` on top of this source's.
+    /// Rows of the taps come with the [`RowSet`], in the order of these calls ([`RowSet::take_exports`]).
+    pub fn tap(mut self, rules: MetricRules) -> Self {
+        self.taps.push(Tap { rules });
         self
     }
 

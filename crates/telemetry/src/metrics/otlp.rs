@@ -6,6 +6,7 @@
 use super::exponential::{Exponential, SCALES, Side};
 use super::histogram::{self, Family};
 use super::series::{Request, Sample};
+use crate::export::SeriesKind;
 use crate::labels::Label;
 use crate::otlp::value::{Any, key_value, label_text};
 use crate::otlp::{self, Described, Scope, Signal};
@@ -98,7 +99,8 @@ struct Metric<'l> {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
-    Number,
+    Gauge,
+    Sum,
     Histogram,
     Exponential,
     Summary,
@@ -110,7 +112,8 @@ fn metric(request: &mut Request<'_, '_>, message: Span, shared: &[Label]) -> Res
     while let Some((field, value)) = fields.next()? {
         match (field, value) {
             (1, Value::Bytes(span)) => name = span,
-            (5 | 7, Value::Bytes(span)) => data = Some((Kind::Number, span)),
+            (5, Value::Bytes(span)) => data = Some((Kind::Gauge, span)),
+            (7, Value::Bytes(span)) => data = Some((Kind::Sum, span)),
             (9, Value::Bytes(span)) => data = Some((Kind::Histogram, span)),
             (10, Value::Bytes(span)) => data = Some((Kind::Exponential, span)),
             (11, Value::Bytes(span)) => data = Some((Kind::Summary, span)),
@@ -123,7 +126,13 @@ fn metric(request: &mut Request<'_, '_>, message: Span, shared: &[Label]) -> Res
         request.outcome.reject(1, || format!("metric {name:?} has no data of a known type"));
         return Ok(());
     };
-    let delta = kind != Kind::Summary && temporality(request.body, data)? == DELTA;
+    let delta = kind != Kind::Summary && number_of(request.body, data, 2)? == DELTA;
+    request.kind = match kind {
+        Kind::Gauge => SeriesKind::Gauge,
+        Kind::Sum if number_of(request.body, data, 3)? != 0 => SeriesKind::Counter,
+        Kind::Sum => SeriesKind::Sum,
+        Kind::Histogram | Kind::Exponential | Kind::Summary => SeriesKind::Unknown,
+    };
     points(request, Metric { name, shared, delta }, kind, data)
 }
 
@@ -141,16 +150,19 @@ fn points_of(body: &[u8], metric: Span) -> u64 {
     points.max(1)
 }
 
-/// Field 2 of `Sum`, `Histogram` and `ExponentialHistogram`.
-fn temporality(body: &[u8], data: Span) -> Result<u64, WireError> {
-    let mut temporality = 0;
+/// A number of `Sum`, `Histogram` and `ExponentialHistogram`: field 2 is the temporality, field 3 of a sum says that it
+/// only grows.
+fn number_of(body: &[u8], data: Span, wanted: u32) -> Result<u64, WireError> {
+    let mut found = 0;
     let mut fields = Reader::within(body, data);
     while let Some((field, value)) = fields.next()? {
-        if let (2, Value::Varint(number)) = (field, value) {
-            temporality = number;
+        if let Value::Varint(number) = value
+            && field == wanted
+        {
+            found = number;
         }
     }
-    Ok(temporality)
+    Ok(found)
 }
 
 fn points(request: &mut Request<'_, '_>, metric: Metric<'_>, kind: Kind, data: Span) -> Result<(), WireError> {
@@ -162,7 +174,7 @@ fn points(request: &mut Request<'_, '_>, metric: Metric<'_>, kind: Kind, data: S
         }
         request.labels.begin();
         let read = wire::check_item(message).and_then(|()| match kind {
-            Kind::Number => number_point(request, metric, message),
+            Kind::Gauge | Kind::Sum => number_point(request, metric, message),
             Kind::Histogram => histogram_point(request, metric, message),
             Kind::Exponential => exponential_point(request, metric, message),
             Kind::Summary => summary_point(request, metric, message),

@@ -2,6 +2,7 @@
 //!
 //! All decoders of metrics end here, in [`Request::series`].
 
+use crate::export::{self, SeriesKind};
 use crate::labels::{Label, Labels, NAME};
 use crate::rows::{Destination, RowSet};
 use crate::rules::{NameDecision, Verdict};
@@ -40,6 +41,10 @@ pub(crate) struct Request<'i, 'o> {
     added: Vec<Label>,
     name_label: Span,
     work: usize,
+    /// What the series that are being read are, where the format says so.
+    pub(crate) kind: SeriesKind,
+    /// A series as the taps write it.
+    exported: Vec<u8>,
 }
 
 impl<'i, 'o> Request<'i, 'o> {
@@ -63,6 +68,8 @@ impl<'i, 'o> Request<'i, 'o> {
             added,
             name_label,
             work: 0,
+            kind: SeriesKind::Unknown,
+            exported: Vec::new(),
         }
     }
 
@@ -138,6 +145,37 @@ impl<'i, 'o> Request<'i, 'o> {
                 self.outcome.accepted += 1;
             } else {
                 self.outcome.reject(1, RowSet::too_large);
+            }
+        }
+        if !self.intake.taps.is_empty() {
+            self.tap(index, metric, samples);
+        }
+    }
+
+    /// Gives each exporter of the source what it wants of the series whose labels are final.
+    fn tap(&mut self, index: usize, metric: Span, samples: &[Sample]) {
+        let Self { intake, body, labels, names, out, exported, kind, .. } = self;
+        for (number, (tap, decision)) in intake.taps.iter().zip(&names.entries[index].taps).enumerate() {
+            let keep = match decision.verdict {
+                Verdict::Keep => true,
+                Verdict::AskLabels => tap.rules.keeps_labels(labels.iter(body)),
+                Verdict::Drop => false,
+            };
+            if !keep {
+                continue;
+            }
+            let added = tap.rules.add_labels();
+            let is_kept = |name: &[u8]| {
+                is_shown(name)
+                    && !tap.rules.drops_label(&decision.drop_labels, name)
+                    && !added.iter().any(|(added, _)| added.as_bytes() == name)
+            };
+            let own = labels.iter(body).filter(|(name, _)| is_kept(name));
+            let added = added.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).filter(|(name, _)| is_shown(name));
+            export::write_series(exported, *kind, labels.text(body, metric), own.chain(added));
+            let rows = out.export(number);
+            for sample in samples {
+                rows.append(sample.timestamp_ms, sample.value, exported);
             }
         }
     }
@@ -226,6 +264,8 @@ struct NameEntry {
     /// Table name; empty when nothing of the metric's name is left after normalisation.
     name: String,
     table: Option<usize>,
+    /// What the exporters of the source decided, by tap.
+    taps: Vec<NameDecision>,
 }
 
 impl Names {
@@ -250,7 +290,8 @@ impl Names {
             self.entries.clear();
         }
         let decision = intake.rules.decide(name);
-        self.entries.push(NameEntry { decision, name: names::normalize_metric(name), table: None });
+        let taps = intake.taps.iter().map(|tap| tap.rules.decide(name)).collect();
+        self.entries.push(NameEntry { decision, name: names::normalize_metric(name), table: None, taps });
         self.by_name.insert(name.into(), self.entries.len() - 1);
         self.entries.len() - 1
     }

@@ -140,9 +140,14 @@ static METRIC: Message = Message {
 };
 const TEMPORALITIES: &[&str] =
     &["AGGREGATION_TEMPORALITY_UNSPECIFIED", "AGGREGATION_TEMPORALITY_DELTA", "AGGREGATION_TEMPORALITY_CUMULATIVE"];
-/// `Gauge` and `Sum`; a gauge has no temporality.
-static NUMBERS: Message =
-    Message { fields: &[records("dataPoints", 1, &NUMBER_POINT), one("aggregationTemporality", 2, Kind::Enum(TEMPORALITIES))] };
+/// `Gauge` and `Sum`; a gauge has points only.
+static NUMBERS: Message = Message {
+    fields: &[
+        records("dataPoints", 1, &NUMBER_POINT),
+        one("aggregationTemporality", 2, Kind::Enum(TEMPORALITIES)),
+        one("isMonotonic", 3, Kind::Bool),
+    ],
+};
 static NUMBER_POINT: Message = Message {
     fields: &[
         one("timeUnixNano", 3, Kind::Fixed64),

@@ -84,13 +84,18 @@ fn metric_filters_agree() {
             drop_labels: pairs(&config["drop-labels"]).into_iter().collect(),
             add_labels: add.map(|(name, value)| (name.clone(), text(value))).collect::<BTreeMap<_, _>>(),
         };
-        let intake = MetricIntake::new("M", MetricRules::compile(&rules).unwrap(), Vec::new());
+        let rules = MetricRules::compile(&rules).unwrap();
+        let intake = MetricIntake::new("M", rules.clone(), Vec::new());
+        let tapped = MetricIntake::new("M", MetricRules::default(), Vec::new()).tap(rules);
         for result in case["results"].as_array().unwrap() {
             let mut set = RowSet::new();
             let series = Series { labels: pairs(&result["in"]), samples: vec![(1, 1.0)] };
-            let outcome = intake.remote_write(&remote_write_body(&[series]), &mut set).unwrap();
+            let body = remote_write_body(&[series]);
+            let outcome = intake.remote_write(&body, &mut set).unwrap();
+            let exported = crate::export::exported(&tapped, &body);
             let kept = result["kept"].as_bool().unwrap();
             assert_eq!((outcome.accepted == 1, outcome.filtered == 1), (kept, !kept), "{name}");
+            assert_eq!(exported.len(), usize::from(kept), "{name}");
             if !kept {
                 continue;
             }
@@ -102,6 +107,10 @@ fn metric_filters_agree() {
             }
             let labels = shown_labels(&rows(&set)[0]);
             assert_eq!(labels, Value::Object(expected.clone()), "{name}");
+            let mut exported = exported[0].0.labels.clone();
+            exported.sort();
+            let wanted = expected.iter().map(|(name, value)| (name.clone(), text(value)));
+            assert_eq!(exported, wanted.collect::<BTreeMap<_, _>>().into_iter().collect::<Vec<_>>(), "{name}");
             let order: Vec<_> = labels.as_object().unwrap().keys().collect();
             if name != "drop labels uses first label value as metric name" {
                 assert_eq!(order, expected.keys().collect::<Vec<_>>(), "{name}");
