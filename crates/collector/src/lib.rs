@@ -2,15 +2,17 @@
 //! to an ingestor.
 //!
 //! [`Config::from_toml`] reads the configuration, [`start`] runs it until a token is cancelled and
-//! then drains. The binary `collector` is a thin shell around the two; `adx-mon up` is another.
+//! then drains; a [`Reloader`] gives it another configuration meanwhile. The binary `collector` is a thin shell around the two; `adx-mon up` is another.
 
 pub mod config;
 mod debug;
 mod identity;
 mod metrics;
 mod pipeline;
+mod reload;
 mod run;
 mod scrape;
 
 pub use config::{Config, ConfigError, Warning};
+pub use reload::{Reloaded, Reloader};
 pub use run::{Running, start};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use collector::config::{Backend, DEFAULT_FILE, Problem};
-use collector::{Config, ConfigError, Warning};
+use collector::{Config, ConfigError, Reloaded, Reloader, Warning};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -71,17 +71,34 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         let shutdown = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate()).context("watching SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("watching SIGINT")?;
+        let mut hangup = signal(SignalKind::hangup()).context("watching SIGHUP")?;
         let running = collector::start(config, shutdown.clone()).await?;
-        let token = shutdown.clone();
+        let reloader = running.reloader();
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    _ = hangup.recv() => reload(&flags, &reloader).await,
+                }
             }
-            token.cancel();
+            shutdown.cancel();
         });
         running.finished().await
     })
+}
+
+/// Reads the file again and runs with it, or goes on as before and says why.
+async fn reload(flags: &Flags, reloader: &Reloader) {
+    match reloader.reload(configuration(flags)).await {
+        Ok(Reloaded { after_restart }) if after_restart.is_empty() => tracing::info!("configuration reloaded"),
+        Ok(Reloaded { after_restart }) => {
+            tracing::warn!(after_restart = after_restart.join(", "), "configuration reloaded, except for settings that need a restart");
+        }
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the configuration was not reloaded: the collector goes on as before");
+        }
+    }
 }
 
 /// Prints what is wrong with a file, one line each, as compilers do.

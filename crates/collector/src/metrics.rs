@@ -55,6 +55,11 @@ pub(crate) struct ScrapeResult {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadResult {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MetricName {
     metric: String,
 }
@@ -104,6 +109,8 @@ pub(crate) struct Metrics {
     pub(crate) logs_dropped: Family<SourceStage, PlainCount>,
     pub(crate) spans_stored: Counter,
     pub(crate) scrapes: Family<ScrapeResult, Counter>,
+    reloads: Family<ReloadResult, Counter>,
+    last_reload_successful: Gauge,
     /// Only with `METRICS_DEBUG`.
     pub(crate) dropped: Option<Dropped>,
 }
@@ -132,7 +139,21 @@ impl Metrics {
         registry.register("adxmon_collector_logs_dropped", "Log records dropped", m.logs_dropped.clone());
         registry.register("adxmon_collector_spans_stored", "Spans made durable", m.spans_stored.clone());
         registry.register("adxmon_collector_scrapes", "Scrapes by result", m.scrapes.clone());
+        registry.register("adxmon_collector_config_reloads", "Reloads of the configuration by result", m.reloads.clone());
+        m.last_reload_successful.set(1);
+        registry.register(
+            "adxmon_collector_config_last_reload_successful",
+            "1 if the collector runs with what the configuration file said last",
+            m.last_reload_successful.clone(),
+        );
         Arc::new(m)
+    }
+
+    /// Counts a reload.
+    pub(crate) fn reloaded(&self, successful: bool) {
+        let result = if successful { "successful" } else { "failed" };
+        self.reloads.get_or_create(&ReloadResult { result }).inc();
+        self.last_reload_successful.set(successful.into());
     }
 }
 

@@ -1,4 +1,4 @@
-//! Running a collector: what starts in which order, and how it ends.
+//! Running a collector: what starts in which order, what a new configuration changes, and how it ends.
 //!
 //! The end is a drain: intake stops (listener and scrapers), what was accepted is sealed and sent
 //! as long as the deadline allows, and the store is closed. Nothing depends on the drain for
@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use reqwest::StatusCode;
 use server::{Connections, Limits};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use transfer::{Sender, SenderOptions};
@@ -23,6 +24,7 @@ use transfer::{Sender, SenderOptions};
 use crate::config::{Backend, Config, settings};
 use crate::metrics::{Metrics, StateCollector};
 use crate::pipeline::{Kind, Pipeline};
+use crate::reload::{Intake, Reload, Reloaded, Reloader, Routes};
 use crate::{debug, identity, scrape};
 
 /// How long the drain tries to send what is left.
@@ -35,10 +37,17 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Running {
     /// Where it listens.
     pub addr: SocketAddr,
+    reloader: Reloader,
     supervisor: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Running {
+    /// What gives it another configuration.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
     /// Resolves once the collector has ended and drained.
     ///
     /// # Errors
@@ -80,12 +89,15 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         store,
     };
     let sender = config.endpoint.as_ref().map(|endpoint| parts.sender(endpoint, &config, &mut registry));
-    let intake = shutdown.child_token();
-    let (router, scrapers) = parts.intake(&config, registry, &intake)?;
+    registry.register_collector(Box::new(StateCollector { store: parts.store.clone(), connections: Arc::clone(&parts.connections) }));
+    let accepting = shutdown.child_token();
+    let intake = parts.intake(&config, &accepting)?;
+    let routes = Routes::new(intake.router.clone());
+    let router = parts.operations(registry).fallback_service(routes.service());
     let limits = Limits { max_connections: config.max_connections, request_timeout: Duration::from_secs(301), ..Limits::default() };
     let connections = Arc::clone(&parts.connections);
     let serve = move |listener| {
-        server::serve_counted(listener, router.clone(), limits.clone(), tls.clone(), intake.clone(), Arc::clone(&connections))
+        server::serve_counted(listener, router.clone(), limits.clone(), tls.clone(), accepting.clone(), Arc::clone(&connections))
     };
     let served = tokio::spawn(async move {
         match otlp {
@@ -96,8 +108,9 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let ticks = server::run_store_ticks(parts.store.clone(), parts.background.clone());
     tokio::spawn(log_status(parts.store.clone(), Arc::clone(&parts.metrics), parts.background.clone()));
     tracing::info!(%addr, storage_dir = %config.storage_dir.display(), durability = %config.durability, "collector started");
-    let supervisor = Supervisor { parts, sender, served, scrapers, ticks };
-    Ok(Running { addr, supervisor: tokio::spawn(supervisor.run(shutdown)) })
+    let (reloader, reloads) = Reloader::channel();
+    let supervisor = Supervisor { parts, config, sender, served, routes, intake, ticks };
+    Ok(Running { addr, reloader, supervisor: tokio::spawn(supervisor.run(reloads, shutdown)) })
 }
 
 async fn bind(addr: &str) -> anyhow::Result<TcpListener> {
@@ -158,9 +171,8 @@ impl Parts {
         Sender::start(self.store.clone(), options, self.background.clone(), registry)
     }
 
-    /// The router of everything, and the scrapers.
-    fn intake(&self, config: &Config, mut registry: Registry, stop: &CancellationToken) -> anyhow::Result<(Router, JoinSet<()>)> {
-        registry.register_collector(Box::new(StateCollector { store: self.store.clone(), connections: Arc::clone(&self.connections) }));
+    /// What takes data in, as `config` says, started; it ends when `stop` is cancelled.
+    fn intake(&self, config: &Config, stop: &CancellationToken) -> anyhow::Result<Intake> {
         let pipeline = Pipeline {
             store: self.store.clone(),
             metrics: Arc::clone(&self.metrics),
@@ -168,8 +180,9 @@ impl Parts {
             identity: identity::labels(),
             body: server::BodyLimits::default(),
         };
-        let router = pipeline.router(config)?.merge(self.operations(registry));
-        let scrapers = match &config.scrape {
+        let router = pipeline.router(config)?.fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") });
+        let stop = stop.child_token();
+        let sources = match &config.scrape {
             None => JoinSet::new(),
             Some(settings) => {
                 let scraper = scrape::Scraper {
@@ -178,10 +191,10 @@ impl Parts {
                     metrics: Arc::clone(&self.metrics),
                     settings: settings.clone(),
                 };
-                scrape::start(scraper, stop)?
+                scrape::start(scraper, &stop)?
             }
         };
-        Ok((router, scrapers))
+        Ok(Intake::new(router, sources, stop))
     }
 
     fn operations(&self, registry: Registry) -> Router {
@@ -193,7 +206,6 @@ impl Parts {
             .route("/readyz", any(readyz))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/debug/store", any(move || async move { debug::store_page(&store) }))
-            .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
     }
 }
 
@@ -212,18 +224,30 @@ fn readiness(store: &wal::Store, draining: bool) -> (StatusCode, String) {
 /// Watches over the parts and ends them in order.
 struct Supervisor {
     parts: Parts,
+    /// What runs now.
+    config: Config,
     sender: Option<Sender>,
     served: JoinHandle<std::io::Result<()>>,
-    scrapers: JoinSet<()>,
+    routes: Routes,
+    intake: Intake,
     ticks: JoinHandle<()>,
 }
 
 impl Supervisor {
-    async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let early = tokio::select! {
-            () = shutdown.cancelled() => None,
-            served = &mut self.served => Some(served),
+    async fn run(mut self, mut reloads: mpsc::Receiver<Reload>, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let early = loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break None,
+                served = &mut self.served => break Some(served),
+                Some(Reload { config, done }) = reloads.recv() => {
+                    let outcome = self.reload(config, &shutdown).await;
+                    self.parts.metrics.reloaded(outcome.is_ok());
+                    // Whoever asked may be gone; the outcome is in the metrics.
+                    let _ = done.send(outcome);
+                }
+            }
         };
+        drop(reloads);
         self.parts.draining.store(true, Ordering::Relaxed);
         shutdown.cancel();
         tracing::info!("draining: intake stops");
@@ -231,7 +255,7 @@ impl Supervisor {
             Some(served) => served,
             None => self.served.await,
         };
-        while self.scrapers.join_next().await.is_some() {}
+        self.intake.end().await;
         drain(&self.parts.store, self.sender.as_ref()).await;
         self.parts.background.cancel();
         let _ = self.ticks.await;
@@ -240,6 +264,22 @@ impl Supervisor {
         tokio::task::spawn_blocking(move || store.close()).await.context("closing the store")?;
         tracing::info!("collector ended");
         served.context("the listener failed")?.context("the listener failed")
+    }
+
+    /// Goes on with `config`, or with what there was if that cannot be.
+    async fn reload(&mut self, config: anyhow::Result<Config>, shutdown: &CancellationToken) -> anyhow::Result<Reloaded> {
+        let (mut config, after_restart) = self.config.reloaded(config?);
+        self.intake.end().await;
+        let (intake, outcome) = match self.parts.intake(&config, shutdown) {
+            Ok(intake) => (intake, Ok(Reloaded { after_restart })),
+            Err(error) => {
+                config = self.config.clone();
+                (self.parts.intake(&config, shutdown).context("starting with the configuration of before")?, Err(error))
+            }
+        };
+        self.routes.replace(intake.router.clone());
+        (self.intake, self.config) = (intake, config);
+        outcome
     }
 }
 

@@ -95,6 +95,43 @@ pub struct Config {
     pub scrape: Option<ScrapeSettings>,
 }
 
+/// The settings of [`Config`] that hold from start to end of a collector, by their names in the file.
+macro_rules! until_restart {
+    ($($field:ident: $name:literal),* $(,)?) => {
+        impl Config {
+            /// `new`, with the settings that hold until a restart as they are here, and the names of those that differ.
+            pub(crate) fn reloaded(&self, mut new: Config) -> (Config, Vec<&'static str>) {
+                let mut different = Vec::new();
+                $(if self.$field != new.$field {
+                    different.push($name);
+                    new.$field = self.$field.clone();
+                })*
+                (new, different)
+            }
+        }
+    };
+}
+
+until_restart! {
+    endpoint: "endpoint",
+    insecure_skip_verify: "insecure-skip-verify",
+    listen_addr: "listen-addr",
+    otlp_listen_addr: "otlp-listen-addr",
+    region: "region",
+    tls: "tls-cert-file, tls-key-file",
+    backend: "storage-backend",
+    max_connections: "max-connections",
+    storage_dir: "storage-dir",
+    durability: "durability",
+    segment_max_age: "max-segment-age-seconds",
+    segment_max_bytes: "max-segment-size",
+    max_disk_bytes: "max-disk-usage",
+    database_quota_bytes: "max-database-disk-usage",
+    max_tables_per_database: "max-tables-per-database",
+    transfer_concurrency: "max-transfer-concurrency",
+    transfer_gzip: "disable-gzip",
+}
+
 /// How metrics arrive at an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricProtocol {

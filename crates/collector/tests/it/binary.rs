@@ -151,6 +151,27 @@ async fn sigterm_sends_what_was_accepted_and_ends_with_success() {
     stop.cancel();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_reads_the_file_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (child, url) = start(dir.path(), "");
+    let file = dir.path().join("c.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let status = |path: &str| client().post(format!("{url}{path}")).body(one_sample("up", 1.0)).send();
+    assert_eq!(status("/other").await.unwrap().status(), 404);
+    std::fs::write(&file, format!("{text}\n[[prometheus-remote-write]]\ndatabase = 'Other'\npath = '/other'\n")).unwrap();
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    let reloaded = async {
+        while status("/other").await.unwrap().status() != 202 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), reloaded).await.expect("the new path is served");
+    assert_eq!(status("/receive").await.unwrap().status(), 202);
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(ended(child).await.success());
+}
+
 /// Collector spec §14; what appears with OTLP is asked for in the tests of a whole collector.
 fn the_reference_names_are_there(page: &str) {
     let names = [

@@ -6,5 +6,6 @@ mod configuration;
 mod filters;
 mod http_vectors;
 mod process;
+mod reload;
 mod scraping;
 mod support;

@@ -42,12 +42,19 @@ impl Collector {
     }
 
     pub(crate) async fn start_in(dir: TempDir, settings: &str, tables: &str) -> Collector {
-        let text =
-            format!("listen-addr = '127.0.0.1:0'\nstorage-dir = '{}'\ndurability = 'process'\n{settings}\n{tables}", dir.path().display());
+        let text = configuration(dir.path(), settings, tables);
         let (config, _warnings) = Config::from_toml(&text, "node-1").unwrap();
         let shutdown = CancellationToken::new();
         let running = collector::start(config, shutdown.clone()).await.unwrap();
         Collector { url: format!("http://{}", running.addr), dir, shutdown, running: Some(running) }
+    }
+
+    /// Gives it another configuration, as SIGHUP does with the file.
+    pub(crate) async fn reload(&self, settings: &str, tables: &str) -> anyhow::Result<Vec<&'static str>> {
+        let text = configuration(self.dir.path(), settings, tables);
+        let config = Config::from_toml(&text, "node-1").map(|(config, _)| config).map_err(anyhow::Error::from);
+        let reloaded = self.running.as_ref().unwrap().reloader().reload(config).await?;
+        Ok(reloaded.after_restart)
     }
 
     /// Drains, and gives the folder back.
@@ -86,6 +93,10 @@ impl Collector {
         let response = client().post(format!("{}/receive", self.url)).body(one_sample(name, value)).send().await.unwrap();
         response.status().as_u16()
     }
+}
+
+fn configuration(dir: &Path, settings: &str, tables: &str) -> String {
+    format!("listen-addr = '127.0.0.1:0'\nstorage-dir = '{}'\ndurability = 'process'\n{settings}\n{tables}", dir.display())
 }
 
 pub(crate) fn one_sample(name: &str, value: f64) -> Vec<u8> {
