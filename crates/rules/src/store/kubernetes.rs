@@ -11,8 +11,6 @@
 //! `events` in `events.k8s.io`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,19 +24,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Resource as _, ResourceExt as _};
 use kube_client::api::{Api, Patch, PatchParams, PostParams};
-use kube_client::config::{KubeConfigOptions, Kubeconfig};
-use kube_client::{Client, Config, Error};
+use kube_client::{Client, Error};
 use kube_runtime::watcher;
+use kube_watch::{Pauses, describe_watch};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio_util::task::AbortOnDropHandle;
+
+pub use kube_watch::{ConnectError, connect, describe};
 
 use super::{Change, Event, Key, Object, Objects, Publisher, Severity, Store, StoreError, documents};
 
 /// A request other than a watch is given up after this long.
 const REQUEST: Duration = Duration::from_secs(30);
-/// A response may stay silent this long. The server ends a silent watch after 290 s.
-const SILENCE: Duration = Duration::from_secs(310);
 /// How often a write is repeated after the server did not take it.
 const RETRIES: usize = 5;
 /// How often a write is repeated after somebody else wrote; soon, since each of these means that somebody got on.
@@ -48,40 +46,6 @@ const CONFLICT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration
 const SAME_EVENT: SignedDuration = SignedDuration::from_hours(1);
 /// The API server refuses longer notes.
 const NOTE: usize = 1024;
-
-/// Why there is no connection to a cluster.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The kubeconfig file.
-    #[error("reading the kubeconfig: {0}")]
-    Kubeconfig(#[from] kube_client::config::KubeconfigError),
-    /// The service account of the pod.
-    #[error("reading the pod's service account: {0}")]
-    InCluster(#[from] kube_client::config::InClusterError),
-    /// Certificates or the address.
-    #[error("preparing the client of the API server: {0}")]
-    Client(#[from] Error),
-}
-
-/// A client for the cluster of `kubeconfig`, or of `KUBECONFIG`, or of the pod that this runs in. None where none of these
-/// is there. No request is made.
-///
-/// Must be called within a tokio runtime.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Option<Client>, ConnectError> {
-    let from = |kubeconfig| async { Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await };
-    let mut config = if let Some(path) = kubeconfig {
-        from(Kubeconfig::read_from(path)?).await?
-    } else if let Some(kubeconfig) = Kubeconfig::from_env()? {
-        from(kubeconfig).await?
-    } else if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
-        Config::incluster()?
-    } else {
-        return Ok(None);
-    };
-    config.read_timeout = Some(SILENCE);
-    config.reset_reader_on_write = true;
-    Ok(Some(Client::try_from(config)?))
-}
 
 /// How a [`KubernetesStore`] works.
 #[derive(Debug, Clone)]
@@ -99,13 +63,12 @@ pub struct Options {
 impl Options {
     /// All namespaces, pauses from 800 ms to 30 s as in client-go.
     pub fn new(component: impl Into<String>) -> Self {
-        let (first_pause, longest_pause) = (Duration::from_millis(800), Duration::from_secs(30));
-        Self { component: component.into(), namespace: None, first_pause, longest_pause }
+        let Pauses { first, longest } = Pauses::default();
+        Self { component: component.into(), namespace: None, first_pause: first, longest_pause: longest }
     }
 
-    fn pauses(&self) -> ExponentialBuilder {
-        let builder = ExponentialBuilder::default().with_min_delay(self.first_pause).with_max_delay(self.longest_pause);
-        builder.with_factor(2.0).with_jitter()
+    fn pauses(&self) -> Pauses {
+        Pauses { first: self.first_pause, longest: self.longest_pause }
     }
 }
 
@@ -157,37 +120,19 @@ async fn follow<K: Object>(shared: Arc<Shared<K>>) {
         Some(namespace) => Api::namespaced_with(shared.client.clone(), namespace, &resource),
         None => Api::all_with(shared.client.clone(), &resource),
     };
-    let pauses = shared.options.pauses().without_max_times();
-    let mut pause = pauses.build();
-    loop {
-        let mut events = std::pin::pin!(watcher(api.clone(), watcher::Config::default()));
-        let mut listed = BTreeMap::new();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => {
-                    if !matches!(event, watcher::Event::Init) {
-                        pause = pauses.build();
-                        shared.recovered();
-                    }
-                    shared.apply(event, &mut listed).await;
+    let mut events = kube_watch::follow(api, watcher::Config::default(), shared.options.pauses());
+    let mut listed = BTreeMap::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                if !matches!(event, watcher::Event::Init) {
+                    shared.recovered();
                 }
-                Err(error) => {
-                    shared.failed(&error);
-                    tokio::time::sleep(pause.next().unwrap_or(shared.options.longest_pause)).await;
-                    if has_forgotten(&error) {
-                        break;
-                    }
-                }
+                shared.apply(event, &mut listed).await;
             }
+            Err(error) => shared.failed(&error),
         }
     }
-}
-
-/// Whether the server does not know the place where the watch wants to go on: then only a new list helps. The watcher sees
-/// to a 410 within a watch by itself, but not to one instead of it, nor to a server that was restored from a backup and for
-/// which the place is in the future (504).
-fn has_forgotten(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(Error::Api(status)) if matches!(status.code, 410 | 504))
 }
 
 impl<K: Object> Shared<K> {
@@ -271,7 +216,7 @@ impl<K: Object> Shared<K> {
         let resource = ApiResource::erase::<K>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
         let params = PatchParams { field_manager: Some(self.options.component.clone()), ..PatchParams::default() };
-        let mut pauses = self.options.pauses().with_max_times(RETRIES).build();
+        let mut pauses = self.options.pauses().builder().with_max_times(RETRIES).build();
         let conflicts = ExponentialBuilder::default().with_min_delay(CONFLICT_PAUSE.0).with_max_delay(CONFLICT_PAUSE.1);
         let mut conflicts = conflicts.with_max_times(CONFLICTS).with_jitter().build();
         loop {
@@ -438,29 +383,6 @@ async fn within<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T,
     match tokio::time::timeout(REQUEST, request).await {
         Ok(answer) => answer.map_err(Failed::Server),
         Err(_) => Err(Failed::TimedOut),
-    }
-}
-
-/// An error of the API server without the dump of its structure.
-pub fn describe(error: &Error) -> String {
-    if let Error::Api(status) = error {
-        return format!("the API server answered {}: {}", status.code, status.message);
-    }
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error).and_then(std::error::Error::source);
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-fn describe_watch(error: &watcher::Error) -> String {
-    match error {
-        watcher::Error::InitialListFailed(error) => format!("listing: {}", describe(error)),
-        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => format!("watching: {}", describe(error)),
-        watcher::Error::WatchError(status) => format!("watching: the API server answered {}: {}", status.code, status.message),
-        watcher::Error::NoResourceVersion => error.to_string(),
     }
 }
 
