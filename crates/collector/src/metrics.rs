@@ -16,6 +16,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use server::Connections;
 
+use crate::pods::Source;
+
 /// Counts of one request path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct PathCode {
@@ -57,6 +59,11 @@ pub(crate) struct ScrapeResult {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReloadResult {
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Discovery {
+    pub(crate) source: Source,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -111,6 +118,8 @@ pub(crate) struct Metrics {
     pub(crate) scrapes: Family<ScrapeResult, Counter>,
     reloads: Family<ReloadResult, Counter>,
     last_reload_successful: Gauge,
+    pub(crate) discovery_up: Family<Discovery, Gauge>,
+    pub(crate) discovery_failures: Family<Discovery, Counter>,
     /// Only with `METRICS_DEBUG`.
     pub(crate) dropped: Option<Dropped>,
 }
@@ -146,6 +155,8 @@ impl Metrics {
             "1 if the collector runs with what the configuration file said last",
             m.last_reload_successful.clone(),
         );
+        registry.register("adxmon_collector_discovery_up", "1 while what is discovered follows its source", m.discovery_up.clone());
+        registry.register("adxmon_collector_discovery_failures", "Failed tries to discover", m.discovery_failures.clone());
         Arc::new(m)
     }
 

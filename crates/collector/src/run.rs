@@ -16,11 +16,12 @@ use prometheus_client::registry::Registry;
 use reqwest::StatusCode;
 use server::{Connections, Limits};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use transfer::{Sender, SenderOptions};
 
+use crate::cluster::Cluster;
 use crate::config::{Backend, Config, settings};
 use crate::metrics::{Metrics, StateCollector};
 use crate::pipeline::{Kind, Pipeline};
@@ -87,11 +88,12 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         draining: Arc::default(),
         background: CancellationToken::new(),
         store,
+        cluster: Arc::default(),
     };
     let sender = config.endpoint.as_ref().map(|endpoint| parts.sender(endpoint, &config, &mut registry));
     registry.register_collector(Box::new(StateCollector { store: parts.store.clone(), connections: Arc::clone(&parts.connections) }));
     let accepting = shutdown.child_token();
-    let intake = parts.intake(&config, &accepting)?;
+    let intake = parts.intake(&config, &accepting).await?;
     let routes = Routes::new(intake.router.clone());
     let router = parts.operations(registry).fallback_service(routes.service());
     let limits = Limits { max_connections: config.max_connections, request_timeout: Duration::from_secs(301), ..Limits::default() };
@@ -155,8 +157,10 @@ struct Parts {
     metrics: Arc<Metrics>,
     connections: Arc<Connections>,
     draining: Arc<AtomicBool>,
-    /// Ends what must outlive the intake: the sender and the store's clock.
+    /// Ends what must outlive the intake: the sender, the store's clock, what follows the cluster.
     background: CancellationToken,
+    /// Outlives reloads, so that what is known of the cluster is there even if it is away at that moment.
+    cluster: Arc<Mutex<Cluster>>,
 }
 
 impl Parts {
@@ -172,7 +176,8 @@ impl Parts {
     }
 
     /// What takes data in, as `config` says, started; it ends when `stop` is cancelled.
-    fn intake(&self, config: &Config, stop: &CancellationToken) -> anyhow::Result<Intake> {
+    async fn intake(&self, config: &Config, stop: &CancellationToken) -> anyhow::Result<Intake> {
+        self.cluster.lock().await.follow(config, &self.metrics, &self.background).await?;
         let pipeline = Pipeline {
             store: self.store.clone(),
             metrics: Arc::clone(&self.metrics),
@@ -270,11 +275,11 @@ impl Supervisor {
     async fn reload(&mut self, config: anyhow::Result<Config>, shutdown: &CancellationToken) -> anyhow::Result<Reloaded> {
         let (mut config, after_restart) = self.config.reloaded(config?);
         self.intake.end().await;
-        let (intake, outcome) = match self.parts.intake(&config, shutdown) {
+        let (intake, outcome) = match self.parts.intake(&config, shutdown).await {
             Ok(intake) => (intake, Ok(Reloaded { after_restart })),
             Err(error) => {
                 config = self.config.clone();
-                (self.parts.intake(&config, shutdown).context("starting with the configuration of before")?, Err(error))
+                (self.parts.intake(&config, shutdown).await.context("starting with the configuration of before")?, Err(error))
             }
         };
         self.routes.replace(intake.router.clone());

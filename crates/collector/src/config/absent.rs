@@ -12,9 +12,6 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
             absent.push((name.to_owned(), why));
         }
     };
-    note(!file.kube_config.is_empty(), "kube-config", KUBERNETES);
-    note(file.kubelet_discovery.is_some(), "kubelet-discovery", KUBERNETES);
-    note(file.metadata_watch.is_some(), "metadata-watch", KUBERNETES);
     note(has_metadata_labels(file), "add-metadata-labels", KUBERNETES);
     note(file.enable_pprof, "enable-pprof", "there is no profiling endpoint; use an external profiler such as perf");
     note(!file.lift_attributes.is_empty(), "lift-attributes", LIFT_ATTRIBUTES);
@@ -46,7 +43,7 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
     absent.into_iter().map(|(name, why)| Warning(format!("{name} has no effect: {why}"))).collect()
 }
 
-const KUBERNETES: &str = "this version does not talk to Kubernetes";
+const KUBERNETES: &str = "this version does not add them";
 const EXPORTERS: &str = "exporters are not run by this version; data goes to the ingestor only";
 const HOST_LOG: &str = "logs of the host are not collected by this version";
 const LIFT_ATTRIBUTES: &str = "attributes stay in the Attributes column; use lift-resources for columns of their own";

@@ -16,7 +16,10 @@ use std::fmt;
 
 pub use generated::DEFAULT_FILE;
 pub use rules::RuleScope;
-pub use settings::{Backend, Config, LogSource, MetricEndpoint, MetricProtocol, ScrapeSettings, ScrapeTarget, TraceSource};
+pub use settings::{
+    Backend, Config, KubeletSettings, KubernetesSettings, LogSource, MetricEndpoint, MetricProtocol, ScrapeSettings, ScrapeTarget,
+    TraceSource,
+};
 
 use file::File;
 use positions::{Place, Position};

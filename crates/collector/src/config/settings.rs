@@ -16,6 +16,8 @@ pub(super) const OWN_PATHS: [&str; 4] = ["/metrics", "/readyz", "/healthz", "/de
 pub(super) const LOGS_PATH: &str = "/v1/logs";
 /// Where OTLP traces are received unless the file says otherwise.
 pub(super) const TRACES_PATH: &str = "/v1/traces";
+/// Where Kubernetes puts token and authorities of a pod.
+pub(crate) const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The listener when the file names none.
 const LISTEN_ADDR: &str = ":8080";
 
@@ -93,6 +95,45 @@ pub struct Config {
     pub traces: Option<TraceSource>,
     /// Scraping.
     pub scrape: Option<ScrapeSettings>,
+    /// Name of the node that this collector runs on.
+    pub node: String,
+    /// How the cluster is reached.
+    pub kubernetes: KubernetesSettings,
+}
+
+impl Config {
+    /// Whether somebody needs the pods of this node.
+    pub(crate) fn discovers_pods(&self) -> bool {
+        self.scrape.as_ref().is_some_and(|scrape| scrape.discovery)
+    }
+}
+
+/// How pods and the node are discovered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KubernetesSettings {
+    /// The cluster; otherwise `KUBECONFIG`, otherwise the one that this runs in.
+    pub kubeconfig: Option<PathBuf>,
+    /// Ask the kubelet for pods, not the API server.
+    pub kubelet: Option<KubeletSettings>,
+    /// Whether labels and annotations of the node are followed.
+    pub node: bool,
+}
+
+/// `[kubelet-discovery]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KubeletSettings {
+    /// Name or address, an IPv6 address without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// From one request to the next.
+    pub interval: Duration,
+    /// Longest time of a request.
+    pub request_timeout: Duration,
+    /// Bearer token; read for every request, since Kubernetes replaces it.
+    pub token: PathBuf,
+    /// Authorities that the kubelet's certificate is checked against; those of the system when there is no such file.
+    pub ca: PathBuf,
 }
 
 /// The settings of [`Config`] that hold from start to end of a collector, by their names in the file.
@@ -195,6 +236,8 @@ pub struct ScrapeSettings {
     pub batch_samples: usize,
     /// `disable-metrics-forwarding`: scraped, counted, not stored.
     pub discard: bool,
+    /// Whether annotated pods of this node are scraped.
+    pub discovery: bool,
     /// The static targets whose `host-regex` matches this host.
     pub targets: Vec<ScrapeTarget>,
 }
@@ -243,6 +286,8 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         logs: log_source(&file),
         traces: trace_source(&file),
         scrape: scrape(&file, &global, hostname),
+        node: hostname.to_owned(),
+        kubernetes: kubernetes(&file, hostname),
     };
     if config.endpoint.is_none() {
         warnings.push(Warning(format!(
@@ -354,6 +399,7 @@ fn scrape(file: &File, global: &RuleScope, hostname: &str) -> Option<ScrapeSetti
         rules: source_rules(global, &source),
         batch_samples: positive(file.max_batch_size).unwrap_or(5000) as usize,
         discard: file.disable_metrics_forwarding || source.disable_metrics_forwarding,
+        discovery: !scrape.disable_discovery,
         targets: targets
             .map(|t| ScrapeTarget {
                 url: t.url.clone(),
@@ -363,6 +409,24 @@ fn scrape(file: &File, global: &RuleScope, hostname: &str) -> Option<ScrapeSetti
             })
             .collect(),
     })
+}
+
+fn kubernetes(file: &File, hostname: &str) -> KubernetesSettings {
+    let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
+    let seconds = |value, default| Duration::from_secs(positive(value).unwrap_or(default));
+    let kubelet = file.kubelet_discovery.as_ref().map(|kubelet| KubeletSettings {
+        host: or(or(&kubelet.host, hostname).trim_matches(['[', ']']), "127.0.0.1"),
+        port: u16::try_from(kubelet.port).ok().filter(|port| *port != 0).unwrap_or(10250),
+        interval: seconds(kubelet.poll_interval, 10),
+        request_timeout: seconds(kubelet.request_timeout, 9),
+        token: or(&kubelet.token_path, &format!("{SERVICE_ACCOUNT}/token")).into(),
+        ca: or(&kubelet.ca_path, &format!("{SERVICE_ACCOUNT}/ca.crt")).into(),
+    });
+    KubernetesSettings {
+        kubeconfig: (!file.kube_config.is_empty()).then(|| file.kube_config.clone().into()),
+        kubelet,
+        node: file.metadata_watch.as_ref().is_some_and(|watch| watch.kubernetes_node.is_some()),
+    }
 }
 
 /// The URL, if it is one of http or https with a host.
