@@ -6,7 +6,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
 const COMPONENTS: &[&str] = &["adxexporter", "alerter", "collector", "ingestor"];
 const EMBEDS_THE_ENGINE: &[&str] = &["kustd", "adx-mon"];
-const NO_RUNTIME: &[&str] = &["wal", "telemetry", "kql"];
+const NO_RUNTIME: &[&str] = &["wal", "telemetry", "kql", "logs"];
 
 fn metadata() -> Metadata {
     MetadataCommand::new().manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).exec().unwrap()
