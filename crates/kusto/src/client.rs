@@ -4,15 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use azure::TokenSource;
 use bytes::Bytes;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response, Url};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use crate::answer::{self, Dataset, Table};
+use crate::audience::Audience;
+use crate::credentials::{Credentials, Proof};
 use crate::endpoint::Endpoint;
 use crate::error::{Delivery, Error};
+use crate::refusal::{Access, explain};
 use crate::retry::{RetryPolicy, random_unit};
 use crate::rows::RowStream;
 use crate::text;
@@ -93,10 +97,12 @@ impl Default for StreamOptions {
 }
 
 /// Settings of a client that few need.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ClientBuilder {
     endpoint: String,
     token: Option<Arc<str>>,
+    azure: Option<Arc<dyn TokenSource>>,
+    authorities: Option<Vec<u8>>,
     retry: RetryPolicy,
     max_answer_bytes: usize,
     application: String,
@@ -106,6 +112,18 @@ impl ClientBuilder {
     /// A bearer token for every request. Refused for http endpoints when the client is built.
     pub fn bearer_token(mut self, token: &str) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// Where tokens come from, for every request the current one. An http endpoint gets none.
+    pub fn credentials(mut self, source: Arc<dyn TokenSource>) -> Self {
+        self.azure = Some(source);
+        self
+    }
+
+    /// Certificates of authorities, in PEM, that the service's certificate must come from, in place of the system's.
+    pub fn authorities(mut self, pem: &[u8]) -> Self {
+        self.authorities = Some(pem.to_owned());
         self
     }
 
@@ -133,9 +151,14 @@ impl ClientBuilder {
     /// A permanent error for an unusable endpoint or for a token that would travel in the clear.
     pub fn build(self) -> Result<Client, Error> {
         let endpoint = Endpoint::parse(&self.endpoint)?;
-        if self.token.is_some() && !endpoint.is_https() {
-            return Err(Error::invalid("INSECURE", format!("credentials are not sent to {endpoint}: it is not https")));
-        }
+        let credentials = match (&self.token, self.azure) {
+            (Some(_), _) if !endpoint.is_https() => {
+                return Err(Error::invalid("INSECURE", format!("credentials are not sent to {endpoint}: it is not https")));
+            }
+            (Some(token), _) => Credentials::fixed(token)?,
+            (None, Some(source)) if endpoint.is_https() => Credentials::Azure { source, audience: Audience::default() },
+            (None, _) => Credentials::None,
+        };
         // Another default provider may be installed already; then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut http = reqwest::Client::builder()
@@ -147,12 +170,16 @@ impl ClientBuilder {
         if endpoint.is_loopback() {
             http = http.no_proxy();
         }
+        if let Some(pem) = &self.authorities {
+            let authorities = reqwest::Certificate::from_pem_bundle(pem);
+            http = http.tls_certs_only(authorities.map_err(|e| Error::from_transport("reading certificates of authorities", &e))?);
+        }
         let http = http.build().map_err(|e| Error::from_transport("making a client", &e))?;
         Ok(Client {
             inner: Arc::new(Inner {
                 http,
                 endpoint,
-                token: self.token,
+                credentials,
                 retry: self.retry,
                 max_answer_bytes: self.max_answer_bytes,
                 application: self.application,
@@ -170,7 +197,7 @@ pub struct Client {
 struct Inner {
     http: reqwest::Client,
     endpoint: Endpoint,
-    token: Option<Arc<str>>,
+    credentials: Credentials,
     retry: RetryPolicy,
     max_answer_bytes: usize,
     application: String,
@@ -196,6 +223,8 @@ impl Client {
         ClientBuilder {
             endpoint: endpoint.to_owned(),
             token: None,
+            azure: None,
+            authorities: None,
             retry: RetryPolicy::default(),
             max_answer_bytes: 256 << 20,
             application: "adx-mon".to_owned(),
@@ -215,7 +244,8 @@ impl Client {
         let doing = format!("querying database {database}");
         let url = self.inner.endpoint.route(&["v2", "rest", "query"]);
         let whole = |response| self.read(&doing, response);
-        let body = self.statement(&doing, url, database, csl, options, Repeat::Always, whole).await?;
+        let call = Call::new(&doing, database, Access::Read, Repeat::Always, options.timeout);
+        let body = self.statement(call, url, csl, options, whole).await?;
         answer::parse_v2(&doing, &body)
     }
 
@@ -233,7 +263,8 @@ impl Client {
         let url = self.inner.endpoint.route(&["v2", "rest", "query"]);
         let deadline = Instant::now() + options.timeout + DEADLINE_GRACE;
         let open = |response| RowStream::open(doing.clone(), response, deadline, options.timeout);
-        self.statement(&doing, url, database, csl, options, Repeat::Always, open).await
+        let call = Call::new(&doing, database, Access::Read, Repeat::Always, options.timeout);
+        self.statement(call, url, csl, options, open).await
     }
 
     /// Runs a management command within 10 minutes and returns its table.
@@ -257,7 +288,8 @@ impl Client {
         let url = self.inner.endpoint.route(&["v1", "rest", "mgmt"]);
         let repeat = if is_idempotent(csl) { Repeat::Always } else { Repeat::IfNotExecuted };
         let whole = |response| self.read(&doing, response);
-        let body = self.statement(&doing, url, database, csl, options, repeat, whole).await?;
+        let call = Call::new(&doing, database, Access::of_command(csl), repeat, options.timeout);
+        let body = self.statement(call, url, csl, options, whole).await?;
         answer::parse_v1(&doing, &body)
     }
 
@@ -287,54 +319,49 @@ impl Client {
             request
         };
         let whole = |response| self.read(&doing, response);
-        let body = self.call(&doing, options.timeout, Repeat::IfNotExecuted, "stream", request, whole).await?;
+        let call = Call { source: "stream", ..Call::new(&doing, database, Access::Ingest, Repeat::IfNotExecuted, options.timeout) };
+        let body = self.call(call, request, whole).await?;
         answer::parse_ingested(&doing, &body)
     }
 
-    #[allow(clippy::too_many_arguments)]
     async fn statement<T, A: Future<Output = Result<T, Error>>>(
         &self,
-        doing: &str,
+        call: Call<'_>,
         url: Url,
-        database: &str,
         csl: &str,
         options: &QueryOptions,
-        repeat: Repeat,
         answer: impl Fn(Response) -> A,
     ) -> Result<T, Error> {
         let request = |client: &reqwest::Client, remaining: Duration| {
-            let body = statement_body(database, csl, options, remaining);
+            let body = statement_body(call.database, csl, options, remaining);
             client.post(url.clone()).header(CONTENT_TYPE, "application/json; charset=utf-8").body(body.to_string())
         };
-        self.call(doing, options.timeout, repeat, "execute", request, answer).await
+        self.call(call, request, answer).await
     }
 
     /// Sends a request until it and reading its answer succeed, it must not be repeated, or the
     /// deadline has come.
     async fn call<T, A: Future<Output = Result<T, Error>>>(
         &self,
-        doing: &str,
-        timeout: Duration,
-        repeat: Repeat,
-        source: &str,
+        call: Call<'_>,
         request: impl Fn(&reqwest::Client, Duration) -> RequestBuilder,
         answer: impl Fn(Response) -> A,
     ) -> Result<T, Error> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + call.timeout;
         let mut tried = 0;
         loop {
             tried += 1;
             let remaining = deadline.saturating_duration_since(Instant::now());
-            let request = request(&self.inner.http, remaining);
-            let attempt = async { answer(self.send(doing, source, request).await?).await };
+            let attempt = async { answer(self.send(call, deadline, &request).await?).await };
             let error = match tokio::time::timeout(remaining + DEADLINE_GRACE, attempt).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => error,
                 Err(_) => {
-                    return Err(Error::transient("DEADLINE", Delivery::Unknown, format!("{doing}: no answer within {timeout:?}")));
+                    let message = format!("{}: no answer within {:?}", call.doing, call.timeout);
+                    return Err(Error::transient("DEADLINE", Delivery::Unknown, message));
                 }
             };
-            let allowed = repeat == Repeat::Always || error.delivery == Delivery::NotExecuted;
+            let allowed = call.repeat == Repeat::Always || error.delivery == Delivery::NotExecuted;
             let left = deadline.saturating_duration_since(Instant::now());
             match self.inner.retry.pause(tried, &error, left, random_unit()) {
                 Some(pause) if allowed => {
@@ -346,25 +373,45 @@ impl Client {
         }
     }
 
-    /// Sends a request once; an answer has status 200.
-    async fn send(&self, doing: &str, source: &str, request: RequestBuilder) -> Result<Response, Error> {
-        let mut request = request
-            .header("Accept", "application/json")
-            .header("x-ms-version", PROTOCOL_VERSION)
-            .header("x-ms-app", &self.inner.application)
-            .header("x-ms-client-version", concat!("ADXMon.Rust:", env!("CARGO_PKG_VERSION")))
-            .header("x-ms-client-request-id", request_id(source));
-        if let Some(token) = &self.inner.token {
-            request = request.bearer_auth(token);
+    /// Sends a request, and once more with a new token if the service refuses the one that it has; an answer has status 200.
+    async fn send(
+        &self,
+        call: Call<'_>,
+        deadline: Instant,
+        request: &impl Fn(&reqwest::Client, Duration) -> RequestBuilder,
+    ) -> Result<Response, Error> {
+        let Inner { http, endpoint, credentials, .. } = &*self.inner;
+        let build = || request(http, deadline.saturating_duration_since(Instant::now()));
+        let mut proof = credentials.proof(call.doing, http, endpoint, deadline).await?;
+        let mut response = self.send_once(call, build(), &proof).await?;
+        if response.status() == 401
+            && let Some(renewed) = credentials.renewed(call.doing, http, endpoint, deadline, &proof).await?
+        {
+            tracing::debug!(%endpoint, "the service refused a token; the request is repeated with a new one");
+            proof = renewed;
+            response = self.send_once(call, build(), &proof).await?;
         }
-        let response = request.send().await.map_err(|error| Error::from_transport(doing, &error))?;
         let status = response.status().as_u16();
         if status == 200 {
             return Ok(response);
         }
         let retry_after = retry_after(response.headers());
-        let body = read(doing, response, MAX_ERROR_BYTES).await;
-        Err(Error::from_answer(doing, status, retry_after, &body.unwrap_or_default()))
+        let body = read(call.doing, response, MAX_ERROR_BYTES).await;
+        let error = Error::from_answer(call.doing, status, retry_after, &body.unwrap_or_default());
+        Err(explain(error, &proof, call.access, call.database))
+    }
+
+    async fn send_once(&self, call: Call<'_>, request: RequestBuilder, proof: &Proof) -> Result<Response, Error> {
+        let mut request = request
+            .header("Accept", "application/json")
+            .header("x-ms-version", PROTOCOL_VERSION)
+            .header("x-ms-app", &self.inner.application)
+            .header("x-ms-client-version", concat!("ADXMon.Rust:", env!("CARGO_PKG_VERSION")))
+            .header("x-ms-client-request-id", request_id(call.source));
+        if let Some(header) = proof.header() {
+            request = request.header(AUTHORIZATION, header);
+        }
+        request.send().await.map_err(|error| Error::from_transport(call.doing, &error))
     }
 
     async fn read(&self, doing: &str, response: Response) -> Result<Bytes, Error> {
@@ -373,7 +420,7 @@ impl Client {
 }
 
 /// The body of an answer, if it is no longer than `limit`.
-async fn read(doing: &str, mut response: Response, limit: usize) -> Result<Bytes, Error> {
+pub(crate) async fn read(doing: &str, mut response: Response, limit: usize) -> Result<Bytes, Error> {
     let mut body = Vec::new();
     loop {
         let chunk = response.chunk().await;
@@ -391,6 +438,25 @@ async fn read(doing: &str, mut response: Response, limit: usize) -> Result<Bytes
             });
         }
         body.extend_from_slice(&chunk);
+    }
+}
+
+/// What all tries of a call have in common.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    /// What is being done, for messages.
+    doing: &'a str,
+    database: &'a str,
+    access: Access,
+    repeat: Repeat,
+    /// Part of the id under which the service logs the request.
+    source: &'a str,
+    timeout: Duration,
+}
+
+impl<'a> Call<'a> {
+    fn new(doing: &'a str, database: &'a str, access: Access, repeat: Repeat, timeout: Duration) -> Call<'a> {
+        Call { doing, database, access, repeat, source: "execute", timeout }
     }
 }
 

@@ -50,6 +50,11 @@ impl Endpoint {
         }
     }
 
+    /// The host's name or address.
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.url.host_str()
+    }
+
     /// The URL of a route; each segment is escaped.
     pub(crate) fn route(&self, segments: &[&str]) -> Url {
         let mut url = self.url.clone();

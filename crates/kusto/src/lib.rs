@@ -7,14 +7,18 @@
 //! - retries with back-off and jitter of what is known to be safe to repeat, never past the
 //!   deadline, and never sooner than the service's `Retry-After`;
 //! - errors that say whether repeating can help and whether the request may have been carried out;
+//! - to https endpoints, a current token of Azure or a bearer token; to others none;
 //! - cancellation by dropping the future: the connection is closed, and nothing is sent any more.
 //!
 //! Text that goes into KQL is built with [`text`], so that no name or value can change a statement.
 
 mod answer;
+mod audience;
 mod client;
+mod credentials;
 mod endpoint;
 mod error;
+mod refusal;
 mod retry;
 mod rows;
 pub mod text;

@@ -1,4 +1,5 @@
-//! A scripted Kusto service: answers in the order given, and keeps what it was asked.
+//! A scripted Kusto service, over HTTP or over TLS with an authority of its own: answers in the order given, and keeps what
+//! it was asked.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -8,6 +9,9 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Asked {
     pub(crate) uri: Uri,
@@ -27,18 +31,46 @@ pub(crate) struct Fake {
     pub(crate) asked: Arc<Mutex<Vec<Asked>>>,
     replies: Arc<Mutex<VecDeque<Reply>>>,
     pub(crate) url: String,
+    /// The certificate of the authority, in PEM; empty over HTTP.
+    pub(crate) authority: String,
 }
 
 impl Fake {
     pub(crate) async fn start(replies: impl IntoIterator<Item = Reply>) -> Fake {
+        Fake::serve("http", String::new(), None, replies).await
+    }
+
+    /// Over TLS, HTTP/2 if the client likes.
+    pub(crate) async fn tls(replies: impl IntoIterator<Item = Reply>) -> Fake {
+        server::install_crypto();
+        let (authority_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = authority.self_signed(&authority_key).unwrap();
+        let issuer = Issuer::new(authority, authority_key);
+        let own = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![own.der().clone()], private);
+        let mut tls = tls.unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Fake::serve("https", certificate.pem(), Some(Arc::new(tls)), replies).await
+    }
+
+    async fn serve(
+        scheme: &str,
+        authority: String,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        replies: impl IntoIterator<Item = Reply>,
+    ) -> Fake {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let fake = Fake {
             asked: Arc::default(),
             replies: Arc::new(Mutex::new(replies.into_iter().collect())),
-            url: format!("http://{}", listener.local_addr().unwrap()),
+            url: format!("{scheme}://localhost:{}", listener.local_addr().unwrap().port()),
+            authority,
         };
         let router = Router::new().fallback(answer).with_state(fake.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        tokio::spawn(server::serve(listener, router, server::Limits::default(), tls, CancellationToken::new()));
         fake
     }
 

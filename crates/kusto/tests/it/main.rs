@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod calls;
+mod credentials;
 mod fake;
 mod rows;
