@@ -241,7 +241,8 @@ impl Binder<'_> {
 
     /// The value of a call whose arguments are all constant.
     fn folded(&mut self, call: Expr, volatile: bool) -> Expr {
-        let ExprKind::Call { args, .. } = &call.kind else { return call };
+        let ExprKind::Call { args, function } = &call.kind else { return call };
+        let volatile = volatile || self.any_time && matches!(*function, "now" | "ago");
         if volatile || !args.iter().all(|a| matches!(a.kind, ExprKind::Const(_))) {
             return call;
         }

@@ -80,10 +80,18 @@ pub fn bind(text: &str, catalog: &dyn Catalog, options: &BindOptions) -> Result<
     binder.query(&parsed.statements, text.len()).map_err(|diagnostic| vec![diagnostic])
 }
 
+/// [`bind`] for a tree that runs at many times: `now()` and `ago()` stay in it as calls.
+pub(crate) fn bind_for_any_time(statements: &[Statement], end: usize, catalog: &dyn Catalog) -> Bind<Query> {
+    let options = BindOptions::default();
+    Binder { any_time: true, ..Binder::new(catalog, &options) }.query(statements, end)
+}
+
 struct Binder<'a> {
     catalog: &'a dyn Catalog,
     options: &'a BindOptions,
     eval: EvalContext,
+    /// Whether the time of the query is not known yet.
+    any_time: bool,
     /// Function calls around the current place.
     calls: usize,
     /// Stored views that wildcards around the current place have found.
@@ -98,7 +106,7 @@ struct Binder<'a> {
 impl<'a> Binder<'a> {
     fn new(catalog: &'a dyn Catalog, options: &'a BindOptions) -> Self {
         let eval = EvalContext::new(options.now);
-        Binder { catalog, options, eval, calls: 0, views: Vec::new(), nodes: 0, scopes: 0, visualization: None }
+        Binder { catalog, options, eval, any_time: false, calls: 0, views: Vec::new(), nodes: 0, scopes: 0, visualization: None }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::prepare::prepare;
 use super::{Row, Rows, RunContext, RunError, nothing, run};
-use crate::eval::eval;
+use crate::eval::{EvalContext, eval};
 use crate::functions;
 use crate::tree::{Expr, MvExpand, Rel};
 use crate::types::Type;
@@ -69,13 +69,13 @@ fn elements(value: Value, bag_as_array: bool) -> Vec<Dynamic> {
 /// An element as a value of that type, by the cast function of the type.
 fn convert(element: &Dynamic, ty: Type, ctx: &mut RunContext<'_>) -> Value {
     let value = Value::from_dynamic(element.clone());
-    cast(value, ty, ctx)
+    cast(value, ty, &mut ctx.eval)
 }
 
 /// `totype(value)`.
-pub(super) fn cast(value: Value, ty: Type, ctx: &mut RunContext<'_>) -> Value {
+pub(super) fn cast(value: Value, ty: Type, eval: &mut EvalContext) -> Value {
     match functions::lookup(functions::cast_name(ty)) {
-        Some(function) if ty != Type::Dynamic => (function.eval)(&mut ctx.eval, &[value]),
+        Some(function) if ty != Type::Dynamic => (function.eval)(eval, &[value]),
         _ => value,
     }
 }

@@ -27,6 +27,7 @@ use crate::tree::{Query, Rel, RelOp};
 use crate::types::{Column, Type};
 use crate::value::Value;
 
+pub(crate) use parse::{ParseKvStep, ParseStep};
 pub use prepare::{contains_window, has_subquery};
 pub use window::window_columns;
 

@@ -5,31 +5,57 @@ use regex::Regex;
 use super::expand::cast;
 use super::prepare::prepare;
 use super::{Row, Rows, RunContext, RunError, nothing};
-use crate::eval::eval;
-use crate::tree::{Parse, ParseKind, ParseKv, ParsePiece};
+use crate::eval::{EvalContext, eval};
+use crate::tree::{Expr, Parse, ParseKind, ParseKv, ParsePiece};
 use crate::types::{Column, Type};
 use crate::value::Value;
 
 pub(super) fn parse(input: Rows, plan: &Parse, columns: &[Column], ctx: &mut RunContext<'_>) -> Result<Vec<Row>, RunError> {
-    let source = prepare(&plan.source, ctx)?;
-    let (regex, captures) = pattern(plan)?;
-    let mut out = Vec::with_capacity(input.rows.len());
-    for row in &input.rows {
-        let text = text_of(eval(&source, row, &mut ctx.eval));
-        let found = regex.captures(&text).and_then(|found| convert(plan.kind, &captures, &found, ctx));
-        if found.is_none() && plan.filter {
-            continue;
+    let step = ParseStep::new(plan, prepare(&plan.source, ctx)?, columns)?;
+    Ok(input.rows.iter().filter_map(|row| step.row(row, &mut ctx.eval)).collect())
+}
+
+/// `parse` and `parse-where`, ready for any number of rows.
+#[derive(Debug)]
+pub(crate) struct ParseStep {
+    source: Expr,
+    kind: ParseKind,
+    regex: Regex,
+    captures: Vec<(usize, Type)>,
+    filter: bool,
+    keep: Vec<(usize, usize)>,
+    nothing: Row,
+}
+
+impl ParseStep {
+    /// `source` is the plan's, without sub-queries; `columns` are those of the output.
+    pub(crate) fn new(plan: &Parse, source: Expr, columns: &[Column]) -> Result<Self, RunError> {
+        let (regex, captures) = pattern(plan)?;
+        let nothing = columns.iter().map(|column| nothing(column.ty)).collect();
+        Ok(ParseStep { source, kind: plan.kind, regex, captures, filter: plan.filter, keep: plan.keep.clone(), nothing })
+    }
+
+    /// The output of a row; none when it does not match and rows that do not match are dropped.
+    pub(crate) fn row(&self, row: &[Value], ctx: &mut EvalContext) -> Option<Row> {
+        let text = text_of(eval(&self.source, row, ctx));
+        let found = self.regex.captures(&text).and_then(|found| convert(self.kind, &self.captures, &found, ctx));
+        if found.is_none() && self.filter {
+            return None;
         }
-        let mut result: Row = columns.iter().map(|column| nothing(column.ty)).collect();
-        for (to, from) in &plan.keep {
-            result[*to] = row[*from].clone();
-        }
-        for ((to, _), value) in captures.iter().zip(found.unwrap_or_default()) {
+        let mut result = kept(&self.nothing, &self.keep, row);
+        for ((to, _), value) in self.captures.iter().zip(found.unwrap_or_default()) {
             result[*to] = value;
         }
-        out.push(result);
+        Some(result)
     }
-    Ok(out)
+}
+
+fn kept(nothing: &Row, keep: &[(usize, usize)], row: &[Value]) -> Row {
+    let mut result = nothing.clone();
+    for (to, from) in keep {
+        result[*to] = row[*from].clone();
+    }
+    result
 }
 
 fn text_of(value: Value) -> std::sync::Arc<str> {
@@ -41,7 +67,7 @@ fn text_of(value: Value) -> std::sync::Arc<str> {
 
 /// The captured texts in their types. None when the row counts as not matching: in the simple and regex kinds any
 /// conversion that fails spoils the row, in the relaxed kind only its own column.
-fn convert(kind: ParseKind, captures: &[(usize, Type)], found: &regex::Captures<'_>, ctx: &mut RunContext<'_>) -> Option<Vec<Value>> {
+fn convert(kind: ParseKind, captures: &[(usize, Type)], found: &regex::Captures<'_>, ctx: &mut EvalContext) -> Option<Vec<Value>> {
     let mut values = Vec::with_capacity(captures.len());
     for (index, (_, ty)) in captures.iter().enumerate() {
         let text = found.name(&format!("capture{index}")).map_or("", |text| text.as_str());
@@ -97,35 +123,48 @@ fn shape(ty: Type) -> Option<&'static str> {
 }
 
 pub(super) fn parse_kv(input: Rows, plan: &ParseKv, columns: &[Column], ctx: &mut RunContext<'_>) -> Result<Vec<Row>, RunError> {
-    let source = prepare(&plan.source, ctx)?;
-    let regex = plan
-        .regex
-        .as_deref()
-        .map(Regex::new)
-        .transpose()
-        .map_err(|error| RunError::Argument(format!("parse-kv: the regular expression is not valid: {error}")))?;
-    let mut out = Vec::with_capacity(input.rows.len());
-    for row in &input.rows {
-        let text = text_of(eval(&source, row, &mut ctx.eval));
-        let pairs = match &regex {
+    let step = ParseKvStep::new(plan, prepare(&plan.source, ctx)?, columns)?;
+    Ok(input.rows.iter().map(|row| step.row(plan, row, &mut ctx.eval)).collect())
+}
+
+/// `parse-kv`, ready for any number of rows.
+#[derive(Debug)]
+pub(crate) struct ParseKvStep {
+    source: Expr,
+    regex: Option<Regex>,
+    nothing: Row,
+}
+
+impl ParseKvStep {
+    /// `source` is the plan's, without sub-queries; `columns` are those of the output.
+    pub(crate) fn new(plan: &ParseKv, source: Expr, columns: &[Column]) -> Result<Self, RunError> {
+        let regex = plan
+            .regex
+            .as_deref()
+            .map(Regex::new)
+            .transpose()
+            .map_err(|error| RunError::Argument(format!("parse-kv: the regular expression is not valid: {error}")))?;
+        Ok(ParseKvStep { source, regex, nothing: columns.iter().map(|column| nothing(column.ty)).collect() })
+    }
+
+    /// The output of a row; `plan` is the one that this was made of.
+    pub(crate) fn row(&self, plan: &ParseKv, row: &[Value], ctx: &mut EvalContext) -> Row {
+        let text = text_of(eval(&self.source, row, ctx));
+        let pairs = match &self.regex {
             Some(regex) => regex
                 .captures_iter(&text)
                 .filter_map(|found| Some((found.get(1)?.as_str().to_owned(), found.get(2)?.as_str().to_owned())))
                 .collect(),
             None => split_pairs(&text, plan),
         };
-        let mut result: Row = columns.iter().map(|column| nothing(column.ty)).collect();
-        for (to, from) in &plan.keep {
-            result[*to] = row[*from].clone();
-        }
+        let mut result = kept(&self.nothing, &plan.keep, row);
         for (key, to, ty) in &plan.keys {
             if let Some((_, value)) = pairs.iter().find(|(name, _)| name == key) {
                 result[*to] = cast(Value::String(value.as_str().into()), *ty, ctx);
             }
         }
-        out.push(result);
+        result
     }
-    Ok(out)
 }
 
 /// Splits `key=value` pairs; delimiters inside quotes do not count, the first pair of a key wins.

@@ -84,7 +84,7 @@ fn bag_unpack(input: Rows, args: &[Expr], declared: &[Column], ctx: &mut RunCont
                 (Source::Column(from), _) => row[*from].clone(),
                 (Source::Property(name), Value::Dynamic(Dynamic::Bag(properties))) => properties
                     .get(name.strip_prefix(prefix.as_str()).unwrap_or(name))
-                    .map_or_else(|| nothing(column.ty), |value| cast(Value::from_dynamic(value.clone()), column.ty, ctx)),
+                    .map_or_else(|| nothing(column.ty), |value| cast(Value::from_dynamic(value.clone()), column.ty, &mut ctx.eval)),
                 _ => nothing(column.ty),
             };
             columns.iter().enumerate().map(|column| cell(column, ctx)).collect()
@@ -171,7 +171,7 @@ fn project_declared(found: Rows, declared: &[Column], ctx: &mut RunContext<'_>) 
         .map(|row| {
             at.iter()
                 .zip(declared)
-                .map(|(at, want)| at.map_or_else(|| nothing(want.ty), |at| cast(row[at].clone(), want.ty, ctx)))
+                .map(|(at, want)| at.map_or_else(|| nothing(want.ty), |at| cast(row[at].clone(), want.ty, &mut ctx.eval)))
                 .collect()
         })
         .collect();
