@@ -18,6 +18,7 @@ const DEBIAN: &[(&str, &str)] = &[
 const PYTHON: &[&str] = &[
     "opentelemetry-sdk==1.45.0",
     "opentelemetry-exporter-otlp-proto-http==1.45.0",
+    "opentelemetry-exporter-otlp-proto-grpc==1.45.0",
     "azure-kusto-data==6.0.4",
     "azure-kusto-ingest==6.0.4",
 ];

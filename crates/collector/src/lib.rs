@@ -11,6 +11,7 @@ mod cluster;
 pub mod config;
 mod debug;
 mod identity;
+mod listeners;
 mod metrics;
 mod pipeline;
 // Read by scraping and by file logs.

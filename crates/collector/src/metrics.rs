@@ -22,14 +22,16 @@ use crate::pods::Source;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct PathCode {
     pub(crate) path: String,
-    pub(crate) code: u16,
+    /// An HTTP status, or the name of a gRPC status.
+    pub(crate) code: String,
 }
 
 /// Counts of one OTLP metrics endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct OtlpRequest {
     pub(crate) protocol: &'static str,
-    pub(crate) code: u16,
+    /// See [`PathCode::code`].
+    pub(crate) code: String,
     pub(crate) endpoint: String,
 }
 

@@ -11,6 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::MethodRouter;
 use futures::future::BoxFuture;
+use server::receive::grpc::{self, CallStatus};
 use server::receive::{self, Received};
 use server::{BodyLimits, Marks, Refused, Sink, WalSink};
 use telemetry::{LogIntake, MetricIntake, RowSet, TraceIntake};
@@ -27,39 +28,76 @@ pub(crate) struct Pipeline {
     pub(crate) body: BodyLimits,
 }
 
+/// What listens where.
+pub(crate) struct Receivers {
+    /// The paths.
+    pub(crate) http: Router,
+    /// OTLP over gRPC for all signals.
+    pub(crate) otlp_grpc: Router,
+    /// Sources of metrics with a port of their own.
+    pub(crate) grpc_ports: Vec<(u16, Router)>,
+}
+
+/// A source of metrics, ready to receive.
+struct Metric<'a> {
+    endpoint: &'a MetricEndpoint,
+    intake: Arc<MetricIntake>,
+    sink: Arc<dyn Sink>,
+}
+
 impl Pipeline {
-    /// The routes of all receivers.
+    /// All receivers.
     ///
     /// # Errors
     /// An expression that does not compile.
-    pub(crate) fn router(&self, config: &Config) -> anyhow::Result<Router> {
-        let mut router = Router::new();
-        for endpoint in &config.metrics {
-            router = router.route(&endpoint.path, self.metric_endpoint(endpoint, config)?);
+    pub(crate) fn receivers(&self, config: &Config) -> anyhow::Result<Receivers> {
+        let metrics = config.metrics.iter().map(|endpoint| self.metric(endpoint, config)).collect::<anyhow::Result<Vec<_>>>()?;
+        let (mut http, mut otlp_grpc, mut grpc_ports) = (Router::new(), grpc_router(), Vec::new());
+        for metric in &metrics {
+            if let Some(path) = &metric.endpoint.path {
+                http = http.route(path, self.metric_path(metric, path));
+            }
+            if let Some(port) = metric.endpoint.grpc_port {
+                grpc_ports.push((port, grpc_router().route(grpc::METRICS_PATH, self.metric_service(metric, &format!(":{port}")))));
+            }
+        }
+        if let Some(metric) = preferred(&metrics) {
+            let name = config.otlp_grpc_listen_addr.as_deref().and_then(|addr| addr.rsplit_once(':')).map_or("", |(_, port)| port);
+            otlp_grpc = otlp_grpc.route(grpc::METRICS_PATH, self.metric_service(metric, &format!(":{name}")));
         }
         if let Some(source) = &config.logs {
-            router = router.route("/v1/logs", self.logs(source));
+            let (path, service) = self.logs(source);
+            http = http.route("/v1/logs", path);
+            otlp_grpc = otlp_grpc.route(grpc::LOGS_PATH, service);
         }
         if let Some(source) = &config.traces {
-            router = router.route(&source.path, self.traces(source));
+            let (path, service) = self.traces(source);
+            http = http.route(&source.path, path);
+            otlp_grpc = otlp_grpc.route(grpc::TRACES_PATH, service);
         }
-        Ok(router)
+        Ok(Receivers { http, otlp_grpc, grpc_ports })
     }
 
-    fn metric_endpoint(&self, endpoint: &MetricEndpoint, config: &Config) -> anyhow::Result<MethodRouter> {
+    fn metric<'a>(&self, endpoint: &'a MetricEndpoint, config: &Config) -> anyhow::Result<Metric<'a>> {
         let rules = endpoint.rules.clone().with_labels(&self.identity);
-        let intake = self.intake(&endpoint.database, &rules, config).with_context(|| format!("rules of {}", endpoint.path))?;
-        let intake = intake.reference_labels(endpoint.reference_labels);
+        let intake = self.intake(&endpoint.database, &rules, config).with_context(|| format!("rules of {}", endpoint.name()))?;
+        let intake = Arc::new(intake.reference_labels(endpoint.reference_labels));
         let sink = self.sink(Kind::Metrics, Some(&endpoint.database), endpoint.discard);
-        let routes = match endpoint.protocol {
-            MetricProtocol::RemoteWrite => receive::remote_write(Arc::new(intake), sink, self.body),
-            MetricProtocol::Otlp => receive::otlp_metrics(Arc::new(intake), sink, self.body),
+        Ok(Metric { endpoint, intake, sink })
+    }
+
+    fn metric_path(&self, metric: &Metric<'_>, path: &str) -> MethodRouter {
+        let (intake, sink) = (Arc::clone(&metric.intake), Arc::clone(&metric.sink));
+        let (routes, counted) = match metric.endpoint.protocol {
+            MetricProtocol::RemoteWrite => (receive::remote_write(intake, sink, self.body), Counted::RemoteWrite),
+            MetricProtocol::Otlp => (receive::otlp_metrics(intake, sink, self.body), Counted::OtlpMetrics),
         };
-        let counted = match endpoint.protocol {
-            MetricProtocol::RemoteWrite => Counted::RemoteWrite,
-            MetricProtocol::Otlp => Counted::OtlpMetrics,
-        };
-        Ok(self.counted(receive::with_timeout(routes, endpoint.timeout), counted, &endpoint.path))
+        self.counted(receive::with_timeout(routes, metric.endpoint.timeout), counted, path)
+    }
+
+    fn metric_service(&self, metric: &Metric<'_>, name: &str) -> MethodRouter {
+        let (intake, sink) = (Arc::clone(&metric.intake), Arc::clone(&metric.sink));
+        self.counted(grpc::metrics(intake, sink, self.body, metric.endpoint.timeout), Counted::OtlpMetrics, name)
     }
 
     /// The intake of a source of metrics.
@@ -74,16 +112,22 @@ impl Pipeline {
         })
     }
 
-    fn logs(&self, source: &LogSource) -> MethodRouter {
+    /// Path and gRPC service of OTLP logs.
+    fn logs(&self, source: &LogSource) -> (MethodRouter, MethodRouter) {
         let intake = Arc::new(LogIntake::new(source.options.clone()));
-        let routes = receive::otlp_logs(intake, self.sink(Kind::Logs { source: "otlp-logs" }, None, false), self.body);
-        self.counted(receive::with_timeout(routes, source.timeout), Counted::Logs, "/v1/logs")
+        let sink = self.sink(Kind::Logs { source: "otlp-logs" }, None, false);
+        let path = receive::with_timeout(receive::otlp_logs(Arc::clone(&intake), Arc::clone(&sink), self.body), source.timeout);
+        let service = grpc::logs(intake, sink, self.body, source.timeout);
+        (self.counted(path, Counted::Logs, "/v1/logs"), self.counted(service, Counted::Logs, grpc::LOGS_PATH))
     }
 
-    fn traces(&self, source: &TraceSource) -> MethodRouter {
+    /// Path and gRPC service of OTLP traces.
+    fn traces(&self, source: &TraceSource) -> (MethodRouter, MethodRouter) {
         let intake = Arc::new(TraceIntake::new(source.options.clone()));
-        let routes = receive::otlp_traces(intake, self.sink(Kind::Traces, None, false), self.body);
-        self.counted(receive::with_timeout(routes, source.timeout), Counted::Traces, &source.path)
+        let sink = self.sink(Kind::Traces, None, false);
+        let path = receive::with_timeout(receive::otlp_traces(Arc::clone(&intake), Arc::clone(&sink), self.body), source.timeout);
+        let service = grpc::traces(intake, sink, self.body, source.timeout);
+        (self.counted(path, Counted::Traces, &source.path), self.counted(service, Counted::Traces, grpc::TRACES_PATH))
     }
 
     /// The sink of a source.
@@ -111,6 +155,17 @@ impl Pipeline {
     }
 }
 
+/// A router of services, which names what it does not have.
+pub(crate) fn grpc_router() -> Router {
+    Router::new().fallback(grpc::not_found)
+}
+
+/// The source that takes the metrics of OTLP's own port.
+fn preferred<'a, 'b>(metrics: &'a [Metric<'b>]) -> Option<&'a Metric<'b>> {
+    let mut otlp = metrics.iter().filter(|metric| metric.endpoint.protocol == MetricProtocol::Otlp);
+    otlp.clone().find(|metric| metric.endpoint.path.as_deref() == Some("/v1/metrics")).or_else(|| otlp.next())
+}
+
 /// Which counters an endpoint moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counted {
@@ -123,14 +178,16 @@ enum Counted {
 impl Counted {
     fn count(self, metrics: &Metrics, path: &str, response: &Response) {
         let received = response.extensions().get::<Received>().copied().unwrap_or_default();
-        let mut code = response.status().as_u16();
+        let call = response.extensions().get::<CallStatus>();
+        let mut code = call.map_or_else(|| response.status().as_str().to_owned(), |call| call.0.to_owned());
         if self == Counted::OtlpMetrics {
             let endpoint = path.to_owned();
             // The protocol is spelt as in the reference.
-            metrics.otlp_requests.get_or_create(&OtlpRequest { protocol: "oltp/http", code, endpoint }).inc();
+            let protocol = if path.starts_with(':') { "oltp/grpc" } else { "oltp/http" };
+            metrics.otlp_requests.get_or_create(&OtlpRequest { protocol, code, endpoint }).inc();
         } else {
-            if self == Counted::RemoteWrite && code == 202 && received.accepted == 0 && received.filtered > 0 {
-                code = 204;
+            if self == Counted::RemoteWrite && code == "202" && received.accepted == 0 && received.filtered > 0 {
+                code = "204".to_owned();
             }
             metrics.requests.get_or_create(&PathCode { path: path.to_owned(), code }).inc();
         }

@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
 use crate::Config;
+use crate::pipeline::{self, Receivers};
 
 /// What takes data in, as one configuration says.
 pub(crate) struct Intake {
-    /// The receivers.
-    pub(crate) router: Router,
+    pub(crate) receivers: Receivers,
     /// What fetches data by itself.
     pub(crate) sources: JoinSet<()>,
     stop: CancellationToken,
@@ -30,8 +30,8 @@ pub(crate) struct Intake {
 
 impl Intake {
     /// An intake whose sources end when `stop` is cancelled.
-    pub(crate) fn new(router: Router, sources: JoinSet<()>, stop: CancellationToken) -> Self {
-        Intake { router, sources, stop }
+    pub(crate) fn new(receivers: Receivers, sources: JoinSet<()>, stop: CancellationToken) -> Self {
+        Intake { receivers, sources, stop }
     }
 
     /// Ends the sources and waits until they have.
@@ -45,22 +45,61 @@ impl Intake {
     }
 }
 
+/// The routes that all listeners have at present.
+pub(crate) struct LiveRoutes {
+    http: Routes,
+    otlp_grpc: Routes,
+    grpc_ports: Vec<(u16, Routes)>,
+}
+
+impl LiveRoutes {
+    pub(crate) fn new(receivers: &Receivers) -> Self {
+        let ports = receivers.grpc_ports.iter().map(|(port, router)| (*port, Routes::new(router.clone())));
+        LiveRoutes {
+            http: Routes::new(receivers.http.clone()),
+            otlp_grpc: Routes::new(receivers.otlp_grpc.clone()),
+            grpc_ports: ports.collect(),
+        }
+    }
+
+    /// Requests that begin from now on find `receivers`. Ports stay as they were opened; one that has no source any more
+    /// says so.
+    pub(crate) fn replace(&self, receivers: &Receivers) {
+        self.http.replace(receivers.http.clone());
+        self.otlp_grpc.replace(receivers.otlp_grpc.clone());
+        for (port, routes) in &self.grpc_ports {
+            let router = receivers.grpc_ports.iter().find(|(other, _)| other == port).map(|(_, router)| router.clone());
+            routes.replace(router.unwrap_or_else(pipeline::grpc_router));
+        }
+    }
+
+    /// What listeners serve; `operations` are paths of HTTP that stay.
+    pub(crate) fn routers(&self, operations: Router) -> Receivers {
+        let router = |routes: &Routes| Router::new().fallback_service(routes.service());
+        Receivers {
+            http: operations.fallback_service(self.http.service()),
+            otlp_grpc: router(&self.otlp_grpc),
+            grpc_ports: self.grpc_ports.iter().map(|(port, routes)| (*port, router(routes))).collect(),
+        }
+    }
+}
+
 /// The routes that requests find at present.
 #[derive(Clone)]
-pub(crate) struct Routes(Arc<RwLock<Router>>);
+struct Routes(Arc<RwLock<Router>>);
 
 impl Routes {
-    pub(crate) fn new(router: Router) -> Self {
+    fn new(router: Router) -> Self {
         Routes(Arc::new(RwLock::new(router)))
     }
 
     /// Requests that begin from now on find `router`.
-    pub(crate) fn replace(&self, router: Router) {
+    fn replace(&self, router: Router) {
         *self.0.write() = router;
     }
 
     /// A service that answers with the present routes.
-    pub(crate) fn service(
+    fn service(
         &self,
     ) -> impl Service<Request, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static {
         let routes = self.clone();

@@ -4,7 +4,7 @@
 //! as long as the deadline allows, and the store is closed. Nothing depends on the drain for
 //! safety: what is not sent stays on disk and is sent after the next start.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,18 +14,18 @@ use axum::Router;
 use axum::routing::{any, get};
 use prometheus_client::registry::Registry;
 use reqwest::StatusCode;
-use server::{Connections, Limits};
-use tokio::net::TcpListener;
+use server::Connections;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use transfer::{Sender, SenderOptions};
 
 use crate::cluster::Cluster;
-use crate::config::{Backend, Config, settings};
+use crate::config::{Backend, Config};
+use crate::listeners::Listeners;
 use crate::metrics::{Metrics, StateCollector};
 use crate::pipeline::{Kind, Pipeline};
-use crate::reload::{Intake, Reload, Reloaded, Reloader, Routes};
+use crate::reload::{Intake, LiveRoutes, Reload, Reloaded, Reloader};
 use crate::{debug, identity, scrape};
 
 /// How long the drain tries to send what is left.
@@ -38,6 +38,10 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Running {
     /// Where it listens.
     pub addr: SocketAddr,
+    /// Where it speaks OTLP over gRPC for all signals.
+    pub otlp_grpc: Option<SocketAddr>,
+    /// Where sources of metrics speak OTLP over gRPC, in the order of the configuration.
+    pub grpc_ports: Vec<SocketAddr>,
     reloader: Reloader,
     supervisor: JoinHandle<anyhow::Result<()>>,
 }
@@ -70,16 +74,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         );
     }
     server::install_crypto();
-    let listener = bind(&config.listen_addr).await?;
-    let otlp = match &config.otlp_listen_addr {
-        Some(addr) => Some(bind(addr).await?),
-        None => None,
-    };
-    let addr = listener.local_addr().context("reading the listener's address")?;
-    let tls = match &config.tls {
-        Some((cert, key)) => Some(server::tls::server_config(cert, key)?),
-        None => None,
-    };
+    let listeners = Listeners::bind(&config).await?;
+    let (addr, otlp_grpc, grpc_ports) = listeners.addresses()?;
     let store = open_store(&config).await?;
     let mut registry = Registry::default();
     let parts = Parts {
@@ -94,38 +90,15 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     registry.register_collector(Box::new(StateCollector { store: parts.store.clone(), connections: Arc::clone(&parts.connections) }));
     let accepting = shutdown.child_token();
     let intake = parts.intake(&config, &accepting).await?;
-    let routes = Routes::new(intake.router.clone());
-    let router = parts.operations(registry).fallback_service(routes.service());
-    let limits = Limits { max_connections: config.max_connections, request_timeout: Duration::from_secs(301), ..Limits::default() };
-    let connections = Arc::clone(&parts.connections);
-    let serve = move |listener| {
-        server::serve_counted(listener, router.clone(), limits.clone(), tls.clone(), accepting.clone(), Arc::clone(&connections))
-    };
-    let served = tokio::spawn(async move {
-        match otlp {
-            Some(otlp) => tokio::try_join!(serve(listener), serve(otlp)).map(|_| ()),
-            None => serve(listener).await,
-        }
-    });
+    let routes = LiveRoutes::new(&intake.receivers);
+    let routers = routes.routers(parts.operations(registry));
+    let served = listeners.serve(routers, &config, Arc::clone(&parts.connections), &accepting)?;
     let ticks = server::run_store_ticks(parts.store.clone(), parts.background.clone());
     tokio::spawn(log_status(parts.store.clone(), Arc::clone(&parts.metrics), parts.background.clone()));
     tracing::info!(%addr, storage_dir = %config.storage_dir.display(), durability = %config.durability, "collector started");
     let (reloader, reloads) = Reloader::channel();
     let supervisor = Supervisor { parts, config, sender, served, routes, intake, ticks };
-    Ok(Running { addr, reloader, supervisor: tokio::spawn(supervisor.run(reloads, shutdown)) })
-}
-
-async fn bind(addr: &str) -> anyhow::Result<TcpListener> {
-    let (host, port) = settings::listen_addr(addr).map_err(anyhow::Error::msg)?;
-    let listen = || format!("listening on {addr} (is another process using the port?)");
-    if !host.is_empty() {
-        return TcpListener::bind((host.as_str(), port)).await.with_context(listen);
-    }
-    // All addresses: IPv6 sockets take IPv4 too, where the system has IPv6.
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.with_context(listen),
-    }
+    Ok(Running { addr, otlp_grpc, grpc_ports, reloader, supervisor: tokio::spawn(supervisor.run(reloads, shutdown)) })
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<wal::Store> {
@@ -185,7 +158,8 @@ impl Parts {
             identity: identity::labels(),
             body: server::BodyLimits::default(),
         };
-        let router = pipeline.router(config)?.fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") });
+        let mut receivers = pipeline.receivers(config)?;
+        receivers.http = receivers.http.fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") });
         let stop = stop.child_token();
         let sources = match &config.scrape {
             None => JoinSet::new(),
@@ -199,7 +173,7 @@ impl Parts {
                 scrape::start(scraper, &stop)?
             }
         };
-        Ok(Intake::new(router, sources, stop))
+        Ok(Intake::new(receivers, sources, stop))
     }
 
     fn operations(&self, registry: Registry) -> Router {
@@ -233,7 +207,7 @@ struct Supervisor {
     config: Config,
     sender: Option<Sender>,
     served: JoinHandle<std::io::Result<()>>,
-    routes: Routes,
+    routes: LiveRoutes,
     intake: Intake,
     ticks: JoinHandle<()>,
 }
@@ -273,7 +247,10 @@ impl Supervisor {
 
     /// Goes on with `config`, or with what there was if that cannot be.
     async fn reload(&mut self, config: anyhow::Result<Config>, shutdown: &CancellationToken) -> anyhow::Result<Reloaded> {
-        let (mut config, after_restart) = self.config.reloaded(config?);
+        let (mut config, mut after_restart) = self.config.reloaded(config?);
+        if config.grpc_ports().ne(self.config.grpc_ports()) {
+            after_restart.push("otel-metric.grpc-port");
+        }
         self.intake.end().await;
         let (intake, outcome) = match self.parts.intake(&config, shutdown).await {
             Ok(intake) => (intake, Ok(Reloaded { after_restart })),
@@ -282,7 +259,7 @@ impl Supervisor {
                 (self.parts.intake(&config, shutdown).await.context("starting with the configuration of before")?, Err(error))
             }
         };
-        self.routes.replace(intake.router.clone());
+        self.routes.replace(&intake.receivers);
         (self.intake, self.config) = (intake, config);
         outcome
     }

@@ -17,7 +17,7 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use server::{Connections, Limits, Sink, receive};
+use server::{Connections, Limits, Sink, Tls, TlsFiles, receive};
 use telemetry::rules::MetricRules;
 use telemetry::{LogIntake, LogOptions, MetricIntake, TraceIntake, TraceOptions};
 use tokio::net::TcpListener;
@@ -119,13 +119,13 @@ async fn bind(config: &Config) -> anyhow::Result<(TcpListener, Option<TcpListene
     Ok((plain, tls))
 }
 
-fn certificate(config: &Config) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+fn certificate(config: &Config) -> anyhow::Result<Tls> {
     if let Some((cert, key)) = &config.certificate {
-        return Ok(server::tls::server_config(cert, key)?);
+        return Ok(Tls::from_files(&TlsFiles { certificate: cert.clone(), key: key.clone(), client_ca: None })?);
     }
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     names.extend(std::env::var("HOSTNAME").ok().filter(|n| !n.is_empty()));
-    Ok(server::tls::self_signed(&names)?)
+    Ok(Tls::self_signed(&names)?)
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<Store> {

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 
+use crate::listen::SlowBody;
 use crate::room::Room;
 
 /// Most bytes one request body may have.
@@ -57,11 +58,17 @@ pub enum BodyError {
         reason: String,
     },
     /// A content coding we do not speak.
-    #[error("unsupported Content-Encoding {0:?}: use identity, gzip, zstd or snappy")]
+    #[error("unsupported content coding {0:?}: use identity, gzip or zstd")]
     UnsupportedEncoding(String),
     /// The bodies in memory are as many as may be.
     #[error("too many request bodies are in memory at a time; retry")]
     Busy,
+    /// Nothing came of the body for too long.
+    #[error("nothing of the request body came for {} s", .limit.as_secs())]
+    TooSlow {
+        /// How long may be between two pieces of a body.
+        limit: Duration,
+    },
     /// The client went away or broke the transfer coding.
     #[error("failed to read request body: {0}")]
     Read(String),
@@ -75,6 +82,7 @@ impl BodyError {
             BodyError::TooLarge { .. } | BodyError::InflatesTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             BodyError::UnsupportedEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             BodyError::Corrupt { .. } | BodyError::Read(_) => StatusCode::BAD_REQUEST,
+            BodyError::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             BodyError::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -153,7 +161,7 @@ pub(crate) async fn read_wire(room: &mut Room, headers: &HeaderMap, body: Body, 
 
 async fn next_data(body: &mut Body) -> Result<Option<Bytes>, BodyError> {
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| BodyError::Read(e.to_string()))?;
+        let frame = frame.map_err(|e| read_error(&e))?;
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }
@@ -161,8 +169,37 @@ async fn next_data(body: &mut Body) -> Result<Option<Bytes>, BodyError> {
     Ok(None)
 }
 
+fn read_error(error: &axum::Error) -> BodyError {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if let Some(slow) = cause.downcast_ref::<SlowBody>() {
+            return BodyError::TooSlow { limit: slow.limit };
+        }
+        source = cause.source();
+    }
+    BodyError::Read(error.to_string())
+}
+
+/// The message of a gRPC frame that says it is compressed.
+pub(crate) async fn inflate_message(
+    room: &mut Room,
+    coding: Option<&HeaderValue>,
+    message: &[u8],
+    limit: usize,
+) -> Result<Bytes, BodyError> {
+    match coding_of(coding)? {
+        Coding::Identity => Err(BodyError::Read("a compressed message without grpc-encoding".to_owned())),
+        Coding::Snappy => Err(BodyError::UnsupportedEncoding("snappy".to_owned())),
+        coding => inflate(room, coding, message, limit).await.map(Bytes::from),
+    }
+}
+
 fn coding(headers: &HeaderMap) -> Result<Coding, BodyError> {
-    let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(Coding::Identity) };
+    coding_of(headers.get(header::CONTENT_ENCODING))
+}
+
+fn coding_of(value: Option<&HeaderValue>) -> Result<Coding, BodyError> {
+    let Some(value) = value else { return Ok(Coding::Identity) };
     let text = value.to_str().unwrap_or("\u{fffd}").trim();
     match text.to_ascii_lowercase().as_str() {
         "" | "identity" => Ok(Coding::Identity),

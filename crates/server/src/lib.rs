@@ -21,4 +21,4 @@ pub use listen::{Connections, Limits, serve, serve_counted};
 pub use logging::init_logging;
 pub use operations::{metrics_endpoint, operations_router, run_store_ticks};
 pub use sink::{Marks, Refused, Sink, WalSink};
-pub use tls::install_crypto;
+pub use tls::{Tls, TlsFiles, install_crypto};

@@ -28,9 +28,6 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
             "only static targets are scraped by this version; set disable-discovery = true to confirm",
         );
     }
-    for (i, source) in file.otel_metric.iter().enumerate() {
-        note(source.grpc_port != 0, &format!("otel-metric[{i}].grpc-port"), "OTLP over gRPC is not served by this version; use path");
-    }
     for (i, log) in file.host_log.iter().enumerate() {
         let name = |target: &str| format!("host-log[{i}].{target}");
         note(!log.file_target.is_empty(), &name("file-target"), HOST_LOG);

@@ -12,11 +12,16 @@ insecure-skip-verify = false
 listen-addr = '127.0.0.1:8080'
 # A second address with the same routes; OTLP senders expect port 4318.
 # otlp-listen-addr = '127.0.0.1:4318'
+# Address of OTLP over gRPC (also gRPC-Web and Connect) for metrics, logs and traces; senders expect port 4317.
+# Metrics go where the otel-metric entry with the path /v1/metrics puts them, or else where the first entry does.
+# otlp-grpc-listen-addr = '127.0.0.1:4317'
 # Label of the health metric.
 region = ''
-# Certificate and key (PEM) of the listener: both or neither.
+# Certificate and key (PEM) of all listeners: both or neither. Read again when they change.
 tls-cert-file = ''
 tls-key-file = ''
+# Certificates of authorities (PEM): clients must show a certificate of one of them.
+tls-client-ca-file = ''
 # What the collector writes for: 'adx'.
 storage-backend = 'adx'
 # Open connections; 0 is no limit.

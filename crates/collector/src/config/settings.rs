@@ -57,12 +57,17 @@ pub struct Config {
     pub listen_addr: String,
     /// A second `host:port` with the same routes, for senders that expect OTLP's own port.
     pub otlp_listen_addr: Option<String>,
+    /// `host:port` of OTLP over gRPC for all three signals. Metrics go where `/v1/metrics` puts them, or where the
+    /// first entry does.
+    pub otlp_grpc_listen_addr: Option<String>,
     /// Label of the health gauge.
     pub region: String,
     /// Whether samples that filters drop are counted by metric (`METRICS_DEBUG`).
     pub count_drops: bool,
     /// Certificate and key of the listener.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Authorities of the certificates that clients must show.
+    pub tls_client_ca: Option<PathBuf>,
     /// What the collector writes for.
     pub backend: Backend,
     /// Open connections, 0 for no limit.
@@ -158,8 +163,10 @@ until_restart! {
     insecure_skip_verify: "insecure-skip-verify",
     listen_addr: "listen-addr",
     otlp_listen_addr: "otlp-listen-addr",
+    otlp_grpc_listen_addr: "otlp-grpc-listen-addr",
     region: "region",
     tls: "tls-cert-file, tls-key-file",
+    tls_client_ca: "tls-client-ca-file",
     backend: "storage-backend",
     max_connections: "max-connections",
     storage_dir: "storage-dir",
@@ -173,22 +180,24 @@ until_restart! {
     transfer_gzip: "disable-gzip",
 }
 
-/// How metrics arrive at an endpoint.
+/// How metrics arrive at an endpoint's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricProtocol {
     /// Prometheus remote write 1.0.
     RemoteWrite,
-    /// OTLP over HTTP.
+    /// OTLP over HTTP; its port speaks gRPC.
     Otlp,
 }
 
-/// A path that receives metrics.
+/// A path, a port, or both, that receive metrics.
 #[derive(Debug, Clone)]
 pub struct MetricEndpoint {
-    /// What is spoken there.
+    /// What is spoken at the path.
     pub protocol: MetricProtocol,
     /// The path, starting with `/`.
-    pub path: String,
+    pub path: Option<String>,
+    /// The port of OTLP over gRPC.
+    pub grpc_port: Option<u16>,
     /// Where the rows go.
     pub database: String,
     /// Filters and label rules, global ones included.
@@ -199,6 +208,24 @@ pub struct MetricEndpoint {
     pub discard: bool,
     /// Whether OTLP points keep only their own attributes as labels.
     pub reference_labels: bool,
+}
+
+impl Config {
+    /// Ports that sources of metrics have for themselves.
+    pub fn grpc_ports(&self) -> impl Iterator<Item = u16> {
+        self.metrics.iter().filter_map(|endpoint| endpoint.grpc_port)
+    }
+}
+
+impl MetricEndpoint {
+    /// Its path, or its port where it has no path.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match (&self.path, self.grpc_port) {
+            (Some(path), _) => path.clone(),
+            (None, port) => format!(":{}", port.unwrap_or_default()),
+        }
+    }
 }
 
 /// The receiver of OTLP logs.
@@ -267,9 +294,11 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         insecure_skip_verify: file.insecure_skip_verify,
         listen_addr: file.listen_addr.clone().filter(|a| !a.is_empty()).unwrap_or_else(|| LISTEN_ADDR.to_owned()),
         otlp_listen_addr: file.otlp_listen_addr.clone().filter(|addr| !addr.is_empty()),
+        otlp_grpc_listen_addr: file.otlp_grpc_listen_addr.clone().filter(|addr| !addr.is_empty()),
         region: file.region.clone(),
         count_drops: std::env::var_os("METRICS_DEBUG").is_some_and(|value| !value.is_empty()),
         tls: (!file.tls_cert_file.is_empty()).then(|| ((&file.tls_cert_file).into(), (&file.tls_key_file).into())),
+        tls_client_ca: (!file.tls_client_ca_file.is_empty()).then(|| (&file.tls_client_ca_file).into()),
         backend: Backend::parse(file.storage_backend.as_deref()).map_err(problem)?,
         max_connections: positive(file.max_connections).unwrap_or(0) as usize,
         storage_dir,
@@ -302,9 +331,9 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
     Ok((config, warnings))
 }
 
-fn discarding(config: &Config) -> Vec<&str> {
-    let endpoints = config.metrics.iter().filter(|e| e.discard).map(|e| e.path.as_str());
-    let scrape = config.scrape.iter().filter(|s| s.discard).map(|_| "prometheus-scrape");
+fn discarding(config: &Config) -> Vec<String> {
+    let endpoints = config.metrics.iter().filter(|e| e.discard).map(MetricEndpoint::name);
+    let scrape = config.scrape.iter().filter(|s| s.discard).map(|_| "prometheus-scrape".to_owned());
     endpoints.chain(scrape).collect()
 }
 
@@ -335,7 +364,8 @@ fn request_timeout(seconds: i64) -> Duration {
 fn metric_endpoints(file: &File, global: &RuleScope) -> Vec<MetricEndpoint> {
     let endpoint = |protocol, path: &str, source: &MetricSource, seconds, reference_labels| MetricEndpoint {
         protocol,
-        path: path.to_owned(),
+        path: (!path.is_empty()).then(|| path.to_owned()),
+        grpc_port: None,
         database: source.database.clone(),
         rules: source_rules(global, source),
         timeout: request_timeout(seconds),
@@ -346,11 +376,10 @@ fn metric_endpoints(file: &File, global: &RuleScope) -> Vec<MetricEndpoint> {
         .prometheus_remote_write
         .iter()
         .map(|s| endpoint(MetricProtocol::RemoteWrite, &s.path, &s.source(), s.request_timeout_seconds, false));
-    let otlp = file
-        .otel_metric
-        .iter()
-        .filter(|s| !s.path.is_empty())
-        .map(|s| endpoint(MetricProtocol::Otlp, &s.path, &s.source(), s.request_timeout_seconds, s.reference_labels));
+    let otlp = file.otel_metric.iter().map(|s| MetricEndpoint {
+        grpc_port: u16::try_from(s.grpc_port).ok().filter(|port| *port != 0),
+        ..endpoint(MetricProtocol::Otlp, &s.path, &s.source(), s.request_timeout_seconds, s.reference_labels)
+    });
     remote_write.chain(otlp).collect()
 }
 

@@ -54,6 +54,12 @@ impl<'a> Check<'a> {
             let key = if file.tls_cert_file.is_empty() { "tls-key-file" } else { "tls-cert-file" };
             self.say(key, "tls-cert-file and tls-key-file must both be set or both be empty");
         }
+        if !file.tls_client_ca_file.is_empty() && file.tls_cert_file.is_empty() {
+            self.say(
+                "tls-client-ca-file",
+                "tls-client-ca-file needs tls-cert-file and tls-key-file: clients show certificates on TLS only",
+            );
+        }
         self.lifts("lift-labels", &file.lift_labels);
         self.lifts("lift-resources", &file.lift_resources);
         self.global_rules();
@@ -219,6 +225,9 @@ impl<'a> Check<'a> {
             }
             if source.grpc_port != 0 && !(1..=65535).contains(&source.grpc_port) {
                 check.say("grpc-port", "otel-metric.grpc-port must be between 1 and 65535");
+            }
+            if source.grpc_port != 0 && check.file.otel_metric[..i].iter().any(|other| other.grpc_port == source.grpc_port) {
+                check.say("grpc-port", format!("otel-metric[{i}].grpc-port {} is already defined", source.grpc_port));
             }
             check.require(&source.database, &format!("{name}.database"));
             check.path(&format!("{name}[{i}]"), &source.path);
@@ -432,7 +441,11 @@ impl<'a> Check<'a> {
         {
             self.say("durability", format!("durability {durability:?} must be \"disk\" or \"process\""));
         }
-        for (key, addr) in [("listen-addr", &file.listen_addr), ("otlp-listen-addr", &file.otlp_listen_addr)] {
+        for (key, addr) in [
+            ("listen-addr", &file.listen_addr),
+            ("otlp-listen-addr", &file.otlp_listen_addr),
+            ("otlp-grpc-listen-addr", &file.otlp_grpc_listen_addr),
+        ] {
             if let Some(addr) = addr
                 && let Err(reason) = settings::listen_addr(addr)
             {

@@ -134,7 +134,8 @@ async fn kubelet(folder: &Path) -> (Arc<Answers>, KubeletSettings) {
     let router = Router::new().route("/pods", get(list)).with_state(Arc::clone(&answers));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let tls = server::tls::server_config(&cert, &key).unwrap();
+    let files = server::TlsFiles { certificate: cert.clone(), key: key.clone(), client_ca: None };
+    let tls = server::Tls::from_files(&files).unwrap();
     tokio::spawn(server::serve(listener, router, server::Limits::default(), Some(tls), CancellationToken::new()));
     let settings = KubeletSettings {
         host: "127.0.0.1".to_owned(),

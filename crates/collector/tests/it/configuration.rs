@@ -177,7 +177,7 @@ fn what_this_version_does_not_run_is_named() {
         [exporters]\n[[exporters.otlp-metric-export]]\nname='a'\ndestination='http://x'\n";
     let (_, warnings) = Config::from_toml(toml, "node-1").unwrap();
     let all = warnings.iter().map(|w| w.0.as_str()).collect::<Vec<_>>().join("\n");
-    for name in ["enable-pprof", "otel-metric[0].grpc-port", "host-log[0].file-target", "exporters.otlp-metric-export"] {
+    for name in ["enable-pprof", "host-log[0].file-target", "exporters.otlp-metric-export"] {
         assert!(all.contains(&format!("{name} has no effect: ")), "{name} in:\n{all}");
     }
 }
@@ -347,7 +347,6 @@ fn every_key_of_the_reference_is_known_and_what_is_not_run_is_named() {
         "lift-attributes",
         "otel-log.lift-attributes",
         "otel-log.transforms",
-        "otel-metric[0].grpc-port",
         "prometheus-scrape pod discovery",
     ];
     assert_eq!(absent, expected);

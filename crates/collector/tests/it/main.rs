@@ -4,6 +4,7 @@
 mod binary;
 mod configuration;
 mod filters;
+mod grpc;
 mod http_vectors;
 mod process;
 mod reload;

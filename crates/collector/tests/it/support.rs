@@ -42,8 +42,18 @@ impl Collector {
     }
 
     pub(crate) async fn start_in(dir: TempDir, settings: &str, tables: &str) -> Collector {
+        Collector::start_changed(dir, settings, tables, |_| ()).await
+    }
+
+    /// Starts one whose configuration `change` changes.
+    pub(crate) async fn start_with(settings: &str, tables: &str, change: impl FnOnce(&mut Config)) -> Collector {
+        Collector::start_changed(tempfile::tempdir().unwrap(), settings, tables, change).await
+    }
+
+    async fn start_changed(dir: TempDir, settings: &str, tables: &str, change: impl FnOnce(&mut Config)) -> Collector {
         let text = configuration(dir.path(), settings, tables);
-        let (config, _warnings) = Config::from_toml(&text, "node-1").unwrap();
+        let (mut config, _warnings) = Config::from_toml(&text, "node-1").unwrap();
+        change(&mut config);
         let shutdown = CancellationToken::new();
         let running = collector::start(config, shutdown.clone()).await.unwrap();
         Collector { url: format!("http://{}", running.addr), dir, shutdown, running: Some(running) }
@@ -55,6 +65,11 @@ impl Collector {
         let config = Config::from_toml(&text, "node-1").map(|(config, _)| config).map_err(anyhow::Error::from);
         let reloaded = self.running.as_ref().unwrap().reloader().reload(config).await?;
         Ok(reloaded.after_restart)
+    }
+
+    /// What `start` gave.
+    pub(crate) fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
     }
 
     /// Drains, and gives the folder back.

@@ -5,9 +5,10 @@
 //! Series and records that cannot be used are counted and named in the answer; their neighbours are
 //! stored.
 
+pub mod grpc;
 mod otlp;
 mod remote_write;
-mod status;
+pub(crate) mod status;
 
 use std::time::Duration;
 

@@ -1,14 +1,17 @@
-//! OTLP over HTTP for logs, metrics and traces, in protobuf and JSON.
+//! OTLP for logs, metrics and traces in protobuf and JSON, over HTTP; gRPC is in [`super::grpc`].
 //!
 //! Source of the rules: the OTLP specification, "OTLP/HTTP". Answers are in the request's encoding;
 //! errors carry `google.rpc.Status`; 429 and 503 mean "retry", with `Retry-After`.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{MethodRouter, post};
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use telemetry::{DecodeError, Encoding, LogIntake, MetricIntake, Outcome, RowSet, TraceIntake};
 
@@ -19,7 +22,7 @@ use crate::room::Room;
 use crate::{BodyLimits, Refused, Sink};
 
 /// What differs between the three signals.
-trait Signal: Send + Sync + 'static {
+pub(super) trait Signal: Send + Sync + 'static {
     /// JSON name of the count of rejected items.
     const REJECTED: &'static str;
     /// What the items are called in messages.
@@ -104,10 +107,11 @@ fn partly_dropped<S: Signal>(outcome: &Outcome) -> String {
     format!("{} {} were not stored; first: {first}", outcome.rejected, S::ITEMS)
 }
 
-struct Receiver<S> {
-    signal: Arc<S>,
-    sink: Arc<dyn Sink>,
-    limits: BodyLimits,
+/// What stores the requests of one signal, whatever protocol brings them.
+pub(super) struct Receiver<S> {
+    pub(super) signal: Arc<S>,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) limits: BodyLimits,
 }
 
 /// The receiver of `ExportMetricsServiceRequest`.
@@ -145,10 +149,20 @@ async fn receive<S: Signal>(State(receiver): State<Arc<Receiver<S>>>, headers: H
 
 impl<S: Signal> Receiver<S> {
     async fn store(&self, headers: &HeaderMap, body: Body, encoding: Encoding) -> Result<Outcome, Failure> {
-        self.sink.ready().map_err(|reason| Failure::Sink(Refused::overloaded(reason)))?;
+        self.ready()?;
         // Held until the rows are stored.
         let mut room = Room::new();
         let body = read_body_into(&mut room, headers, body, &self.limits).await.map_err(Failure::Body)?;
+        self.keep(body, encoding).await
+    }
+
+    /// Whether a request has a chance; asked before its body is read.
+    pub(super) fn ready(&self) -> Result<(), Failure> {
+        self.sink.ready().map_err(|reason| Failure::Sink(Refused::overloaded(reason)))
+    }
+
+    /// Decodes a request and makes its rows durable. The caller holds room for the body.
+    pub(super) async fn keep(&self, body: Bytes, encoding: Encoding) -> Result<Outcome, Failure> {
         let mut rows = RowSet::new();
         let decoded = on_this_task(body.len(), || self.signal.decode(&body, encoding, &mut rows));
         let outcome = decoded.map_err(|error| Failure::Unreadable(format!("{} {error}", S::UNREADABLE)))?;
@@ -175,46 +189,73 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, String> {
 }
 
 fn answer<S: Signal>(encoding: Encoding, outcome: &Outcome) -> Response {
-    let message = if outcome.rejected > 0 { partly_dropped::<S>(outcome) } else { String::new() };
-    let mut response = status::success(encoding, S::REJECTED, outcome.rejected, &message);
+    let mut response = status::respond(StatusCode::OK, encoding, export_response::<S>(encoding, outcome));
     response.extensions_mut().insert(Received::from(outcome));
     response
 }
 
-enum Failure {
+/// The message of a success, a partial one where something was rejected.
+pub(super) fn export_response<S: Signal>(encoding: Encoding, outcome: &Outcome) -> Vec<u8> {
+    let message = if outcome.rejected > 0 { partly_dropped::<S>(outcome) } else { String::new() };
+    status::success(encoding, S::REJECTED, outcome.rejected, &message)
+}
+
+/// Why a request is not stored.
+pub(super) enum Failure {
     Body(BodyError),
     Unreadable(String),
     Unusable(String, Received),
     Sink(Refused),
 }
 
-impl Failure {
-    fn answer(self, encoding: Encoding) -> Response {
-        let bad = |text: &str| status::error(StatusCode::BAD_REQUEST, encoding, Code::InvalidArgument, text);
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Body(error) => {
-                let code = if error.retry_after().is_some() { Code::Unavailable } else { Code::InvalidArgument };
-                let mut response = status::error(error.status(), encoding, code, &error.to_string());
-                error.retry_after().into_iter().for_each(|delay| retry_after(&mut response, delay));
-                response
-            }
-            Failure::Unreadable(text) | Failure::Sink(Refused::Invalid(text)) => bad(&text),
-            Failure::Unusable(text, received) => {
-                let mut response = bad(&text);
-                response.extensions_mut().insert(received);
-                response
-            }
-            Failure::Sink(Refused::Overloaded { retry_after: delay, reason }) => {
-                let text = format!("Overloaded. Retry later: {reason}");
-                let mut response = status::error(StatusCode::TOO_MANY_REQUESTS, encoding, Code::ResourceExhausted, &text);
-                retry_after(&mut response, delay);
-                response
-            }
-            Failure::Sink(Refused::Failed(text)) => {
-                let mut response = status::error(StatusCode::SERVICE_UNAVAILABLE, encoding, Code::Unavailable, &text);
-                retry_after(&mut response, std::time::Duration::from_secs(5));
-                response
-            }
+            Failure::Body(error) => error.fmt(f),
+            Failure::Unreadable(text) | Failure::Unusable(text, _) => f.write_str(text),
+            Failure::Sink(Refused::Overloaded { reason, .. }) => write!(f, "Overloaded. Retry later: {reason}"),
+            Failure::Sink(refused) => refused.fmt(f),
         }
     }
 }
+
+impl Failure {
+    /// When to try again, where that helps.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Failure::Body(error) => error.retry_after(),
+            Failure::Sink(Refused::Overloaded { retry_after, .. }) => Some(*retry_after),
+            Failure::Sink(Refused::Failed(_)) => Some(FAILED_RETRY_AFTER),
+            Failure::Unreadable(_) | Failure::Unusable(..) | Failure::Sink(Refused::Invalid(_)) => None,
+        }
+    }
+
+    /// What was counted before the request was refused.
+    pub(super) fn received(&self) -> Option<Received> {
+        match self {
+            Failure::Unusable(_, received) => Some(*received),
+            _ => None,
+        }
+    }
+
+    fn answer(self, encoding: Encoding) -> Response {
+        let (http, code) = match &self {
+            Failure::Body(error) if error.retry_after().is_some() => (error.status(), Code::Unavailable),
+            Failure::Body(error) => (error.status(), Code::InvalidArgument),
+            Failure::Unreadable(_) | Failure::Unusable(..) | Failure::Sink(Refused::Invalid(_)) => {
+                (StatusCode::BAD_REQUEST, Code::InvalidArgument)
+            }
+            Failure::Sink(Refused::Overloaded { .. }) => (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
+            Failure::Sink(Refused::Failed(_)) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+        };
+        let mut response = status::error(http, encoding, code, &self.to_string());
+        self.retry_after().into_iter().for_each(|delay| retry_after(&mut response, delay));
+        if let Some(received) = self.received() {
+            response.extensions_mut().insert(received);
+        }
+        response
+    }
+}
+
+/// When to try again after the store failed.
+const FAILED_RETRY_AFTER: Duration = Duration::from_secs(5);

@@ -131,7 +131,7 @@ async fn both_versions_of_http_are_spoken_and_tls_too() {
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/", listener.local_addr().unwrap());
-    let tls = server::tls::self_signed(&["localhost".to_owned()]).unwrap();
+    let tls = server::Tls::self_signed(&["localhost".to_owned()]).unwrap();
     let shutdown = tokio_util::sync::CancellationToken::new();
     let served = tokio::spawn(server::serve(listener, hello(), Limits::default(), Some(tls), shutdown.clone()));
     assert_eq!(client().get(url).send().await.unwrap().text().await.unwrap(), "hello");

@@ -1,6 +1,7 @@
 //! The server over real sockets: receivers, limits, shutdown, operations.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod grpc;
 mod limits;
 mod operations;
 mod otlp;

@@ -37,7 +37,7 @@ fn text(key: &str, value: &str) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(Value::StringValue(value.to_owned())) }), ..Default::default() }
 }
 
-fn record(body: &str, routed: bool) -> LogRecord {
+pub(crate) fn record(body: &str, routed: bool) -> LogRecord {
     let attributes = if routed { vec![text("kusto.database", "Logs"), text("kusto.table", "App")] } else { Vec::new() };
     let body = Some(AnyValue { value: Some(Value::StringValue(body.to_owned())) });
     LogRecord { time_unix_nano: TIME, body, attributes, ..Default::default() }

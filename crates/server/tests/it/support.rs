@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -10,6 +11,7 @@ use server::{BodyLimits, Limits, Marks, Refused, Sink, receive};
 use telemetry::rules::{MetricRules, MetricRulesConfig};
 use telemetry::{LogIntake, LogOptions, MetricIntake, RowSet, TraceIntake, TraceOptions};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -47,9 +49,19 @@ pub(crate) struct Recorder {
     pub(crate) filtered: Mutex<u64>,
     pub(crate) refuse: Mutex<Option<Refused>>,
     pub(crate) unready: Mutex<Option<String>>,
+    /// Whether commits never end.
+    pub(crate) hang: AtomicBool,
+    /// Told when a commit begins.
+    pub(crate) entered: Notify,
+    gate: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Recorder {
+    /// Commits wait until what it returns is dropped.
+    pub(crate) fn hold(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.gate).try_write_owned().unwrap()
+    }
+
     /// The CSV rows of `database.table`.
     pub(crate) fn table(&self, name: &str) -> String {
         self.rows.lock().unwrap().get(name).cloned().unwrap_or_default()
@@ -59,6 +71,11 @@ impl Recorder {
 impl Sink for Recorder {
     fn commit_with_marks(&self, rows: RowSet, filtered: u64, _marks: Marks) -> BoxFuture<'_, Result<(), Refused>> {
         Box::pin(async move {
+            self.entered.notify_one();
+            let _gate = self.gate.read().await;
+            if self.hang.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
             if let Some(refused) = self.refuse.lock().unwrap().clone() {
                 return Err(refused);
             }

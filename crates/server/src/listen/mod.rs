@@ -7,13 +7,15 @@
 //! whole header within `header_timeout`, and one that does nothing is closed after `idle_timeout`.
 //! The time of a request itself is bounded by `request_timeout`.
 
+mod activity;
+mod paced;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -22,7 +24,7 @@ use http::{Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -31,6 +33,11 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use crate::BodyLimits;
+use crate::tls::Tls;
+use activity::{Activity, Watched};
+use paced::Paced;
+
+pub(crate) use paced::SlowBody;
 
 /// What one listener grants its clients.
 #[derive(Debug, Clone)]
@@ -42,6 +49,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Without any traffic and without a running request.
     pub idle_timeout: Duration,
+    /// From one piece of a request body to the next; then 408.
+    pub body_timeout: Duration,
     /// From the end of the header to the response; then 503 with `Retry-After`.
     pub request_timeout: Duration,
     /// After shutdown began, running requests may take this long.
@@ -56,6 +65,7 @@ impl Default for Limits {
             max_connections: 0,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
+            body_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),
             body: BodyLimits::default(),
@@ -68,6 +78,8 @@ impl Default for Limits {
 pub struct Connections {
     active: AtomicUsize,
     dropped: AtomicU64,
+    handshakes_failed: AtomicU64,
+    overdue: AtomicU64,
 }
 
 impl Connections {
@@ -82,6 +94,18 @@ impl Connections {
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
+
+    /// TLS handshakes that failed: no TLS, no certificate that we trust, or one that the client does not.
+    #[must_use]
+    pub fn handshakes_failed(&self) -> u64 {
+        self.handshakes_failed.load(Ordering::Relaxed)
+    }
+
+    /// Connections closed because their time for a handshake or a header, or their idle time, was over.
+    #[must_use]
+    pub fn overdue(&self) -> u64 {
+        self.overdue.load(Ordering::Relaxed)
+    }
 }
 
 /// Serves `router` on `listener` until `shutdown`, then waits for running requests (at most
@@ -94,7 +118,7 @@ pub async fn serve(
     listener: TcpListener,
     router: axum::Router,
     limits: Limits,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Tls>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     serve_counted(listener, router, limits, tls, shutdown, Arc::default()).await
@@ -108,11 +132,11 @@ pub async fn serve_counted(
     listener: TcpListener,
     router: axum::Router,
     limits: Limits,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Tls>,
     shutdown: CancellationToken,
     connections: Arc<Connections>,
 ) -> io::Result<()> {
-    let shell = Arc::new(Shell { router, limits, tls: tls.map(TlsAcceptor::from), builder: builder(), stop: shutdown.clone() });
+    let shell = Arc::new(Shell { router, limits, tls, builder: builder(), connections: Arc::clone(&connections), stop: shutdown.clone() });
     let tasks = TaskTracker::new();
     while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
         let stream = match accepted {
@@ -172,30 +196,52 @@ impl Drop for Place {
 struct Shell {
     router: axum::Router,
     limits: Limits,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     builder: auto::Builder<TokioExecutor>,
+    connections: Arc<Connections>,
     stop: CancellationToken,
 }
 
 impl Shell {
+    /// A connection that says nothing costs a socket and this small task: the state of TLS and HTTP is made when its
+    /// first byte is there.
     async fn connection(self: Arc<Self>, stream: TcpStream, _place: Place) {
+        let accepted = Instant::now();
+        let patience = self.limits.header_timeout.min(self.limits.idle_timeout);
+        tokio::select! {
+            readable = stream.readable() => if readable.is_err() { return },
+            () = tokio::time::sleep(patience) => return self.overdue("a connection said nothing"),
+            () = self.stop.cancelled() => return,
+        }
+        Box::pin(self.speak(stream, accepted)).await;
+    }
+
+    async fn speak(&self, stream: TcpStream, accepted: Instant) {
         // Answers are small and clients wait for them.
         let _ = stream.set_nodelay(true);
-        match &self.tls {
-            None => self.http(stream).await,
-            Some(acceptor) => match tokio::time::timeout(self.limits.header_timeout, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => self.http(stream).await,
-                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                Err(_) => tracing::debug!("TLS handshake took too long"),
-            },
+        let Some(tls) = &self.tls else { return self.http(stream, accepted).await };
+        let handshake = TlsAcceptor::from(tls.config()).accept(stream);
+        let handshake = tokio::time::timeout_at(accepted + self.limits.header_timeout, handshake);
+        let Some(handshake) = self.stop.run_until_cancelled(handshake).await else { return };
+        match handshake {
+            Ok(Ok(stream)) => self.http(stream, accepted).await,
+            Ok(Err(error)) => {
+                self.connections.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%error, "TLS handshake failed");
+            }
+            Err(_) => self.overdue("TLS handshake took too long"),
         }
     }
 
-    async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S) {
-        let activity = Arc::new(Activity::new());
+    async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, accepted: Instant) {
+        let activity = Arc::new(Activity::new(accepted));
         let io = TokioIo::new(Watched { inner: stream, activity: Arc::clone(&activity) });
-        let service =
-            RouterService { router: self.router.clone(), request_timeout: self.limits.request_timeout, activity: Arc::clone(&activity) };
+        let service = RouterService {
+            router: self.router.clone(),
+            request_timeout: self.limits.request_timeout,
+            body_timeout: self.limits.body_timeout,
+            activity: Arc::clone(&activity),
+        };
         let mut connection = pin!(self.builder.serve_connection(io, service));
         let mut overdue = pin!(activity.overdue(&self.limits));
         let ended = tokio::select! {
@@ -209,142 +255,16 @@ impl Shell {
                 }
             }
         };
-        if let Some(Err(error)) = ended {
-            tracing::debug!(%error, "connection ended");
-        }
-    }
-}
-
-/// When a connection last did something. Times are milliseconds since `start`, plus one, so that 0
-/// means never.
-struct Activity {
-    start: Instant,
-    running: AtomicUsize,
-    /// The connection's start, or the first byte since the last request ended, while no request runs.
-    began: AtomicU64,
-    last: AtomicU64,
-    /// HTTP/2 has traffic between requests, so `began` says nothing once a request came that way.
-    http2: AtomicBool,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Activity {
-            start: Instant::now(),
-            running: AtomicUsize::new(0),
-            // A new connection owes its first request.
-            began: AtomicU64::new(1),
-            last: AtomicU64::new(1),
-            http2: AtomicBool::new(false),
+        match ended {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::debug!(%error, "connection ended"),
+            None => self.overdue("a connection was idle, or its header did not end"),
         }
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
-    }
-
-    fn moved(&self, read: bool) {
-        let now = self.now();
-        self.last.store(now, Ordering::Relaxed);
-        if read && self.running.load(Ordering::Relaxed) == 0 && self.began.load(Ordering::Relaxed) == 0 {
-            self.began.store(now, Ordering::Relaxed);
-        }
-    }
-
-    fn enter(self: &Arc<Self>, http2: bool) -> Running {
-        self.running.fetch_add(1, Ordering::Relaxed);
-        self.began.store(0, Ordering::Relaxed);
-        if http2 {
-            self.http2.store(true, Ordering::Relaxed);
-        }
-        Running(Arc::clone(self))
-    }
-
-    /// Resolves when the connection has used up its time.
-    async fn overdue(&self, limits: &Limits) {
-        let mut check = limits.header_timeout.min(limits.idle_timeout);
-        loop {
-            tokio::time::sleep(check).await;
-            match self.remaining(limits) {
-                Some(left) if left.is_zero() => return,
-                Some(left) => check = left,
-                None => check = limits.header_timeout.min(limits.idle_timeout),
-            }
-        }
-    }
-
-    /// Time left, or `None` while a request runs.
-    fn remaining(&self, limits: &Limits) -> Option<Duration> {
-        if self.running.load(Ordering::Relaxed) > 0 {
-            return None;
-        }
-        let since = |instant: u64| Duration::from_millis(self.now().saturating_sub(instant));
-        let idle = limits.idle_timeout.saturating_sub(since(self.last.load(Ordering::Relaxed)));
-        let began = self.began.load(Ordering::Relaxed);
-        if began == 0 || self.http2.load(Ordering::Relaxed) {
-            return Some(idle);
-        }
-        Some(idle.min(limits.header_timeout.saturating_sub(since(began))))
-    }
-}
-
-/// A request that runs; its end counts as activity.
-struct Running(Arc<Activity>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
-        self.0.moved(false);
-    }
-}
-
-/// A socket that tells [`Activity`] when bytes move.
-struct Watched<S> {
-    inner: S,
-    activity: Arc<Activity>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.activity.moved(true);
-        }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.wrote(polled)
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.wrote(polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
-impl<S> Watched<S> {
-    fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if matches!(polled, Poll::Ready(Ok(n)) if n > 0) {
-            self.activity.moved(false);
-        }
-        polled
+    fn overdue(&self, what: &'static str) {
+        self.connections.overdue.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!("closing a connection: {what}");
     }
 }
 
@@ -353,6 +273,7 @@ impl<S> Watched<S> {
 struct RouterService {
     router: axum::Router,
     request_timeout: Duration,
+    body_timeout: Duration,
     activity: Arc<Activity>,
 }
 
@@ -363,7 +284,7 @@ impl hyper::service::Service<Request<Incoming>> for RouterService {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let running = self.activity.enter(request.version() == http::Version::HTTP_2);
-        let answer = self.router.clone().call(request.map(Body::new));
+        let answer = self.router.clone().call(request.map(|body| Body::new(Paced::new(body, self.body_timeout))));
         let limit = self.request_timeout;
         Box::pin(async move {
             let _running = running;
