@@ -12,6 +12,9 @@ const DEBIAN: &[(&str, &str)] = &[
     ("/usr/bin/prometheus-node-exporter", "prometheus-node-exporter"),
     ("/usr/bin/prometheus-alertmanager", "prometheus-alertmanager"),
     ("/usr/bin/etcd", "etcd-server"),
+    ("/lib/systemd/systemd-journal-remote", "systemd-journal-remote"),
+    ("/usr/bin/journalctl", "systemd"),
+    ("/usr/bin/logger", "bsdutils"),
 ];
 
 /// Python packages of the client tests, pinned.

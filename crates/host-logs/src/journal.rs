@@ -1,0 +1,274 @@
+//! systemd's journal, read from its files.
+//!
+//! A [`Reader`] looks at the journal's folders and gives the entries behind its position, in the journal's order. It
+//! keeps nothing open between two reads, so that journals that are rotated, vacuumed or moved away are no special case.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use logs::{Destination, Record, Value};
+use sdjournal::{Cursor, EntryRef, Journal, JournalConfig, JournalQuery, SdJournalError};
+use serde::{Deserialize, Serialize};
+
+use crate::Priority;
+
+mod matches;
+
+pub use matches::{MatchError, Matches};
+
+/// Where systemd keeps journals: those that last, and those of this boot.
+pub const SYSTEM_DIRS: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
+
+/// journald's longest line is 48 KiB unless set otherwise; longer ones come in parts.
+const MAX_MESSAGE: usize = 1 << 20;
+
+/// Streams whose lines come in parts at one time.
+const MAX_PARTIAL: usize = 256;
+
+/// What a reader reads, and where its records go.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The journal's folders; those that are not there are left out.
+    pub dirs: Vec<PathBuf>,
+    /// Which entries.
+    pub matches: Matches,
+    /// Fields that are copied to the record's resource.
+    pub fields: Vec<String>,
+    /// Where the records go.
+    pub destination: Destination,
+}
+
+/// Where a reader is, and what it holds of lines that are not whole yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Position {
+    version: u8,
+    cursor: Option<String>,
+    /// Time of the entry at the cursor, in microseconds since 1970: where to go on if the entry is gone.
+    realtime: u64,
+    /// Starts of lines by stream.
+    partial: BTreeMap<String, String>,
+}
+
+const POSITION_VERSION: u8 = 1;
+
+/// Why a journal could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The files could not be read.
+    #[error("reading the journal in {dirs}: {reason}")]
+    Read {
+        /// The folders.
+        dirs: String,
+        /// What the reader of its files says.
+        reason: SdJournalError,
+    },
+    /// Not a position of this version.
+    #[error("the position in the journal is not readable: {0}")]
+    Position(String),
+}
+
+/// Records, and the reader's position behind them.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// In the journal's order.
+    pub records: Vec<Record>,
+    /// To be stored with the records, and given to the next reader.
+    pub position: Vec<u8>,
+    /// Whether more can be read at once.
+    pub more: bool,
+    /// Entries that were looked at.
+    pub entries: usize,
+    /// Bytes that were cut from messages above a mebibyte.
+    pub truncated_bytes: u64,
+}
+
+/// Follows a journal. Its calls read files, so they belong on a thread that may block.
+pub struct Reader {
+    target: Target,
+    position: Position,
+    /// The files as they were when all of them had been read.
+    read_to_end: Option<Vec<FileStamp>>,
+}
+
+/// A file, by what changes when entries are added.
+type FileStamp = (PathBuf, u64, Option<SystemTime>);
+
+impl Reader {
+    /// A reader that goes on behind `position`; without one, at the journal's start.
+    ///
+    /// # Errors
+    /// When the position is not one of a reader.
+    pub fn new(target: Target, position: Option<&[u8]>) -> Result<Self, JournalError> {
+        let position = match position {
+            None => Position { version: POSITION_VERSION, ..Position::default() },
+            Some(bytes) => read_position(bytes)?,
+        };
+        Ok(Reader { target, position, read_to_end: None })
+    }
+
+    /// The next records, of at most `max` entries; none when nothing was added since.
+    ///
+    /// # Errors
+    /// When the journal cannot be read. The position stays: a later call begins where this one did.
+    pub fn read(&mut self, max: usize, now_ns: u64) -> Result<Batch, JournalError> {
+        let stamps = stamps(&self.target.dirs);
+        if stamps.is_empty() || self.read_to_end.as_ref() == Some(&stamps) {
+            return Ok(Batch::default());
+        }
+        let mut batch = Batch::default();
+        let mut position = self.position.clone();
+        let read = self.entries(max, |entry| take(&self.target, entry, &mut position, &mut batch, now_ns));
+        read.map_err(|reason| JournalError::Read { dirs: self.dirs(), reason })?;
+        batch.more = batch.entries == max;
+        batch.position = serde_json::to_vec(&position).map_err(|error| JournalError::Position(error.to_string()))?;
+        self.position = position;
+        self.read_to_end = (!batch.more).then_some(stamps);
+        Ok(batch)
+    }
+
+    /// Calls `take` with up to `max` entries behind the position.
+    fn entries(&self, max: usize, mut take: impl FnMut(&EntryRef) -> Result<(), SdJournalError>) -> Result<(), SdJournalError> {
+        let dirs: Vec<PathBuf> = self.target.dirs.iter().filter(|dir| dir.is_dir()).cloned().collect();
+        let journal = Journal::open_dirs_with_config(&dirs, JournalConfig::default())?;
+        let mut query = journal.query();
+        self.target.matches.narrow(&mut query);
+        self.seek(&mut query)?;
+        for entry in query.limit(max).iter()? {
+            take(&entry?)?;
+        }
+        Ok(())
+    }
+
+    fn seek(&self, query: &mut JournalQuery) -> Result<(), SdJournalError> {
+        let Some(cursor) = &self.position.cursor else {
+            query.seek_head();
+            return Ok(());
+        };
+        let cursor = Cursor::parse(cursor)?;
+        let mut there = query.clone();
+        there.after_cursor(cursor);
+        if there.clone().limit(1).iter().is_ok() {
+            *query = there;
+        } else {
+            tracing::info!(realtime = self.position.realtime, "the journal no longer has the entry of the position: going on by its time");
+            query.since_realtime(self.position.realtime.saturating_add(1));
+        }
+        Ok(())
+    }
+
+    fn dirs(&self) -> String {
+        self.target.dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn read_position(bytes: &[u8]) -> Result<Position, JournalError> {
+    let position: Position = serde_json::from_slice(bytes).map_err(|error| JournalError::Position(error.to_string()))?;
+    if position.version != POSITION_VERSION {
+        return Err(JournalError::Position(format!("it is of version {}, this program knows {POSITION_VERSION}", position.version)));
+    }
+    Ok(position)
+}
+
+/// The position of a cursor file of the reference, for a journal target as the configuration has it.
+#[must_use]
+pub fn reference_position(dir: &Path, database: &str, table: &str, matches: &[String]) -> Option<Vec<u8>> {
+    #[derive(Deserialize)]
+    struct File {
+        cursor: String,
+    }
+    let text = std::fs::read(dir.join(reference_cursor_name(database, table, matches))).ok()?;
+    let File { cursor } = serde_json::from_slice(&text).ok()?;
+    let realtime = cursor.split(';').find_map(|part| u64::from_str_radix(part.strip_prefix("t=")?, 16).ok()).unwrap_or(0);
+    Cursor::parse(&cursor).ok()?;
+    let position = Position { version: POSITION_VERSION, cursor: Some(cursor), realtime, partial: BTreeMap::new() };
+    serde_json::to_vec(&position).ok()
+}
+
+/// `journal_<database>_<table>_<xxh64 of the matches, one behind the other>.cursor`
+fn reference_cursor_name(database: &str, table: &str, matches: &[String]) -> String {
+    let hash = xxhash_rust::xxh64::xxh64(matches.concat().as_bytes(), 0);
+    format!("journal_{}_{}_{hash:x}.cursor", database.replace('/', "_"), table.replace('/', "_"))
+}
+
+/// The journal's files, one folder deep as systemd lays them out.
+fn stamps(dirs: &[PathBuf]) -> Vec<FileStamp> {
+    let mut stamps = Vec::new();
+    for dir in dirs {
+        let below = list(dir).into_iter().filter(|path| path.is_dir());
+        for folder in below.chain([dir.clone()]) {
+            for path in list(&folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "journal")) {
+                if let Ok(meta) = std::fs::metadata(&path) {
+                    stamps.push((path, meta.len(), meta.modified().ok()));
+                }
+            }
+        }
+    }
+    stamps.sort();
+    stamps
+}
+
+fn list(dir: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
+}
+
+/// Takes an entry into the batch.
+fn take(target: &Target, entry: &EntryRef, position: &mut Position, batch: &mut Batch, now_ns: u64) -> Result<(), SdJournalError> {
+    batch.entries += 1;
+    position.cursor = Some(entry.cursor()?.to_string());
+    position.realtime = entry.realtime_usec();
+    if !target.matches.accept(|field| values(entry, field)) {
+        return Ok(());
+    }
+    let text = |field: &str| entry.get(field).map(|value| String::from_utf8_lossy(value).into_owned());
+    let mut message = text("MESSAGE").unwrap_or_default();
+    if let Some(stream) = text("_STREAM_ID") {
+        let start = position.partial.remove(&stream).unwrap_or_default();
+        message = joined(start, &message, &mut batch.truncated_bytes);
+        let has_more = entry.get("_LINE_BREAK") == Some(b"line-max");
+        if has_more && position.partial.len() < MAX_PARTIAL {
+            position.partial.insert(stream, message);
+            return Ok(());
+        }
+    }
+    batch.records.push(record(target, entry, message, now_ns));
+    Ok(())
+}
+
+/// The two texts, up to the longest message.
+fn joined(mut start: String, end: &str, truncated: &mut u64) -> String {
+    let room = end.floor_char_boundary(MAX_MESSAGE.saturating_sub(start.len()));
+    start.push_str(&end[..room]);
+    *truncated += (end.len() - room) as u64;
+    start
+}
+
+fn record(target: &Target, entry: &EntryRef, message: String, now_ns: u64) -> Record {
+    let mut resource = logs::Map::new();
+    for field in &target.fields {
+        if let Some(value) = entry.get(field) {
+            resource.insert(field.clone(), Value::String(String::from_utf8_lossy(value).into_owned()));
+        }
+    }
+    let mut record = Record {
+        timestamp: entry.realtime_usec().saturating_mul(1000),
+        observed: now_ns,
+        body: Record::message(message),
+        resource: resource.into(),
+        destination: Some(target.destination.clone()),
+        ..Record::default()
+    };
+    let priority = entry.get("PRIORITY").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    if let Some(priority) = priority.filter(|priority: &u32| *priority < 8) {
+        Priority::of_pri(priority).apply(&mut record);
+    }
+    record
+}
+
+/// All values of a field: an entry may have it more than once.
+fn values<'a>(entry: &'a EntryRef, field: &str) -> Vec<&'a [u8]> {
+    entry.iter_fields().filter(|(name, _)| *name == field).map(|(_, value)| value).collect()
+}
+
+#[cfg(test)]
+mod tests;
