@@ -104,7 +104,7 @@ pub async fn export(client: &Client, pusher: &Pusher, job: &Job, counts: &mut Co
         match plan.points(&row, job.default_time) {
             Ok(points) => {
                 for point in &points {
-                    if let Some(batch) = batcher.add(point) {
+                    if let Some(batch) = point.add_to(&mut batcher) {
                         push(pusher, batch, counts).await?;
                     }
                 }

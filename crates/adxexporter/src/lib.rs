@@ -8,13 +8,13 @@
 pub mod export;
 mod flags;
 mod metrics;
-pub mod push;
 mod run;
 mod schedule;
 mod sources;
 mod status;
 pub mod transform;
 
+pub use exporters::otlp as push;
 pub use flags::Flags;
 pub use run::{Config, Running, start};
 pub use schedule::Bounds;

@@ -10,6 +10,7 @@ mod value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use exporters::otlp::{Batch, Batcher};
 use jiff::Timestamp;
 use kusto::Column;
 use serde_json::Value;
@@ -45,6 +46,14 @@ pub struct Point {
     pub time_ms: u64,
     /// The value; may be NaN or infinite.
     pub value: f64,
+}
+
+impl Point {
+    /// Adds the point to a batch; returns the batch that had no room for it.
+    pub fn add_to(&self, batcher: &mut Batcher) -> Option<Batch> {
+        let labels = self.labels.iter().map(|(name, value)| (&**name, value.as_str()));
+        batcher.add(&self.name, labels, self.time_ms, self.value)
+    }
 }
 
 /// Why a result cannot be exported at all.

@@ -42,7 +42,7 @@ fn some_points(count: usize) -> Vec<Point> {
 
 fn batches(pusher: &Pusher, points: &[Point]) -> Vec<Batch> {
     let mut batcher = pusher.batcher();
-    let mut batches: Vec<Batch> = points.iter().filter_map(|point| batcher.add(point)).collect();
+    let mut batches: Vec<Batch> = points.iter().filter_map(|point| point.add_to(&mut batcher)).collect();
     batches.extend(batcher.take());
     batches
 }

@@ -9,18 +9,23 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
 use tonic::codec::CompressionEncoding;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt as _;
 
-use super::{Again, Failure, PushConfig};
+use super::PushConfig;
+use crate::attempt::{Again, Failure, first_words};
+use crate::http::{HttpOptions, USER_AGENT};
 
 const EXPORT: PathAndQuery = PathAndQuery::from_static("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export");
 
 pub(super) struct Grpc {
     channel: Channel,
     gzip: bool,
+    headers: http::HeaderMap,
+    options: HttpOptions,
 }
 
 impl Grpc {
@@ -28,14 +33,12 @@ impl Grpc {
         let endpoint = Endpoint::from_shared(config.endpoint.clone()).map_err(|error| format!("is no URL ({error})"))?;
         let endpoint = match endpoint.uri().scheme_str() {
             Some("http") => endpoint,
-            Some("https") => endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(|error| error.to_string())?,
+            Some("https") => endpoint.tls_config(tls(&config.http)?).map_err(|error| error.to_string())?,
             _ => return Err("is not http or https".to_owned()),
         };
-        let endpoint = endpoint
-            .user_agent(concat!("adx-mon-adxexporter/", env!("CARGO_PKG_VERSION")))
-            .map_err(|error| error.to_string())?
-            .connect_timeout(Duration::from_secs(5));
-        Ok(Grpc { channel: endpoint.connect_lazy(), gzip: config.gzip })
+        let endpoint = endpoint.user_agent(USER_AGENT).map_err(|error| error.to_string())?.connect_timeout(Duration::from_secs(5));
+        let headers = config.http.header_map()?;
+        Ok(Grpc { channel: endpoint.connect_lazy(), gzip: config.gzip, headers, options: config.http.clone() })
     }
 
     pub(super) async fn send(&self, request: &ExportMetricsServiceRequest) -> Result<ExportMetricsServiceResponse, Failure> {
@@ -43,12 +46,27 @@ impl Grpc {
         if self.gzip {
             client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
         }
-        let away = |error: tonic::transport::Error| Failure { why: format!("no connection: {error}"), again: Again::After(None) };
+        let away = |error: tonic::transport::Error| Failure::passing(format!("no connection: {}", crate::attempt::with_causes(&error)));
         client.ready().await.map_err(away)?;
         let codec = ProstCodec::<ExportMetricsServiceRequest, ExportMetricsServiceResponse>::default();
-        let answer = client.unary(Request::new(request.clone()), EXPORT, codec).await;
+        let mut headers = self.headers.clone();
+        if let Some(authorization) = self.options.authorization().await? {
+            headers.insert(http::header::AUTHORIZATION, authorization);
+        }
+        let request = Request::from_parts(MetadataMap::from_headers(headers), Default::default(), request.clone());
+        let answer = client.unary(request, EXPORT, codec).await;
         answer.map(tonic::Response::into_inner).map_err(|status| Failure { why: reason(&status), again: again(&status) })
     }
+}
+
+fn tls(options: &HttpOptions) -> Result<ClientTlsConfig, String> {
+    if options.insecure_skip_verify {
+        return Err("cannot skip the check of certificates over gRPC: name the receiver's in ca-file".to_owned());
+    }
+    Ok(match options.ca()? {
+        Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    })
 }
 
 fn again(status: &Status) -> Again {
@@ -66,9 +84,8 @@ fn again(status: &Status) -> Again {
 }
 
 fn reason(status: &Status) -> String {
-    let text: String = status.message().chars().take(200).collect();
     let cause = status.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-    format!("{:?}: {}{cause}", status.code(), if text.is_empty() { "no reason given" } else { &text })
+    format!("{:?}: {}{cause}", status.code(), first_words(status.message()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! When to send a batch again: exponential back-off with jitter, never sooner than the receiver asked
-//! for, and not for longer than the schedule can wait; after that the whole window is exported again.
+//! for, and not for longer than the owner of the data can wait.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ impl Default for RetryPolicy {
 
 impl RetryPolicy {
     /// The pause after try number `tried`, or nothing when it is time to give up. `random` is in 0..=1.
-    pub(super) fn pause(&self, tried: u32, asked: Option<Duration>, spent: Duration, random: f64) -> Option<Duration> {
+    pub(crate) fn pause(&self, tried: u32, asked: Option<Duration>, spent: Duration, random: f64) -> Option<Duration> {
         let doubled = self.first_pause.saturating_mul(1 << tried.saturating_sub(1).min(16));
         // Half fixed, half random: spreads senders without ever hammering.
         let pause = doubled.min(self.longest_pause).mul_f64(0.5 + 0.5 * random).max(asked.unwrap_or_default());
@@ -31,7 +31,7 @@ impl RetryPolicy {
 }
 
 /// A number in 0..=1 from the operating system's randomness.
-pub(super) fn random_unit() -> f64 {
+pub(crate) fn random_unit() -> f64 {
     f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0
 }
 

@@ -1,13 +1,13 @@
-//! Points to an OTLP receiver: in batches of bounded size, over HTTP or gRPC, repeated as the OTLP
+//! Points of metrics to an OTLP receiver: in batches of bounded size, over HTTP or gRPC, repeated as the OTLP
 //! specification says.
 //!
 //! A point carries the time of its row, so a batch that is sent twice says the same thing twice; that
 //! is why a lost answer may be repeated too.
 
 mod batch;
+mod exporter;
 mod grpc;
 mod http;
-mod retry;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,8 +17,14 @@ use std::time::Duration;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use tokio::time::Instant;
 
+pub use crate::attempt::Pushed;
+use crate::attempt::{Again, Failure};
+pub use crate::http::HttpOptions;
+use crate::http::redacted;
+use crate::retry;
+pub use crate::retry::RetryPolicy;
 pub use batch::{Batch, Batcher, Bounds};
-pub use retry::RetryPolicy;
+pub use exporter::OtlpMetrics;
 
 /// How batches travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +68,8 @@ pub struct PushConfig {
     pub gzip: bool,
     /// Attributes of the resource of every batch.
     pub resource: BTreeMap<String, String>,
+    /// Headers, token and trusted certificates.
+    pub http: HttpOptions,
     /// Bounds of a batch.
     pub bounds: Bounds,
     /// Time for one try.
@@ -78,6 +86,7 @@ impl PushConfig {
             protocol: Protocol::Http,
             gzip: true,
             resource: BTreeMap::new(),
+            http: HttpOptions::default(),
             bounds: Bounds::default(),
             timeout: Duration::from_secs(10),
             retry: RetryPolicy::default(),
@@ -118,31 +127,6 @@ pub enum PushError {
         /// What the last one met.
         why: String,
     },
-}
-
-/// What became of a batch that the receiver took.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pushed {
-    /// Points that it took.
-    pub accepted: u64,
-    /// Points that it said it would not store (`partial_success`).
-    pub rejected: u64,
-    /// What it had to say, with or without rejected points.
-    pub message: Option<String>,
-}
-
-/// A try that failed.
-struct Failure {
-    why: String,
-    again: Again,
-}
-
-/// Whether a try is worth repeating.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Again {
-    Never,
-    /// After a pause that is no shorter than what the receiver asked for.
-    After(Option<Duration>),
 }
 
 enum Transport {
@@ -194,16 +178,14 @@ impl Pusher {
     /// [`PushError::Refused`] and [`PushError::GivenUp`].
     pub async fn push(&self, batch: Batch) -> Result<Pushed, PushError> {
         let points = batch.points();
-        let body = self.body(&batch);
+        let body = self.encode(batch);
         let start = Instant::now();
         let mut tries = 0;
         loop {
             tries += 1;
-            let sent = tokio::time::timeout(self.config.timeout, self.send(&body));
-            let failure = match sent.await {
-                Ok(Ok(answer)) => return Ok(pushed(points, answer)),
-                Ok(Err(failure)) => failure,
-                Err(_) => Failure { why: format!("no answer within {:?}", self.config.timeout), again: Again::After(None) },
+            let failure = match self.try_push(&body).await {
+                Ok(pushed) => return Ok(pushed),
+                Err(failure) => failure,
             };
             let endpoint = self.endpoint();
             let Again::After(asked) = failure.again else {
@@ -217,10 +199,21 @@ impl Pusher {
         }
     }
 
-    fn body(&self, batch: &Batch) -> Body {
-        match &self.transport {
-            Transport::Http(http) => Body::Http(http.encode(batch)),
-            Transport::Grpc(_) => Body::Grpc(batch.clone()),
+    /// Encodes a batch once for all its tries.
+    pub(crate) fn encode(&self, batch: Batch) -> Encoded {
+        let points = batch.points();
+        let body = match &self.transport {
+            Transport::Http(http) => Body::Http(http.encode(&batch)),
+            Transport::Grpc(_) => Body::Grpc(batch),
+        };
+        Encoded { points, body }
+    }
+
+    /// One try.
+    pub(crate) async fn try_push(&self, encoded: &Encoded) -> Result<Pushed, Failure> {
+        match tokio::time::timeout(self.config.timeout, self.send(&encoded.body)).await {
+            Ok(answer) => answer.map(|answer| pushed(encoded.points, answer)),
+            Err(_) => Err(Failure::passing(format!("no answer within {:?}", self.config.timeout))),
         }
     }
 
@@ -228,13 +221,26 @@ impl Pusher {
         match (&self.transport, body) {
             (Transport::Http(http), Body::Http(bytes)) => http.send(bytes.clone()).await,
             (Transport::Grpc(grpc), Body::Grpc(batch)) => grpc.send(batch.request()).await,
-            // `body` makes what the transport takes.
+            // `encode` makes what the transport takes.
             _ => Err(Failure { why: "the batch is not encoded for this protocol".to_owned(), again: Again::Never }),
         }
     }
 }
 
-/// A batch as its transport wants it; made once for all tries.
+/// A batch as its transport wants it.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    points: u64,
+    body: Body,
+}
+
+impl Encoded {
+    pub(crate) fn points(&self) -> u64 {
+        self.points
+    }
+}
+
+#[derive(Debug)]
 enum Body {
     Http(bytes::Bytes),
     Grpc(Batch),
@@ -245,15 +251,4 @@ fn pushed(points: u64, answer: ExportMetricsServiceResponse) -> Pushed {
     let rejected = u64::try_from(partial.rejected_data_points).unwrap_or_default().min(points);
     let message = Some(partial.error_message).filter(|text| !text.is_empty());
     Pushed { accepted: points - rejected, rejected, message }
-}
-
-fn redacted(url: &str) -> String {
-    match reqwest::Url::parse(url) {
-        Ok(mut url) if url.password().is_some() => {
-            // Fails only for URLs that cannot have a password.
-            let _ = url.set_password(Some("***"));
-            url.to_string()
-        }
-        _ => url.to_owned(),
-    }
 }
