@@ -1,7 +1,10 @@
 //! Wire formats and KQL: no panic, and whatever is accepted becomes whole CSV records of the table's width.
 
 use telemetry::rules::MetricRules;
-use telemetry::{DecodeError, Encoding, ExpositionFormat, LogIntake, LogOptions, MetricIntake, Outcome, RowSet, TraceIntake, TraceOptions};
+use telemetry::{
+    DecodeError, Encoding, ExpositionFormat, LogIntake, LogOptions, MetricIntake, Outcome, PageProgress, Reading, RowSet, ScrapedPage,
+    SeriesSet, TraceIntake, TraceOptions,
+};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -50,13 +53,43 @@ pub(crate) fn remote_write(bytes: &[u8]) {
     }
 }
 
-/// An exposition page in both formats.
+/// An exposition page in both text formats.
 pub(crate) fn exposition(bytes: &[u8]) {
-    for format in [ExpositionFormat::PrometheusText, ExpositionFormat::OpenMetrics] {
+    page(bytes, ExpositionFormat::PrometheusText);
+    page(bytes, ExpositionFormat::OpenMetrics);
+}
+
+/// The protobuf exposition.
+pub(crate) fn exposition_protobuf(bytes: &[u8]) {
+    page(bytes, ExpositionFormat::Protobuf);
+}
+
+/// A page as a whole, in parts, and as one whose series have ended: each time the same samples.
+fn page(body: &[u8], format: ExpositionFormat) {
+    let page = ScrapedPage { body, format, target_labels: &[("pod".into(), "p".into())], now_ms: NOW_MS };
+    let mut rows = RowSet::new();
+    let whole = metrics().scrape(&page, &mut rows);
+    one_row_each(Ok(whole.clone()), rows);
+
+    let (mut progress, mut series, mut parts) = (PageProgress::default(), SeriesSet::default(), 0);
+    while !progress.is_done() {
         let mut rows = RowSet::new();
-        let outcome = metrics().scrape(bytes, format, &[("pod".into(), "p".into())], NOW_MS, &mut rows);
-        one_row_each(Ok(outcome), rows);
+        let part = metrics().scrape_part(&page, &mut progress, Reading::Noting(&mut series), 7, &mut rows);
+        parts += part.accepted;
+        one_row_each(Ok(part), rows);
     }
+    // Only a page of very many bytes is limited, and its parts less so.
+    assert!(parts >= whole.accepted, "{parts} in parts, {} as a whole", whole.accepted);
+    series.finish();
+    assert!(!series.lost_any(&series));
+    let ended = |alive| {
+        let mut rows = RowSet::new();
+        let outcome = metrics().scrape_part(&page, &mut PageProgress::default(), Reading::Ended(alive), u64::MAX, &mut rows);
+        assert!(rows.is_empty(), "stale markers are no rows");
+        outcome.filtered
+    };
+    assert_eq!(ended(&series), 0);
+    assert!(ended(&SeriesSet::default()) == 0 || !series.is_empty());
 }
 
 /// OTLP logs in protobuf.

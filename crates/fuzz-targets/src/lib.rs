@@ -27,6 +27,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "criteria", run: criteria::criteria },
     Target { name: "exposition", run: decoders::exposition },
+    Target { name: "exposition_protobuf", run: decoders::exposition_protobuf },
     Target { name: "journal", run: storage::journal },
     Target { name: "kql", run: decoders::kql },
     Target { name: "otlp_json", run: decoders::otlp_json },

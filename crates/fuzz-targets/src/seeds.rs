@@ -19,6 +19,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
         "criteria" => CRITERIA.iter().map(|text| text.as_bytes().to_vec()).collect(),
         "exposition" => EXPOSITION.iter().map(|text| text.as_bytes().to_vec()).collect(),
+        "exposition_protobuf" => families(),
         "kql" => KQL.iter().map(|text| text.as_bytes().to_vec()).collect(),
         "otlp_json" => [logs(), metrics(), traces()].map(|request| request.to_string().into_bytes()).to_vec(),
         "otlp_logs" => vec![encoded::<ExportLogsServiceRequest>(logs())],
@@ -55,6 +56,55 @@ const KQL: &[&str] = &[
     "let f = (a:long, b:string = 'x') { a + strlen(b) }; T | invoke g() | partition by h (top 1 by f(x)) | scan declare (s:long) with (step q: true => s = s + 1;)",
     ".show tables | where TableName startswith 'A'",
 ];
+
+/// Pages of the protobuf exposition: a counter, a gauge and a summary; a histogram with classic and one with native buckets.
+fn families() -> Vec<Vec<u8>> {
+    let label = [bytes(1, b"path"), bytes(2, b"/a\"b")].concat();
+    let exemplar = [bytes(1, &label), double(2, 0.5)].concat();
+    let metric = |field: u8, value: &[u8]| bytes(4, &[bytes(1, &label), bytes(field, value), varint(6, 1_700_000_000_000)].concat());
+    let family = |name: &str, kind: u64, metrics: &[u8]| {
+        let family = [bytes(1, name.as_bytes()), bytes(2, b"help"), varint(3, kind), metrics.to_vec()].concat();
+        bytes(1, &family)[1..].to_vec()
+    };
+    let quantile = [double(1, 0.99), double(2, f64::NAN)].concat();
+    let bucket = [varint(1, 3), double(2, 1e6), bytes(3, &exemplar)].concat();
+    let span = [varint(1, 2), varint(2, 2)].concat();
+    let native = [
+        [varint(1, 6), double(2, 18.5), varint(5, 1), double(6, 0.125), varint(7, 1)].concat(),
+        [bytes(9, &span), varint(10, 2), varint(10, 1), bytes(12, &span), bytes(13, &[2, 1])].concat(),
+    ];
+    let floats = [varint(5, 4), bytes(12, &span), double(14, 1.0), double(14, 2.0), double(4, 3.5), double(8, 0.5)].concat();
+    let number = [double(1, 17.0), bytes(2, &exemplar)].concat();
+    vec![
+        [
+            family("requests_total", 0, &[metric(3, &number), metric(3, &number)].concat()),
+            family("temperature", 1, &metric(2, &double(1, -1.5))),
+            family("odd", 3, &metric(5, &double(1, f64::INFINITY))),
+            family("rpc_seconds", 2, &metric(4, &[varint(1, 4), double(2, 1.5), bytes(3, &quantile)].concat())),
+        ]
+        .concat(),
+        family("size_bytes", 4, &metric(7, &[varint(1, 4), double(2, 12.5), bytes(3, &bucket)].concat())),
+        [family("native", 4, &metric(7, &native.concat())), family("floats", 5, &metric(7, &floats))].concat(),
+    ]
+}
+
+/// Fields of a protobuf message, for numbers of fields below 16.
+fn bytes(field: u8, value: &[u8]) -> Vec<u8> {
+    let mut out = vec![field << 3 | 2];
+    prost::encoding::encode_varint(value.len() as u64, &mut out);
+    out.extend_from_slice(value);
+    out
+}
+
+fn varint(field: u8, value: u64) -> Vec<u8> {
+    let mut out = vec![field << 3];
+    prost::encoding::encode_varint(value, &mut out);
+    out
+}
+
+fn double(field: u8, value: f64) -> Vec<u8> {
+    [&[field << 3 | 1], &value.to_le_bytes()[..]].concat()
+}
 
 fn remote_write() -> Vec<u8> {
     let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());

@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 use telemetry::client::{Series, remote_write_body};
 use telemetry::rules::MetricRules;
-use telemetry::{Encoding, ExpositionFormat, LogIntake, LogOptions, MetricIntake, RowSet};
+use telemetry::{Encoding, ExpositionFormat, LogIntake, LogOptions, MetricIntake, RowSet, ScrapedPage};
 
 const SERIES: usize = 2000;
 const METRICS: usize = 500;
@@ -32,7 +32,8 @@ fn main() {
     });
     let page = page(&series);
     measure("scrape, sample", SERIES, budget, |rows| {
-        intake.scrape(black_box(&page), ExpositionFormat::PrometheusText, &[], NOW_MS, rows).accepted
+        let body = black_box(&page);
+        intake.scrape(&ScrapedPage { body, format: ExpositionFormat::PrometheusText, target_labels: &[], now_ms: NOW_MS }, rows).accepted
     });
     let body = otlp_metrics(&series);
     measure("OTLP metrics, point", SERIES, budget, |rows| {

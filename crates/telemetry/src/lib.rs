@@ -5,6 +5,7 @@
 //! an async runtime. A body that cannot be framed at all is a [`DecodeError`]; one bad series, point or record is
 //! counted in the [`Outcome`] and leaves its neighbours alone.
 
+mod added;
 pub mod client;
 mod error;
 pub mod export;
@@ -21,9 +22,10 @@ pub mod text;
 mod traces;
 mod wire;
 
+pub use added::Added;
 pub use error::{DecodeError, Encoding, Outcome};
 pub use logs::{LogIntake, LogOptions};
-pub use metrics::{ExpositionFormat, MetricIntake};
+pub use metrics::{ExpositionFormat, MetricIntake, PageProgress, Reading, STALE, ScrapedPage, SeriesSet, is_stale};
 pub use otlp::view::{AnyView, ListView, LogRecordView, MapView, otlp_log_records};
 pub use rows::{Destination, RowSet, TableRows};
 pub use schema::{Column, Lift, SampleType, Schema};

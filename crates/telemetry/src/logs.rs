@@ -11,7 +11,7 @@ use crate::otlp::{self, Signal, is_internal};
 use crate::schema::{SampleType, Schema};
 use crate::text::{self, json_field};
 use crate::wire::WireError;
-use crate::{DecodeError, Encoding, Lift, Outcome, RowSet};
+use crate::{Added, DecodeError, Encoding, Lift, Outcome, RowSet};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -37,6 +37,7 @@ pub struct LogOptions {
 pub struct LogIntake {
     options: LogOptions,
     schema: Arc<Schema>,
+    added: Added,
 }
 
 impl LogIntake {
@@ -44,7 +45,13 @@ impl LogIntake {
     pub fn new(mut options: LogOptions) -> Self {
         options.lift_resources.sort_by(|a, b| a.name.cmp(&b.name));
         let schema = Arc::new(Schema::logs(&options.lift_resources));
-        Self { options, schema }
+        let added = Added::new(std::mem::take(&mut options.add_attributes));
+        Self { options, schema, added }
+    }
+
+    /// Attributes set on every resource.
+    pub fn added(&self) -> &Added {
+        &self.added
     }
 
     /// Decodes an OTLP `ExportLogsServiceRequest`. Records without an observed time get the present one.
@@ -86,9 +93,9 @@ struct RowWriter<'i, 'o> {
 
 impl<'b> Visit<'b> for RowWriter<'_, '_> {
     fn resource(&mut self, body: &'b [u8], attributes: Object<'b>) -> Result<(), WireError> {
-        let options = &self.intake.options;
+        let (options, added) = (&self.intake.options, self.intake.added.get());
         let mut object: Object<'_> = attributes;
-        for (key, text) in &options.add_attributes {
+        for (key, text) in &*added {
             object.push(key.as_bytes(), Member::Text(text.as_bytes()));
         }
         object.settle();

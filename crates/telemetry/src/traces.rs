@@ -10,7 +10,7 @@ use crate::otlp::{self, Described, Scope, Signal, is_internal, value};
 use crate::schema::{SampleType, Schema};
 use crate::text::{self, json_field};
 use crate::wire::{self, Reader, Span, Value, WireError};
-use crate::{DecodeError, Encoding, Outcome, RowSet};
+use crate::{Added, DecodeError, Encoding, Outcome, RowSet};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -35,12 +35,19 @@ pub struct TraceOptions {
 pub struct TraceIntake {
     options: TraceOptions,
     schema: Arc<Schema>,
+    added: Added,
 }
 
 impl TraceIntake {
     /// An intake with these settings.
-    pub fn new(options: TraceOptions) -> Self {
-        Self { options, schema: Arc::new(Schema::traces()) }
+    pub fn new(mut options: TraceOptions) -> Self {
+        let added = Added::new(std::mem::take(&mut options.add_attributes));
+        Self { options, schema: Arc::new(Schema::traces()), added }
+    }
+
+    /// Attributes set on every resource.
+    pub fn added(&self) -> &Added {
+        &self.added
     }
 
     /// Decodes an OTLP `ExportTraceServiceRequest`.
@@ -88,11 +95,12 @@ struct Request<'b, 'o> {
 impl<'b> Request<'b, '_> {
     fn resource(&mut self, message: Span) -> Result<(), WireError> {
         let described = Described::read(self.body, message)?;
+        let added = self.intake.added.get();
         let mut object = Object::default();
         for attribute in otlp::resource_attributes(self.body, described.about)? {
             object.push_attribute(self.body, attribute)?;
         }
-        for (key, text) in &self.intake.options.add_attributes {
+        for (key, text) in &*added {
             object.push(key.as_bytes(), Member::Text(text.as_bytes()));
         }
         object.settle();

@@ -178,6 +178,19 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads a length and as many bytes.
+    pub(crate) fn bytes(&mut self) -> Result<Span, WireError> {
+        match self.value(2)? {
+            Value::Bytes(span) => Ok(span),
+            _ => Err(self.error("unexpected wire type")),
+        }
+    }
+
+    /// What was not read yet.
+    pub(crate) fn rest(&self) -> Span {
+        Span { start: self.pos as u32, len: (self.end - self.pos) as u32 }
+    }
+
     fn take<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let bytes = self.body[self.pos..self.end].first_chunk::<N>();
         let bytes = *bytes.ok_or_else(|| self.error("number cut short"))?;

@@ -20,8 +20,8 @@ pub(super) enum FetchError {
     Status(reqwest::StatusCode),
     #[error("the page exceeds {MAX_PAGE_BYTES} bytes")]
     TooLarge,
-    #[error("the page ends without # EOF; it was cut short")]
-    CutShort,
+    #[error("the page was cut short: {0}")]
+    CutShort(&'static str),
 }
 
 /// A page of metrics.
@@ -77,9 +77,7 @@ impl Fetcher {
             }
             body.extend_from_slice(&chunk);
         }
-        if format == ExpositionFormat::OpenMetrics && !body.trim_ascii_end().ends_with(b"# EOF") {
-            return Err(FetchError::CutShort);
-        }
+        format.check_complete(&body).map_err(FetchError::CutShort)?;
         Ok(Page { body, format })
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use server::Sink;
-use telemetry::{ExpositionFormat, MetricIntake, RowSet};
+use telemetry::{MetricIntake, PageProgress, Reading, RowSet, ScrapedPage};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -118,19 +118,21 @@ impl Scraper {
 
     /// Stores a page batch by batch; gives the result and the number of samples, if all were stored.
     async fn store_page(&self, target: &Target, page: &Page, now_ms: i64) -> (&'static str, Option<u64>) {
+        let page = ScrapedPage { body: &page.body, format: page.format, target_labels: &target.labels, now_ms };
+        let mut progress = PageProgress::default();
         let mut samples = 0;
         let mut rejected = 0;
-        let mut parsed = 0;
-        for part in parts(&page.body, self.settings.batch_samples) {
+        while !progress.is_done() {
             let mut rows = RowSet::new();
-            let outcome = server::receive::on_this_task(part.len(), || self.parse(part, page.format, &target.labels, now_ms, &mut rows));
+            let batch = self.settings.batch_samples as u64;
+            let outcome = server::receive::on_this_task(self.settings.batch_samples * 100, || {
+                self.intake.scrape_part(&page, &mut progress, Reading::Samples, batch, &mut rows)
+            });
             if let Some(reason) = &outcome.first_error
                 && rejected == 0
             {
-                let lines_before = page.body[..parsed].iter().filter(|byte| **byte == b'\n').count();
-                tracing::warn!(url = target.url, reason, lines_before, "a scraped line cannot be used");
+                tracing::warn!(url = target.url, reason, "a scraped line cannot be used");
             }
-            parsed += part.len();
             samples += outcome.accepted + outcome.filtered;
             rejected += outcome.rejected;
             if let Err(error) = self.sink.commit(rows, outcome.filtered).await {
@@ -140,26 +142,6 @@ impl Scraper {
         }
         self.metrics.samples_rejected.inc_by(rejected);
         ("ok", Some(samples))
-    }
-
-    fn parse(
-        &self,
-        part: &[u8],
-        format: ExpositionFormat,
-        labels: &[(String, String)],
-        now_ms: i64,
-        rows: &mut RowSet,
-    ) -> telemetry::Outcome {
-        match format {
-            ExpositionFormat::PrometheusText => self.intake.scrape(part, format, labels, now_ms, rows),
-            // Each part is a page of its own to the parser; the end of the whole was seen already.
-            ExpositionFormat::OpenMetrics => {
-                let mut whole = Vec::with_capacity(part.len() + END.len());
-                whole.extend_from_slice(part);
-                whole.extend_from_slice(END);
-                self.intake.scrape(&whole, format, labels, now_ms, rows)
-            }
-        }
     }
 
     /// Writes `up` and its companions.
@@ -175,29 +157,6 @@ impl Scraper {
             tracing::warn!(url = target.url, %error, "the result of a scrape was not stored");
         }
     }
-}
-
-/// The end of an OpenMetrics page.
-const END: &[u8] = b"# EOF\n";
-
-/// `page` in parts of about `lines` lines, without the end mark of OpenMetrics.
-fn parts(page: &[u8], lines: usize) -> impl Iterator<Item = &[u8]> {
-    let mut rest = page.strip_suffix(END).unwrap_or(page);
-    // Lines are counted by length, which needs no look at every byte: an exposition line has some
-    // 100 bytes.
-    let bytes = lines.max(1).saturating_mul(100);
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let cut = match rest.get(bytes..).and_then(|tail| tail.iter().position(|b| *b == b'\n')) {
-            Some(newline) => bytes + newline + 1,
-            None => rest.len(),
-        };
-        let (part, tail) = rest.split_at(cut);
-        rest = tail;
-        Some(part)
-    })
 }
 
 fn now_ms() -> i64 {

@@ -122,15 +122,3 @@ async fn a_failed_scrape_is_down_and_stores_nothing_else() {
         assert_eq!(stored.0.lock().unwrap().len(), 3, "{page}");
     }
 }
-
-#[test]
-fn parts_are_whole_lines_and_lose_nothing() {
-    let page: Vec<u8> = (0..1000).flat_map(|i| format!("metric_{i}{{a=\"b\"}} {i}\n").into_bytes()).collect();
-    for lines in [1, 3, 5000] {
-        let parts: Vec<&[u8]> = parts(&page, lines).collect();
-        assert_eq!(parts.concat(), page);
-        assert!(parts.iter().all(|p| p.ends_with(b"\n")));
-    }
-    assert_eq!(parts(b"a 1\n# EOF\n", 1).collect::<Vec<_>>(), [b"a 1\n"]);
-    assert_eq!(parts(b"", 1).count(), 0);
-}

@@ -1,26 +1,48 @@
 //! Lines of a metrics page: Prometheus text 0.0.4 and OpenMetrics 1.0.
 //!
 //! One line at a time, borrowed from the page; only label values with escapes are copied, into the arena of
-//! [`Labels`]. Types, help texts, units and exemplars are not used.
+//! [`Labels`]. Help texts and units are not used; exemplars are told of.
 
+use super::families;
+use crate::export::SeriesKind;
 use crate::labels::Labels;
 use crate::wire::Span;
 use memchr::{memchr, memchr2};
 
-/// Text formats of a metrics page.
+/// Formats of a metrics page.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ExpositionFormat {
     /// Prometheus text 0.0.4: timestamps in milliseconds.
     PrometheusText,
     /// OpenMetrics 1.0: timestamps in seconds, `# EOF` at the end.
     OpenMetrics,
+    /// Messages `io.prometheus.client.MetricFamily`, each after its length.
+    Protobuf,
 }
 
 impl ExpositionFormat {
     /// The format a `Content-Type` header names; Prometheus text when it names none.
     pub fn from_content_type(content_type: Option<&str>) -> Self {
-        let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
-        if media.trim().eq_ignore_ascii_case("application/openmetrics-text") { Self::OpenMetrics } else { Self::PrometheusText }
+        let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if media.eq_ignore_ascii_case("application/openmetrics-text") {
+            Self::OpenMetrics
+        } else if media.eq_ignore_ascii_case("application/vnd.google.protobuf") {
+            Self::Protobuf
+        } else {
+            Self::PrometheusText
+        }
+    }
+
+    /// Why a page was cut short, if it shows: Prometheus text does not.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check_complete(self, page: &[u8]) -> Result<(), &'static str> {
+        match self {
+            Self::OpenMetrics if !page.trim_ascii_end().ends_with(b"# EOF") => Err("it ends without # EOF"),
+            Self::Protobuf if !families::is_complete(page) => Err("it ends within a message"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -30,30 +52,31 @@ pub(crate) struct Line {
     pub(crate) metric: Span,
     pub(crate) value: f64,
     pub(crate) timestamp_ms: Option<i64>,
+    /// Whether an exemplar follows.
+    pub(crate) exemplar: bool,
 }
 
 /// What a line is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Parsed {
     Sample(Line),
-    /// A comment or nothing.
+    /// `# TYPE <metric> <type>`
+    Type(Span, SeriesKind),
+    /// Another comment or nothing.
     Blank,
     /// `# EOF`
     End,
 }
 
-/// Lines of a page with their positions, without line ends.
-pub(crate) fn lines(page: &[u8]) -> impl Iterator<Item = (usize, usize)> {
-    let mut start = 0;
-    std::iter::from_fn(move || {
-        if start >= page.len() {
-            return None;
-        }
-        let end = memchr(b'\n', &page[start..]).map_or(page.len(), |at| start + at);
-        let line = (start, end);
-        start = end + 1;
-        Some(line)
-    })
+/// Where the next line of a page is, without its line end; `pos` is left behind it.
+pub(crate) fn next_line(page: &[u8], pos: &mut usize) -> Option<(usize, usize)> {
+    let start = *pos;
+    if start >= page.len() {
+        return None;
+    }
+    let end = memchr(b'\n', &page[start..]).map_or(page.len(), |at| start + at);
+    *pos = end + 1;
+    Some((start, end))
 }
 
 /// Parses the line at `start..end` of `page` and adds its labels, without the metric's name, to `labels`.
@@ -68,8 +91,7 @@ pub(crate) fn parse_line(
     match line.peek() {
         None => return Ok(Parsed::Blank),
         Some(b'#') => {
-            let is_end = page[line.pos..end].trim_ascii_end() == b"# EOF" && format == ExpositionFormat::OpenMetrics;
-            return Ok(if is_end { Parsed::End } else { Parsed::Blank });
+            return Ok(line.comment(format));
         }
         Some(_) => {}
     }
@@ -83,14 +105,17 @@ pub(crate) fn parse_line(
         return Err("no metric name");
     }
     let value = number(line.word()).ok_or("the value is not a number")?;
-    let timestamp_ms = match line.word() {
-        [] | [b'#', ..] => None,
-        word => Some(timestamp(word, format).ok_or("the timestamp is not a number")?),
-    };
-    if timestamp_ms.is_some() && !matches!(line.word(), [] | [b'#', ..]) {
-        return Err("text after the timestamp");
+    let mut word = line.word();
+    let mut timestamp_ms = None;
+    if !matches!(word, [] | [b'#', ..]) {
+        timestamp_ms = Some(timestamp(word, format).ok_or("the timestamp is not a number")?);
+        word = line.word();
     }
-    Ok(Parsed::Sample(Line { metric, value, timestamp_ms }))
+    match word {
+        [] => Ok(Parsed::Sample(Line { metric, value, timestamp_ms, exemplar: false })),
+        [b'#', ..] => Ok(Parsed::Sample(Line { metric, value, timestamp_ms, exemplar: true })),
+        _ => Err("text after the timestamp"),
+    }
 }
 
 struct Cursor<'a> {
@@ -127,6 +152,35 @@ impl<'a> Cursor<'a> {
     fn word(&mut self) -> &'a [u8] {
         self.skip_space();
         self.bare(|_| false).of(self.page)
+    }
+
+    /// A line that begins with `#`.
+    fn comment(&mut self, format: ExpositionFormat) -> Parsed {
+        let text = self.page[self.pos..self.end].trim_ascii_end();
+        if text == b"# EOF" && format == ExpositionFormat::OpenMetrics {
+            return Parsed::End;
+        }
+        if !text.starts_with(b"# TYPE ") {
+            return Parsed::Blank;
+        }
+        self.pos += b"# TYPE".len();
+        self.skip_space();
+        let metric = match self.peek() {
+            // A name that has to be quoted; one with escapes is not worth the trouble.
+            Some(b'"') => {
+                self.pos += 1;
+                let name = self.bare(|byte| byte == b'"');
+                self.pos = (self.pos + 1).min(self.end);
+                name
+            }
+            _ => self.bare(|_| false),
+        };
+        let kind = match self.word() {
+            b"counter" => SeriesKind::Counter,
+            b"gauge" => SeriesKind::Gauge,
+            _ => SeriesKind::Unknown,
+        };
+        Parsed::Type(metric, kind)
     }
 
     /// What stands between braces. A quoted string without a value is the metric's name.
@@ -215,7 +269,7 @@ fn number(word: &[u8]) -> Option<f64> {
 fn timestamp(word: &[u8], format: ExpositionFormat) -> Option<i64> {
     match format {
         ExpositionFormat::PrometheusText => std::str::from_utf8(word).ok()?.parse().ok(),
-        ExpositionFormat::OpenMetrics => {
+        ExpositionFormat::OpenMetrics | ExpositionFormat::Protobuf => {
             let milliseconds = (number(word)? * 1000.0).round();
             (milliseconds.abs() < 9e18).then_some(milliseconds as i64)
         }

@@ -3,22 +3,27 @@
 mod delta;
 mod exponential;
 mod exposition;
+mod families;
 mod histogram;
 mod native_histogram;
 mod otlp;
 mod remote_write;
 mod scrape;
 mod series;
+mod staleness;
 #[cfg(test)]
 mod tests;
 
 use crate::rules::MetricRules;
 use crate::schema::Schema;
-use crate::{DecodeError, Encoding, Lift, Outcome, RowSet, names};
+use crate::{Added, DecodeError, Encoding, Lift, Outcome, RowSet, names};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 pub use exposition::ExpositionFormat;
+pub use scrape::{PageProgress, Reading, ScrapedPage};
+pub use staleness::{STALE, SeriesSet, is_stale};
 
 /// The label that carries the database of a series; it counts in the SeriesId.
 const DATABASE_LABEL: &str = "adxmon_database";
@@ -31,8 +36,9 @@ pub struct MetricIntake {
     schema: Arc<Schema>,
     /// Label names in the order of their columns.
     lifted: Vec<Box<[u8]>>,
-    added_labels: Vec<(String, String)>,
+    added: Added,
     only_point_attributes: bool,
+    stale_markers: bool,
     deltas: delta::Totals,
     on_drop: OnDrop,
     taps: Vec<Tap>,
@@ -61,16 +67,16 @@ impl MetricIntake {
     pub fn new(database: impl Into<String>, rules: MetricRules, mut lifts: Vec<Lift>) -> Self {
         let database = database.into();
         lifts.sort_by_key(|lift| lift.name.to_ascii_lowercase());
-        let mut added_labels = rules.add_labels().to_vec();
-        added_labels.retain(|(name, _)| name != DATABASE_LABEL);
-        added_labels.push((DATABASE_LABEL.to_owned(), database.clone()));
+        let mut added: BTreeMap<String, String> = rules.add_labels().iter().cloned().collect();
+        added.insert(DATABASE_LABEL.to_owned(), database.clone());
         Self {
             database: names::normalize_id(&database).into(),
             rules,
             schema: Arc::new(Schema::metrics(&lifts)),
             lifted: lifts.into_iter().map(|lift| lift.name.into_bytes().into()).collect(),
-            added_labels,
+            added: Added::new(added),
             only_point_attributes: false,
+            stale_markers: false,
             deltas: delta::Totals::default(),
             on_drop: OnDrop::default(),
             taps: Vec::new(),
@@ -81,6 +87,13 @@ impl MetricIntake {
     /// attributes and the scope become labels too. Needed where dashboards rely on equal SeriesIds.
     pub fn reference_labels(mut self, only_point_attributes: bool) -> Self {
         self.only_point_attributes = only_point_attributes;
+        self
+    }
+
+    /// Whether stale markers become rows, with the value NaN. Otherwise they go to exporters only and count as filtered:
+    /// in a table they would make NaN of every aggregate over them.
+    pub fn store_stale_markers(mut self, store: bool) -> Self {
+        self.stale_markers = store;
         self
     }
 
@@ -110,17 +123,26 @@ impl MetricIntake {
         otlp::decode(self, body, encoding, out)
     }
 
-    /// Parses a scraped page. `target_labels` are added to every series (a scraped label of the same name becomes
-    /// `exported_<name>`); samples without a timestamp get `now_ms`. A bad line costs one line.
-    pub fn scrape(
+    /// Parses a whole page for its samples. A bad line costs one line.
+    pub fn scrape(&self, page: &ScrapedPage<'_>, out: &mut RowSet) -> Outcome {
+        self.scrape_part(page, &mut PageProgress::default(), Reading::Samples, u64::MAX, out)
+    }
+
+    /// Reads on in a page until about `max_samples` more were read, or to its end.
+    pub fn scrape_part(
         &self,
-        body: &[u8],
-        format: ExpositionFormat,
-        target_labels: &[(String, String)],
-        now_ms: i64,
+        page: &ScrapedPage<'_>,
+        progress: &mut PageProgress,
+        reading: Reading<'_>,
+        max_samples: u64,
         out: &mut RowSet,
     ) -> Outcome {
-        scrape::parse(self, body, format, target_labels, now_ms, out)
+        scrape::read(self, page, progress, reading, max_samples, out)
+    }
+
+    /// Whether somebody wants stale markers: an exporter, or the tables.
+    pub fn wants_stale_markers(&self) -> bool {
+        self.stale_markers || !self.taps.is_empty()
     }
 
     /// Adds one sample of our own, past the filters: `up`, `scrape_duration_seconds`, …
@@ -128,8 +150,8 @@ impl MetricIntake {
         scrape::own_sample(self, name, labels, series::Sample { timestamp_ms, value }, out);
     }
 
-    /// Labels set on every series: the rules' own and the database.
-    fn added_labels(&self) -> &[(String, String)] {
-        &self.added_labels
+    /// Labels set on every series: the rules' own and the database, and those of the node as long as they may change.
+    pub fn added(&self) -> &Added {
+        &self.added
     }
 }

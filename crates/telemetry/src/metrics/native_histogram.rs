@@ -10,10 +10,26 @@ const MAX_SPREAD: usize = 1 << 16;
 
 /// Spans and counts of one side as they are sent.
 #[derive(Default)]
-struct SentSide {
+pub(super) struct SentSide {
     spans: Vec<(i32, u32)>,
     deltas: Vec<i64>,
     counts: Vec<f64>,
+}
+
+impl SentSide {
+    /// Takes a field: 0 for spans, 1 for counts as differences, 2 for counts.
+    pub(super) fn field(&mut self, body: &[u8], which: u32, value: Value) -> Result<(), WireError> {
+        match (which, value) {
+            (0, Value::Bytes(span)) => wire::push(&mut self.spans, bucket_span(body, span)?, span),
+            (1, value) => packed_zigzag(body, value, &mut self.deltas),
+            (2, value) => packed_doubles(body, value, &mut self.counts),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
 }
 
 /// Writes the histograms of the series whose labels the request holds. They were collected before anything was
@@ -44,23 +60,21 @@ fn read(body: &[u8], message: Span) -> Result<(i64, Option<Exponential>), WireEr
             (5, Value::Fixed64(bits)) => histogram.zero_threshold = f64::from_bits(bits),
             (6, Value::Varint(count)) => histogram.zero_count = count as f64,
             (7, Value::Fixed64(bits)) => histogram.zero_count = f64::from_bits(bits),
-            (8, Value::Bytes(span)) => wire::push(&mut negative.spans, bucket_span(body, span)?, span)?,
-            (9, value) => packed_zigzag(body, value, &mut negative.deltas)?,
-            (10, value) => packed_doubles(body, value, &mut negative.counts)?,
-            (11, Value::Bytes(span)) => wire::push(&mut positive.spans, bucket_span(body, span)?, span)?,
-            (12, value) => packed_zigzag(body, value, &mut positive.deltas)?,
-            (13, value) => packed_doubles(body, value, &mut positive.counts)?,
+            (8..=10, value) => negative.field(body, field - 8, value)?,
+            (11..=13, value) => positive.field(body, field - 11, value)?,
             (15, Value::Varint(ms)) => timestamp_ms = ms.cast_signed(),
             _ => {}
         }
     }
     histogram.sum = Some(sum);
-    let Some(scale) = i32::try_from(schema).ok().filter(|scale| (-4..=8).contains(scale) && SCALES.contains(scale)) else {
-        return Ok((timestamp_ms, None));
-    };
-    histogram.scale = scale;
-    let sides = dense(&negative).zip(dense(&positive));
-    Ok((timestamp_ms, sides.map(|(negative, positive)| Exponential { negative, positive, ..histogram })))
+    Ok((timestamp_ms, with_sides(histogram, schema, &negative, &positive)))
+}
+
+/// The histogram with its buckets; none of an unknown schema or a shape that cannot be.
+pub(super) fn with_sides(histogram: Exponential, schema: i64, negative: &SentSide, positive: &SentSide) -> Option<Exponential> {
+    let scale = i32::try_from(schema).ok().filter(|scale| (-4..=8).contains(scale) && SCALES.contains(scale))?;
+    let (negative, positive) = dense(negative).zip(dense(positive))?;
+    Some(Exponential { scale, negative, positive, ..histogram })
 }
 
 fn bucket_span(body: &[u8], message: Span) -> Result<(i32, u32), WireError> {
@@ -107,7 +121,7 @@ fn dense(sent: &SentSide) -> Option<Side> {
     Some(side)
 }
 
-fn zigzag(number: u64) -> i64 {
+pub(super) fn zigzag(number: u64) -> i64 {
     (number >> 1).cast_signed() ^ -((number & 1).cast_signed())
 }
 

@@ -67,7 +67,7 @@ fn read_series(request: &mut Request<'_, '_>, series: Span, scratch: &mut Scratc
 }
 
 #[inline]
-fn read_label(body: &[u8], label: Span) -> Result<(Span, Span), WireError> {
+pub(super) fn read_label(body: &[u8], label: Span) -> Result<(Span, Span), WireError> {
     match wire::pair(body, label) {
         Some(pair) => Ok(pair),
         None => read_any_label(body, label),

@@ -2,6 +2,8 @@
 //!
 //! All decoders of metrics end here, in [`Request::series`].
 
+use super::scrape;
+use super::staleness::is_stale;
 use crate::export::{self, SeriesKind};
 use crate::labels::{Label, Labels, NAME};
 use crate::rows::{Destination, RowSet};
@@ -43,6 +45,8 @@ pub(crate) struct Request<'i, 'o> {
     work: usize,
     /// What the series that are being read are, where the format says so.
     pub(crate) kind: SeriesKind,
+    /// Whether the series that are read have ended: their samples are stale markers.
+    pub(crate) ended: bool,
     /// A series as the taps write it.
     exported: Vec<u8>,
 }
@@ -52,7 +56,7 @@ impl<'i, 'o> Request<'i, 'o> {
         let mut labels = Labels::default();
         let name_label = labels.hold(NAME);
         let mut added = Vec::new();
-        for (name, value) in intake.added_labels() {
+        for (name, value) in &*intake.added.get() {
             let (name, value) = (labels.hold(name.as_bytes()), labels.hold(value.as_bytes()));
             added.push(labels.label(body, name, value));
         }
@@ -69,6 +73,7 @@ impl<'i, 'o> Request<'i, 'o> {
             name_label,
             work: 0,
             kind: SeriesKind::Unknown,
+            ended: false,
             exported: Vec::new(),
         }
     }
@@ -141,7 +146,10 @@ impl<'i, 'o> Request<'i, 'o> {
         self.encoder.labels(&self.labels, self.body, &self.intake.lifted);
         self.work += self.encoder.hashed.len();
         for sample in samples {
-            if self.out.append(table, |row| self.encoder.row(row, *sample)) {
+            let sample = if self.ended { scrape::marker(*sample) } else { *sample };
+            if is_stale(sample.value) && !self.intake.stale_markers {
+                self.outcome.filtered += 1;
+            } else if self.out.append(table, |row| self.encoder.row(row, sample)) {
                 self.outcome.accepted += 1;
             } else {
                 self.outcome.reject(1, RowSet::too_large);
@@ -154,7 +162,7 @@ impl<'i, 'o> Request<'i, 'o> {
 
     /// Gives each exporter of the source what it wants of the series whose labels are final.
     fn tap(&mut self, index: usize, metric: Span, samples: &[Sample]) {
-        let Self { intake, body, labels, names, out, exported, kind, .. } = self;
+        let Self { intake, body, labels, names, out, exported, kind, ended, .. } = self;
         for (number, (tap, decision)) in intake.taps.iter().zip(&names.entries[index].taps).enumerate() {
             let keep = match decision.verdict {
                 Verdict::Keep => true,
@@ -175,6 +183,7 @@ impl<'i, 'o> Request<'i, 'o> {
             export::write_series(exported, *kind, labels.text(body, metric), own.chain(added));
             let rows = out.export(number);
             for sample in samples {
+                let sample = if *ended { scrape::marker(*sample) } else { *sample };
                 rows.append(sample.timestamp_ms, sample.value, exported);
             }
         }

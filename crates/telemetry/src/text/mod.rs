@@ -6,7 +6,7 @@ mod time;
 
 pub use json::json_string;
 pub(crate) use json::open_json_string;
-pub use number::{integer, real};
+pub use number::{go_float, integer, real};
 pub(crate) use time::TimestampText;
 pub use time::timestamp;
 

@@ -20,6 +20,23 @@ pub fn real(out: &mut Vec<u8>, value: f64) {
     }
 }
 
+/// Writes a number as Go's shortest `%g` does, in which `le` and `quantile` of Go programs are written: `0.005`, `1e+06`.
+pub fn go_float(out: &mut Vec<u8>, value: f64) {
+    if !value.is_finite() || value == 0.0 {
+        return real(out, value);
+    }
+    let scientific = format!("{value:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>() {
+        Ok(-4..6) => out.extend_from_slice(format!("{value}").as_bytes()),
+        Ok(exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            out.extend_from_slice(format!("{digits}e{sign}{:02}", exponent.abs()).as_bytes());
+        }
+        Err(_) => out.extend_from_slice(scientific.as_bytes()),
+    }
+}
+
 fn special(value: f64) -> &'static str {
     if value.is_nan() {
         "NaN"
@@ -40,6 +57,32 @@ mod tests {
         let mut out = Vec::new();
         real(&mut out, value);
         String::from_utf8(out).unwrap()
+    }
+
+    /// What Go prints for `strconv.FormatFloat(x, 'g', -1, 64)`, from its documentation and tests.
+    #[test]
+    fn numbers_as_go_writes_them() {
+        for (value, expected) in [
+            (0.0, "0"),
+            (1.0, "1"),
+            (-0.5, "-0.5"),
+            (0.005, "0.005"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (100_000.0, "100000"),
+            (123_456.5, "123456.5"),
+            (1_000_000.0, "1e+06"),
+            (123_456_789.0, "1.23456789e+08"),
+            (5e-324, "5e-324"),
+            (1e300, "1e+300"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+            (f64::NAN, "NaN"),
+        ] {
+            let mut out = Vec::new();
+            go_float(&mut out, value);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
     }
 
     #[test]

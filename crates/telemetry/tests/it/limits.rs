@@ -4,7 +4,9 @@ use crate::support::rows;
 use proptest::prelude::*;
 use telemetry::client::{Series, remote_write_body};
 use telemetry::rules::MetricRules;
-use telemetry::{DecodeError, Encoding, ExpositionFormat, LogIntake, LogOptions, MetricIntake, RowSet, TraceIntake, TraceOptions};
+use telemetry::{
+    DecodeError, Encoding, ExpositionFormat, LogIntake, LogOptions, MetricIntake, RowSet, ScrapedPage, TraceIntake, TraceOptions,
+};
 
 fn metrics() -> MetricIntake {
     MetricIntake::new("Metrics", MetricRules::default(), Vec::new())
@@ -29,8 +31,8 @@ proptest! {
             let _ = logs().otlp(&body, encoding, &mut set);
             let _ = traces().otlp(&body, encoding, &mut set);
         }
-        for format in [ExpositionFormat::PrometheusText, ExpositionFormat::OpenMetrics] {
-            metrics().scrape(&body, format, &[("job".into(), "j".into())], 0, &mut set);
+        for format in [ExpositionFormat::PrometheusText, ExpositionFormat::OpenMetrics, ExpositionFormat::Protobuf] {
+            metrics().scrape(&ScrapedPage { body: &body, format, target_labels: &[("job".into(), "j".into())], now_ms: 0 }, &mut set);
         }
         rows(&set);
     }
@@ -43,13 +45,19 @@ proptest! {
         let _ = metrics().otlp(&body, Encoding::Protobuf, &mut set);
         let _ = logs().otlp(&body, Encoding::Protobuf, &mut set);
         let _ = traces().otlp(&body, Encoding::Protobuf, &mut set);
+        let mut framed = Vec::new();
+        prost::encoding::encode_varint(body.len() as u64, &mut framed);
+        framed.extend_from_slice(&body);
+        let format = ExpositionFormat::Protobuf;
+        metrics().scrape(&ScrapedPage { body: &framed, format, target_labels: &[], now_ms: 0 }, &mut set);
         rows(&set);
     }
 
     #[test]
     fn any_page_is_survived(page in "([a-z{}=\",#\\\\ \n0-9.]|le|NaN|# EOF){0,60}") {
         let mut set = RowSet::new();
-        metrics().scrape(page.as_bytes(), ExpositionFormat::OpenMetrics, &[], 0, &mut set);
+        let format = ExpositionFormat::OpenMetrics;
+        metrics().scrape(&ScrapedPage { body: page.as_bytes(), format, target_labels: &[], now_ms: 0 }, &mut set);
         rows(&set);
     }
 }

@@ -6,6 +6,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod remote_write;
+mod scrape;
 mod support;
 mod traces;
 mod vector_files;

@@ -6,7 +6,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use telemetry::rules::{MetricRules, MetricRulesConfig};
-use telemetry::{Encoding, ExpositionFormat, MetricIntake, Outcome, RowSet};
+use telemetry::{Encoding, ExpositionFormat, MetricIntake, Outcome, RowSet, ScrapedPage};
 
 fn intake() -> MetricIntake {
     MetricIntake::new("Metrics", MetricRules::default(), Vec::new())
@@ -228,10 +228,12 @@ fn unusable_metrics_and_points_cost_only_themselves() {
     assert!(outcome.first_error.unwrap().contains("timeUnixNano needs an integer"));
 }
 
+const NOW_MS: i64 = 1_700_000_000_000;
+
 fn scrape(page: &str, format: ExpositionFormat, target: &[(&str, &str)]) -> (Outcome, Vec<Row>) {
     let target: Vec<_> = target.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let mut set = RowSet::new();
-    let outcome = intake().scrape(page.as_bytes(), format, &target, 1_700_000_000_000, &mut set);
+    let outcome = intake().scrape(&ScrapedPage { body: page.as_bytes(), format, target_labels: &target, now_ms: NOW_MS }, &mut set);
     (outcome, rows(&set))
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use telemetry::client::{Series, remote_write_body};
 use telemetry::rules::{MetricRules, MetricRulesConfig};
-use telemetry::{Column, Encoding, ExpositionFormat, Lift, LogIntake, LogOptions, MetricIntake, RowSet, Schema, hash, names};
+use telemetry::{Column, Encoding, ExpositionFormat, Lift, LogIntake, LogOptions, MetricIntake, RowSet, Schema, ScrapedPage, hash, names};
 
 fn text(value: &Value) -> String {
     String::from_utf8(vector_bytes(value)).unwrap()
@@ -145,6 +145,10 @@ fn better_lines() -> BTreeMap<&'static str, Option<(Value, f64)>> {
     ])
 }
 
+fn text_page(body: &str, now_ms: i64) -> ScrapedPage<'_> {
+    ScrapedPage { body: body.as_bytes(), format: ExpositionFormat::PrometheusText, target_labels: &[], now_ms }
+}
+
 #[test]
 fn metrics_pages_agree() {
     let file = vectors("collector/prom_exposition.json");
@@ -154,7 +158,7 @@ fn metrics_pages_agree() {
     for case in file["lines"].as_array().unwrap() {
         let line = text(&case["line"]);
         let mut set = RowSet::new();
-        intake.scrape(line.as_bytes(), ExpositionFormat::PrometheusText, &[], 77, &mut set);
+        intake.scrape(&text_page(&line, 77), &mut set);
         let rows = rows(&set);
         let expected = match better.get(line.as_str()) {
             Some(expected) => {
@@ -183,7 +187,7 @@ fn metrics_pages_agree() {
 
     let document = text(&file["document"]["input"]);
     let mut set = RowSet::new();
-    let outcome = intake.scrape(document.as_bytes(), ExpositionFormat::PrometheusText, &[], 0, &mut set);
+    let outcome = intake.scrape(&text_page(&document, 0), &mut set);
     assert_eq!(outcome.accepted as usize, file["document"]["yielded"].as_array().unwrap().len());
     assert_eq!(outcome.rejected, 0);
 }
@@ -210,7 +214,7 @@ fn long_lines_are_read() {
     let page = format!("a 1\nb{{x=\"{}\"}} 2\nc 3\n", "y".repeat(100_000));
     let intake = MetricIntake::new("M", MetricRules::default(), Vec::new());
     let mut set = RowSet::new();
-    assert_eq!(intake.scrape(page.as_bytes(), ExpositionFormat::PrometheusText, &[], 0, &mut set).accepted, 3);
+    assert_eq!(intake.scrape(&text_page(&page, 0), &mut set).accepted, 3);
 }
 
 #[test]
