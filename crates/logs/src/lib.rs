@@ -11,6 +11,7 @@
 //!   an [`Entry`]. What has begun and not ended is bounded, and can be saved with the file's cursor.
 //! - An [`Entry`] goes straight into a [`Batch`] ([`Batch::line`]), or becomes a [`Record`] ([`Entry::record`]) when it
 //!   has to be parsed, changed or exported ([`Batch::record`]).
+//! - [`Transforms`] are what a configuration does to records; each worker has its own clone.
 //! - An [`Encoder`] holds what the rows of a source have in common. A resource is encoded once for each file
 //!   ([`Encoder::resource`]).
 //!
@@ -38,6 +39,7 @@ mod multi_line;
 mod otlp;
 mod parsers;
 mod record;
+mod transforms;
 mod value;
 
 pub use encode::{Batch, BatchCounts, EncodedResource, Encoder, NoRow};
@@ -46,4 +48,5 @@ pub use multi_line::{Language, MultiLine};
 pub use otlp::otlp_records;
 pub use parsers::{Parser, Parsers};
 pub use record::{Destination, MESSAGE, Record, Severity};
+pub use transforms::{PathStep, TransformCounts, TransformError, Transforms};
 pub use value::{Map, Value};

@@ -6,3 +6,4 @@ mod lines;
 mod multi_line;
 mod parsers;
 mod support;
+mod transforms;

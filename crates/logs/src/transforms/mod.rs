@@ -1,0 +1,189 @@
+//! Transforms: what a configuration does to records between their source and their rows.
+//!
+//! A list of them is checked as a whole when the configuration is read ([`Transforms::new`]) and runs in order on
+//! every record. A record that a transform cannot work on is kept as it was and counted.
+
+mod add_attributes;
+mod config;
+mod drop;
+mod field;
+mod kql;
+mod log_router;
+mod redact;
+mod rename;
+mod resource;
+mod sample;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use config::{PathStep, TransformError};
+
+use crate::record::Record;
+use add_attributes::AddAttributes;
+use drop::Drop;
+use kql::Kql;
+use log_router::LogRouter;
+use redact::Redact;
+use rename::Rename;
+use sample::Sample;
+
+/// Transforms in their order. A clone shares the counts, so that each worker can have its own.
+#[derive(Clone, Debug, Default)]
+pub struct Transforms(Vec<Step>);
+
+#[derive(Clone, Debug)]
+struct Step {
+    transform: Transform,
+    counts: Arc<Counts>,
+}
+
+#[derive(Clone, Debug)]
+enum Transform {
+    AddAttributes(AddAttributes),
+    Drop(Drop),
+    Kql(Kql),
+    LogRouter(LogRouter),
+    Redact(Redact),
+    Rename(Rename),
+    Sample(Sample),
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    dropped: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// What a transform has done since it was made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TransformCounts {
+    /// Its name in configurations.
+    pub name: &'static str,
+    /// Its place in the list, from 0.
+    pub index: usize,
+    /// Records that it dropped, as it is meant to.
+    pub dropped: u64,
+    /// Records that it could not work on; they stayed as they were.
+    pub failed: u64,
+}
+
+/// What becomes of a record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fate {
+    Keep,
+    Drop,
+    /// Kept as it was.
+    Failed,
+}
+
+impl Transforms {
+    /// The names that configurations use.
+    pub const NAMES: [&'static str; 7] = ["addattributes", "drop", "kql", "logrouter", "redact", "rename", "sample"];
+
+    /// The transforms of a configuration: their names with their settings.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn new<'c>(list: impl IntoIterator<Item = (&'c str, &'c toml::Value)>) -> Result<Self, Vec<TransformError>> {
+        let (mut steps, mut errors) = (Vec::new(), Vec::new());
+        for (index, (name, config)) in list.into_iter().enumerate() {
+            match Transform::new(name, config) {
+                Ok(transform) => steps.push(Step { transform, counts: Arc::default() }),
+                Err(found) => errors.extend(found.into_iter().map(|error| TransformError { index, ..error })),
+            }
+        }
+        if errors.is_empty() { Ok(Self(steps)) } else { Err(errors) }
+    }
+
+    /// The same, with a fixed seed for what is random.
+    #[must_use]
+    pub fn seeded(mut self, seed: u64) -> Self {
+        for step in &mut self.0 {
+            if let Transform::Sample(sample) = &mut step.transform {
+                sample.seed(seed);
+            }
+        }
+        self
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Changes a record. False when it is to be dropped. `now` is in nanoseconds since 1970.
+    pub fn apply(&mut self, record: &mut Record, now: u64) -> bool {
+        for Step { transform, counts } in &mut self.0 {
+            match transform.apply(record, now) {
+                Fate::Keep => {}
+                Fate::Drop => {
+                    counts.dropped.fetch_add(1, Ordering::Relaxed);
+                    return false;
+                }
+                Fate::Failed => {
+                    counts.failed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        true
+    }
+
+    /// What each has done so far, clones included.
+    pub fn counts(&self) -> impl Iterator<Item = TransformCounts> {
+        self.0.iter().enumerate().map(|(index, step)| TransformCounts {
+            name: step.transform.name(),
+            index,
+            dropped: step.counts.dropped.load(Ordering::Relaxed),
+            failed: step.counts.failed.load(Ordering::Relaxed),
+        })
+    }
+}
+
+impl Transform {
+    fn new(name: &str, config: &toml::Value) -> Result<Self, Vec<TransformError>> {
+        Ok(match name {
+            "addattributes" => Self::AddAttributes(AddAttributes::new(config)?),
+            "drop" => Self::Drop(Drop::new(config)?),
+            "kql" => Self::Kql(Kql::new(config)?),
+            "logrouter" => Self::LogRouter(LogRouter::new(config)?),
+            "redact" => Self::Redact(Redact::new(config)?),
+            "rename" => Self::Rename(Rename::new(config)?),
+            "sample" => Self::Sample(Sample::new(config)?),
+            "plugin" => {
+                let message = "plugin: transforms written in Go cannot be run; write the transform in KQL instead: \
+                               name = \"kql\" with config.query = \"where … | extend …\"";
+                return Err(vec![TransformError::at_name(message)]);
+            }
+            other => {
+                let hint = config::suggestion(other, &Transforms::NAMES);
+                return Err(vec![TransformError::at_name(format!("unknown transform type: {other}{hint}"))]);
+            }
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::AddAttributes(_) => "addattributes",
+            Self::Drop(_) => "drop",
+            Self::Kql(_) => "kql",
+            Self::LogRouter(_) => "logrouter",
+            Self::Redact(_) => "redact",
+            Self::Rename(_) => "rename",
+            Self::Sample(_) => "sample",
+        }
+    }
+
+    fn apply(&mut self, record: &mut Record, now: u64) -> Fate {
+        match self {
+            Self::AddAttributes(transform) => transform.apply(record),
+            Self::Drop(transform) => return transform.apply(record),
+            Self::Kql(transform) => return transform.apply(record, now),
+            Self::LogRouter(transform) => transform.apply(record),
+            Self::Redact(transform) => transform.apply(record),
+            Self::Rename(transform) => transform.apply(record),
+            Self::Sample(transform) => return transform.apply(record),
+        }
+        Fate::Keep
+    }
+}
