@@ -6,6 +6,7 @@
 //! [`read_body`], decodes it on the request's own task and hands the rows to a [`Sink`], which
 //! answers only once they are durable.
 
+pub mod auth;
 mod body;
 mod exposition;
 mod listen;
@@ -16,6 +17,7 @@ mod room;
 mod sink;
 pub mod tls;
 
+pub use auth::{Auth, AuthOptions};
 pub use body::{BodyError, BodyLimits, inflate_limited, read_body};
 pub use listen::{Connections, Limits, serve, serve_counted};
 pub use logging::init_logging;

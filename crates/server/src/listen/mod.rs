@@ -208,12 +208,19 @@ impl Shell {
     async fn connection(self: Arc<Self>, stream: TcpStream, _place: Place) {
         let accepted = Instant::now();
         let patience = self.limits.header_timeout.min(self.limits.idle_timeout);
+        let mut first = [0];
         tokio::select! {
-            readable = stream.readable() => if readable.is_err() { return },
+            // Not `readable`, which may say so when nothing is there.
+            first = stream.peek(&mut first) => if !matches!(first, Ok(1..)) { return },
             () = tokio::time::sleep(patience) => return self.overdue("a connection said nothing"),
             () = self.stop.cancelled() => return,
         }
-        Box::pin(self.speak(stream, accepted)).await;
+        self.speaking(stream, accepted).await;
+    }
+
+    /// [`Shell::speak`] on the heap, so that a silent connection does not keep the space for it.
+    fn speaking(&self, stream: TcpStream, accepted: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.speak(stream, accepted))
     }
 
     async fn speak(&self, stream: TcpStream, accepted: Instant) {

@@ -66,6 +66,12 @@ pub async fn not_found(request: Request) -> Response {
     }
 }
 
+/// The answer to a call that is refused before it is looked at, if it is a call; other requests get HTTP's own words.
+pub(crate) fn refusal(headers: &HeaderMap, code: Code, text: &str) -> Option<Response> {
+    let dialect = Dialect::of(headers).filter(|dialect| dialect.protocol != Protocol::Connect)?;
+    Some(dialect.failure(&Status::new(code, text)))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Grpc,

@@ -63,10 +63,10 @@ pub fn on_this_task<T>(body_bytes: usize, decode: impl FnOnce() -> T) -> T {
     }
 }
 
-fn retry_after(response: &mut Response, delay: Duration) {
+pub(crate) fn retry_after(response: &mut Response, delay: Duration) {
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
 }
 
-fn plain(status: StatusCode, text: &str) -> Response {
+pub(crate) fn plain(status: StatusCode, text: &str) -> Response {
     axum::response::IntoResponse::into_response((status, format!("{text}\n")))
 }

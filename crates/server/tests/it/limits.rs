@@ -187,3 +187,131 @@ async fn half_open_connections_do_not_keep_others_out() {
         closed(stream).await;
     }
 }
+
+/// A body that stops coming is given up after its time, however long the request may take.
+#[tokio::test]
+async fn a_body_that_stops_is_408() {
+    let (server, stored) = crate::support::receivers_with(Limits { body_timeout: Duration::from_millis(200), ..Limits::default() }).await;
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    stream.write_all(b"POST /receive HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc").await.unwrap();
+    let answer = String::from_utf8(closed(&mut stream).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("nothing of the request body came"), "{answer}");
+    assert!(stored.rows.lock().unwrap().is_empty());
+}
+
+/// As long as something comes, the time begins anew.
+#[tokio::test]
+async fn a_slow_body_that_keeps_coming_is_read() {
+    let (server, stored) = crate::support::receivers_with(Limits { body_timeout: Duration::from_millis(1000), ..Limits::default() }).await;
+    let labels = vec![("__name__".to_owned(), "up".to_owned())];
+    let body = telemetry::client::remote_write_body(&[telemetry::client::Series { labels, samples: vec![(1, 1.0)] }]);
+    let body = snap::raw::Encoder::new().compress_vec(&body).unwrap();
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    let head = format!("POST /receive HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for piece in body.chunks(body.len().div_ceil(4)) {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        stream.write_all(piece).await.unwrap();
+    }
+    assert!(closed(&mut stream).await.starts_with(b"HTTP/1.1 202 "));
+    assert!(!stored.table("Metrics.Up").is_empty());
+}
+
+#[tokio::test]
+async fn headers_over_their_limit_are_431() {
+    let server = Server::start(hello(), Limits::default()).await;
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    let (mut read, mut write) = stream.split();
+    let flood = async {
+        let _ = write.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n").await;
+        let line = format!("X-Long: {}\r\n", "a".repeat(8000));
+        while write.write_all(line.as_bytes()).await.is_ok() {}
+    };
+    let mut got = Vec::new();
+    tokio::select! {
+        // A reset is a close, too.
+        _ = timeout(PATIENCE, read.read_to_end(&mut got)) => {}
+        () = flood => { let _ = timeout(PATIENCE, read.read_to_end(&mut got)).await; }
+    }
+    assert!(got.is_empty() || got.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&got));
+    let many: String = (0..200).map(|n| format!("X-{n}: a\r\n")).collect();
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    stream.write_all(format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n").as_bytes()).await.unwrap();
+    assert!(closed(&mut stream).await.starts_with(b"HTTP/1.1 431 "));
+}
+
+async fn h2_connection(server: &Server) -> (h2::client::SendRequest<bytes::Bytes>, tokio::task::JoinHandle<Result<(), h2::Error>>) {
+    let stream = TcpStream::connect(server.addr).await.unwrap();
+    let (sender, connection) = h2::client::Builder::new().initial_max_send_streams(100_000).handshake(stream).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+fn h2_request(server: &Server, value: &str) -> http::Request<()> {
+    http::Request::get(server.url("/")).header("x-value", value).body(()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_headers_over_their_limit_are_431() {
+    let server = Server::start(hello(), Limits::default()).await;
+    let (sender, _connection) = h2_connection(&server).await;
+    let mut sender = sender.ready().await.unwrap();
+    let (answer, _) = sender.send_request(h2_request(&server, &"a".repeat(100_000)), true).unwrap();
+    match timeout(PATIENCE, answer).await.unwrap() {
+        Ok(answer) => assert_eq!(answer.status(), 431),
+        Err(error) => assert!(error.is_reset() || error.is_go_away(), "{error}"),
+    }
+    let (answer, _) = sender.send_request(h2_request(&server, "small"), true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+}
+
+/// CVE-2023-44487: streams that are opened and reset at once cost the client little, and the server must not pay more.
+#[tokio::test(flavor = "multi_thread")]
+async fn rapid_resets_end_the_connection_and_nobody_elses() {
+    let router = Router::new().route("/", get(|| async { "hello" })).route("/wait", get(std::future::pending::<()>));
+    let server = Server::start(router, Limits::default()).await;
+    let (sender, connection) = h2_connection(&server).await;
+    let flood = async {
+        let mut sender = sender;
+        for _ in 0..200_000 {
+            let Ok(mut ready) = sender.ready().await else { return };
+            let request = http::Request::get(server.url("/wait")).body(()).unwrap();
+            let Ok((_, mut stream)) = ready.send_request(request, false) else { return };
+            stream.send_reset(h2::Reason::CANCEL);
+            sender = ready;
+        }
+    };
+    timeout(PATIENCE, flood).await.unwrap();
+    let ended = timeout(PATIENCE, connection).await.expect("the connection goes on").unwrap().unwrap_err();
+    assert_eq!(ended.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{ended}");
+    assert_eq!(client().get(server.url("/")).send().await.unwrap().status(), 200);
+}
+
+/// Streams beyond the limit wait at the client; a client that does not care is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_has_so_many_streams_and_no_more() {
+    let running = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&running);
+    let wait = move || {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        std::future::pending::<()>()
+    };
+    let server = Server::start(Router::new().route("/wait", get(wait)), Limits::default()).await;
+    let (mut sender, _connection) = h2_connection(&server).await;
+    let mut answers = Vec::new();
+    for _ in 0..1000 {
+        let request = http::Request::get(server.url("/wait")).body(()).unwrap();
+        match sender.send_request(request, true) {
+            Ok((answer, _)) => answers.push(answer),
+            Err(_) => break,
+        }
+    }
+    let full = async {
+        while running.load(std::sync::atomic::Ordering::Relaxed) < 128 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, full).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(running.load(std::sync::atomic::Ordering::Relaxed), 128);
+}

@@ -1,6 +1,7 @@
 //! The server over real sockets: receivers, limits, shutdown, operations.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod auth;
 mod grpc;
 mod limits;
 mod operations;
@@ -8,3 +9,4 @@ mod otlp;
 mod remote_write;
 mod sink;
 mod support;
+mod tls;

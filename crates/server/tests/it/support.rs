@@ -95,6 +95,10 @@ impl Sink for Recorder {
 
 /// Receivers of all signals before a [`Recorder`].
 pub(crate) async fn receivers() -> (Server, Arc<Recorder>) {
+    receivers_with(Limits::default()).await
+}
+
+pub(crate) async fn receivers_with(listener: Limits) -> (Server, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
     let sink = || Arc::clone(&recorder) as Arc<dyn Sink>;
     let config = MetricRulesConfig { drop_metrics: vec!["^dropme$".to_owned()], ..MetricRulesConfig::default() };
@@ -107,7 +111,7 @@ pub(crate) async fn receivers() -> (Server, Arc<Recorder>) {
         .route("/v1/metrics", receive::otlp_metrics(metrics, sink(), limits))
         .route("/v1/logs", receive::otlp_logs(logs, sink(), limits))
         .route("/v1/traces", receive::otlp_traces(traces, sink(), limits));
-    (Server::start(router, Limits::default()).await, recorder)
+    (Server::start(router, listener).await, recorder)
 }
 
 /// An HTTP client; TLS is not used.
