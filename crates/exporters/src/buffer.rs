@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use telemetry::export::ExportRows;
 use tokio::sync::{Notify, oneshot};
 use wal::{Durability, Outcome, Section, SectionBody, SegmentId, SegmentInfo, Settlement, Store, TableKey};
 
-use crate::metrics::{Counts, Drop, Metrics};
+use crate::metrics::{BufferCounts, Drop, Metrics};
 
 /// Tells milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -49,7 +50,9 @@ impl BufferOptions {
             journal_file_bytes: 4 << 20,
             journal_budget_bytes: 16 << 20,
             memtable_bytes: 4 << 20,
-            segment_max_age_ms: u64::try_from(self.seal_after.as_millis()).unwrap_or(u64::MAX),
+            segment_max_age_ms: millis(self.seal_after),
+            // What is dropped for lack of room is a segment.
+            segment_max_bytes: (self.max_bytes / 16).clamp(16 << 10, 1 << 20),
             // Dropping keeps the buffer at its size; this is for when dropping does not work.
             max_disk_bytes: self.max_bytes.saturating_mul(2).saturating_add(128 << 20),
             ..wal::Options::new(&self.dir)
@@ -66,9 +69,12 @@ pub struct Buffer {
 struct Inner {
     name: String,
     store: Store,
-    options: BufferOptions,
+    tick_interval: Duration,
+    max_bytes: AtomicU64,
+    max_age_ms: AtomicU64,
     clock: Clock,
-    counts: Counts,
+    metrics: Metrics,
+    counts: BufferCounts,
     sealed: Notify,
     /// Rows dropped since the last log line, and when that was.
     untold: Mutex<(u64, Option<u64>)>,
@@ -81,17 +87,11 @@ impl fmt::Debug for Buffer {
 }
 
 impl Buffer {
-    /// Opens the buffer of the exporter `name`, whose `kind` and `endpoint` label its metrics. Reads back what is in the
-    /// folder, so it blocks.
+    /// Opens the buffer of the exporter `name`. Reads back what is in the folder, so it blocks.
     ///
     /// # Errors
     /// A folder that cannot be used.
-    pub fn open(
-        options: BufferOptions,
-        (name, kind, endpoint): (&str, &'static str, &str),
-        clock: Clock,
-        metrics: &Metrics,
-    ) -> Result<Buffer, wal::OpenError> {
+    pub fn open(options: BufferOptions, name: &str, clock: Clock, metrics: &Metrics) -> Result<Buffer, wal::OpenError> {
         let (store, report) = Store::open(options.store(), wal::RealDisk::new(), clock())?;
         for damage in &report.damage {
             tracing::error!(exporter = name, file = %damage.path.display(), rows = damage.rows, "unreadable bytes of an exporter's buffer were copied to quarantine");
@@ -99,9 +99,12 @@ impl Buffer {
         let inner = Inner {
             name: name.to_owned(),
             store,
-            options,
+            tick_interval: options.seal_after.clamp(Duration::from_millis(10), Duration::from_millis(250)),
+            max_bytes: AtomicU64::new(options.max_bytes),
+            max_age_ms: AtomicU64::new(millis(options.max_age)),
             clock,
-            counts: metrics.of(name, kind, endpoint),
+            metrics: metrics.clone(),
+            counts: metrics.of_buffer(name),
             sealed: Notify::new(),
             untold: Mutex::default(),
         };
@@ -114,6 +117,12 @@ impl Buffer {
         };
         buffer.inner.store.on_sealed(Arc::new(wake));
         Ok(buffer)
+    }
+
+    /// Other limits, from the next look at them on.
+    pub fn set_limits(&self, max_bytes: u64, max_age: Duration) {
+        self.inner.max_bytes.store(max_bytes, Ordering::Relaxed);
+        self.inner.max_age_ms.store(millis(max_age), Ordering::Relaxed);
     }
 
     /// The clock of the system.
@@ -139,16 +148,16 @@ impl Buffer {
         self.keep(vec![section]).await;
     }
 
-    /// Keeps the rows of tables for the exporter.
-    pub async fn keep_tables(&self, tables: &[TableRows]) {
-        let section = |table: &TableRows| Section {
-            table: TableKey { database: table.database.clone(), table: table.table.clone(), schema: table.schema.hash.clone() },
+    /// Keeps the rows of tables for the exporter, as [`Buffer::keep_samples`].
+    pub async fn keep_tables(&self, tables: Vec<TableRows>) {
+        let section = |table: TableRows| Section {
+            table: TableKey { database: table.database, table: table.table, schema: table.schema.hash.clone() },
             header: table.schema.header.clone(),
             sample_type: table.sample_type as u8,
             rows: table.rows,
-            body: SectionBody::Rows(table.bytes.clone()),
+            body: SectionBody::Rows(table.bytes),
         };
-        self.keep(tables.iter().filter(|table| table.rows > 0).map(section).collect()).await;
+        self.keep(tables.into_iter().filter(|table| table.rows > 0).map(section).collect()).await;
     }
 
     async fn keep(&self, sections: Vec<Section>) {
@@ -168,12 +177,13 @@ impl Buffer {
         self.dropped(Drop::NotStored, rows);
     }
 
-    pub(crate) fn name(&self) -> &str {
+    /// The name of its exporter.
+    pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    pub(crate) fn counts(&self) -> &Counts {
-        &self.inner.counts
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
     }
 
     /// Resolves when segments became visible since the last call.
@@ -188,7 +198,7 @@ impl Buffer {
 
     /// How often [`Buffer::tick`] is due.
     pub(crate) fn tick_interval(&self) -> Duration {
-        self.inner.options.seal_after.clamp(Duration::from_millis(10), Duration::from_millis(250))
+        self.inner.tick_interval
     }
 
     /// The oldest segments, bounded in number and bytes, but at least one.
@@ -241,8 +251,8 @@ impl Buffer {
     pub(crate) async fn keep_limits(&self) -> HashSet<SegmentId> {
         let now = (self.inner.clock)();
         let sealed = self.inner.store.sealed();
-        let mut excess = self.bytes().saturating_sub(self.inner.options.max_bytes);
-        let oldest_allowed = now.saturating_sub(u64::try_from(self.inner.options.max_age.as_millis()).unwrap_or(u64::MAX));
+        let mut excess = bytes_of(&sealed).saturating_sub(self.inner.max_bytes.load(Ordering::Relaxed));
+        let oldest_allowed = now.saturating_sub(self.inner.max_age_ms.load(Ordering::Relaxed));
         let (mut full, mut old) = (Vec::new(), Vec::new());
         for segment in sealed {
             if segment.created_ms < oldest_allowed {
@@ -273,20 +283,23 @@ impl Buffer {
         let now = (self.inner.clock)();
         let mut untold = self.inner.untold.lock();
         untold.0 += rows;
-        if untold.1.is_none_or(|told| now.saturating_sub(told) >= QUIET.as_millis() as u64) {
+        if untold.1.is_none_or(|told| now.saturating_sub(told) >= millis(QUIET)) {
             let reason = why.reason();
             tracing::warn!(
-                exporter = self.inner.name, rows = untold.0, reason, max_bytes = self.inner.options.max_bytes,
-                max_age = ?self.inner.options.max_age,
+                exporter = self.inner.name,
+                rows = untold.0,
+                reason,
+                max_bytes = self.inner.max_bytes.load(Ordering::Relaxed),
+                max_age_seconds = self.inner.max_age_ms.load(Ordering::Relaxed) / 1000,
                 "an exporter gives up data: its receiver is away or too slow; see exporter_dropped"
             );
             *untold = (0, Some(now));
         }
     }
 
-    /// Bytes that wait.
+    /// Bytes of the segments that wait; what gathers for the next one is not among them.
     pub fn bytes(&self) -> u64 {
-        self.inner.store.usage().databases.values().sum()
+        bytes_of(&self.inner.store.sealed())
     }
 
     /// Age of the oldest segment that waits.
@@ -308,9 +321,17 @@ impl Buffer {
     }
 
     /// Writes what waits and ends the buffer. Blocks.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.inner.store.clone().close();
     }
+}
+
+fn bytes_of(segments: &[SegmentInfo]) -> u64 {
+    segments.iter().map(|segment| segment.bytes).sum()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Where samples are kept; the table's name is the version of their lines.

@@ -16,7 +16,7 @@ use wal::{Outcome, SegmentInfo, TableKey, csv, segment};
 
 use crate::attempt::{Again, Failure, Pushed};
 use crate::buffer::Buffer;
-use crate::metrics::Drop;
+use crate::metrics::{Counts, Drop};
 use crate::retry::{self, RetryPolicy};
 
 /// How often the limits of a buffer are looked at.
@@ -87,35 +87,35 @@ pub struct Status {
     pub failing: Option<String>,
 }
 
-/// An exporter that runs until its token is cancelled.
+/// An exporter that runs until it is ended or dropped.
 #[derive(Debug)]
 pub struct Exporter {
     buffer: Buffer,
     status: watch::Receiver<Status>,
+    stop: CancellationToken,
     tasks: JoinSet<()>,
 }
 
 impl Exporter {
     /// Starts sending what is in `buffer` and what will be.
-    pub fn start(client: impl Client, buffer: Buffer, options: ExporterOptions, stop: CancellationToken) -> Exporter {
+    /// `kind` and `endpoint` are labels of its metrics.
+    pub fn start(client: impl Client, buffer: Buffer, (kind, endpoint): (&'static str, &str), options: ExporterOptions) -> Exporter {
+        let stop = CancellationToken::new();
+        let counts = buffer.metrics().of_exporter(buffer.name(), kind, endpoint);
         let (status, watched) = watch::channel(Status::default());
-        let shared = Arc::new(Shared { buffer: buffer.clone(), options, status });
+        let shared = Arc::new(Shared { buffer: buffer.clone(), counts, options, status });
         let mut tasks = JoinSet::new();
         tasks.spawn(tick(buffer.clone(), stop.clone()));
+        let ended = stop.clone();
         tasks.spawn(async move {
-            let _ = stop.run_until_cancelled(run(client, &shared)).await;
+            let _ = ended.run_until_cancelled(run(client, &shared)).await;
         });
-        Exporter { buffer, status: watched, tasks }
+        Exporter { buffer, status: watched, stop, tasks }
     }
 
     /// Where to put what it is to send.
     pub fn buffer(&self) -> &Buffer {
         &self.buffer
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        self.buffer.name()
     }
 
     /// How it does.
@@ -139,16 +139,17 @@ impl Exporter {
         let _ = tokio::time::timeout(deadline, drained).await;
     }
 
-    /// Waits for the end of its tasks, whose token is cancelled, and closes the buffer.
-    pub async fn close(mut self) {
+    /// Stops sending at once, and gives the buffer back; what it holds is sent by the next exporter on it.
+    pub async fn end(mut self) -> Buffer {
+        self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
-        let buffer = self.buffer;
-        let _ = tokio::task::spawn_blocking(move || buffer.close()).await;
+        self.buffer
     }
 }
 
 struct Shared {
     buffer: Buffer,
+    counts: Counts,
     options: ExporterOptions,
     status: watch::Sender<Status>,
 }
@@ -233,7 +234,7 @@ impl Shared {
                 Added::Taken => {}
                 Added::Ready => self.send(client).await,
                 Added::Skipped => {
-                    self.buffer.counts().skipped.inc();
+                    self.counts.skipped.inc();
                 }
             }
         }
@@ -260,7 +261,7 @@ impl Shared {
                 }
                 Again::After(asked) => {
                     self.failing(&failure.why);
-                    self.buffer.counts().retries.inc();
+                    self.counts.retries.inc();
                     let policy = RetryPolicy { total: Duration::MAX, ..self.options.retry };
                     let asked = asked.map(|asked| asked.min(LONGEST_ASKED));
                     let pause = policy.pause(tries, asked, Duration::ZERO, retry::random_unit()).unwrap_or(policy.longest_pause);
@@ -271,9 +272,8 @@ impl Shared {
     }
 
     fn taken(&self, pushed: &Pushed) {
-        let counts = self.buffer.counts();
-        counts.sent.inc_by(pushed.accepted);
-        counts.failed.inc_by(pushed.rejected);
+        self.counts.sent.inc_by(pushed.accepted);
+        self.counts.failed.inc_by(pushed.rejected);
         if pushed.rejected > 0 {
             let why = pushed.message.as_deref().unwrap_or("no reason given");
             tracing::warn!(exporter = self.buffer.name(), rejected = pushed.rejected, why, "the receiver refused a part of a message");
@@ -286,7 +286,7 @@ impl Shared {
     }
 
     fn refused(&self, items: u64, why: &str) {
-        self.buffer.counts().failed.inc_by(items);
+        self.counts.failed.inc_by(items);
         tracing::warn!(exporter = self.buffer.name(), items, why, "the receiver of an exporter refused a message for good");
     }
 

@@ -14,7 +14,7 @@ use crate::attempt::Failure;
 pub(crate) const USER_AGENT: &str = concat!("adx-mon/", env!("CARGO_PKG_VERSION"));
 
 /// How a receiver wants to be spoken to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpOptions {
     /// Headers (metadata, over gRPC) of every request.
     pub headers: BTreeMap<String, String>,

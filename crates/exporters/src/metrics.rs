@@ -50,17 +50,24 @@ impl Metrics {
         m
     }
 
-    /// The metrics of one exporter, which are there from now on.
-    pub(crate) fn of(&self, name: &str, kind: &'static str, endpoint: &str) -> Counts {
+    /// The metrics of the buffer of the exporter `name`, which are there from now on.
+    pub(crate) fn of_buffer(&self, name: &str) -> BufferCounts {
+        let named = Named { name: name.to_owned() };
+        BufferCounts {
+            bytes: self.bytes.get_or_create_owned(&named),
+            oldest: self.oldest.get_or_create_owned(&named),
+            dropped: Drop::ALL.map(|why| self.dropped.get_or_create_owned(&NamedReason { name: name.to_owned(), reason: why.reason() })),
+        }
+    }
+
+    /// The metrics of the exporter `name`, of a `kind` as the reference calls it.
+    pub(crate) fn of_exporter(&self, name: &str, kind: &'static str, endpoint: &str) -> Counts {
         let (at, named) = (Endpoint { exporter: kind, endpoint: endpoint.to_owned() }, Named { name: name.to_owned() });
         Counts {
             sent: self.sent.get_or_create_owned(&at),
             failed: self.failed.get_or_create_owned(&at),
             skipped: self.skipped.get_or_create_owned(&named),
             retries: self.retries.get_or_create_owned(&named),
-            bytes: self.bytes.get_or_create_owned(&named),
-            oldest: self.oldest.get_or_create_owned(&named),
-            dropped: Drop::ALL.map(|why| self.dropped.get_or_create_owned(&NamedReason { name: name.to_owned(), reason: why.reason() })),
         }
     }
 }
@@ -98,12 +105,17 @@ pub(crate) struct Counts {
     pub(crate) failed: Counter,
     pub(crate) skipped: Counter,
     pub(crate) retries: Counter,
+}
+
+/// The metrics of one buffer.
+#[derive(Clone, Debug)]
+pub(crate) struct BufferCounts {
     pub(crate) bytes: Gauge,
     pub(crate) oldest: Gauge,
     dropped: [Counter; 4],
 }
 
-impl Counts {
+impl BufferCounts {
     pub(crate) fn dropped(&self, why: Drop, rows: u64) {
         self.dropped[why as usize].inc_by(rows);
     }

@@ -17,7 +17,7 @@ use crate::http::{HttpOptions, Poster, redacted};
 use crate::samples::Samples;
 
 /// Where to and how samples are written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteWriteConfig {
     /// The receiver's URL, used as it is.
     pub endpoint: String,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// How patiently a batch is sent again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Upper bound of the first pause; it doubles with each try.
     pub first_pause: Duration,

@@ -19,7 +19,7 @@ use connection::Connection;
 use message::Columns;
 
 /// Where to and how records are sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FluentConfig {
     /// The receiver.
     pub destination: Destination,

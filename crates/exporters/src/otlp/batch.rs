@@ -13,7 +13,7 @@ use prost::Message as _;
 use telemetry::export::SeriesKind;
 
 /// How large a batch may be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Points in a batch.
     pub points: usize,

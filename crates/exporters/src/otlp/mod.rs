@@ -58,7 +58,7 @@ impl fmt::Display for Protocol {
 }
 
 /// Where to and how points are pushed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushConfig {
     /// The receiver's URL.
     pub endpoint: String,

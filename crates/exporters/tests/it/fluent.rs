@@ -65,7 +65,7 @@ async fn the_bytes_are_those_of_the_vector() {
     ]))
     .await;
     let destination = Destination::parse(&format!("unix://{}", path.display())).unwrap();
-    let (exporter, _stop) = rig.start(FluentForward::new(FluentConfig::new(destination, case["tag_attribute"].as_str().unwrap())));
+    let exporter = rig.start(FluentForward::new(FluentConfig::new(destination, case["tag_attribute"].as_str().unwrap())));
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut got = vec![0; wanted.len()];
     tokio::time::timeout(LONG, stream.read_exact(&mut got)).await.unwrap().unwrap();
@@ -77,7 +77,7 @@ async fn the_bytes_are_those_of_the_vector() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_lasts_and_a_closed_one_is_replaced() {
     let (rig, (listener, destination)) = (Rig::new(), listen().await);
-    let (_exporter, _stop) = rig.start(FluentForward::new(FluentConfig::new(destination, "tag")));
+    let _exporter = rig.start(FluentForward::new(FluentConfig::new(destination, "tag")));
     rig.keep_logs(&json!([text(1)])).await;
     let (mut stream, _) = listener.accept().await.unwrap();
     assert_eq!(lines(&message(&mut stream).await.unwrap()), ["line 1"]);
@@ -96,7 +96,7 @@ async fn one_connection_lasts_and_a_closed_one_is_replaced() {
 async fn what_is_not_acknowledged_is_sent_again() {
     let (rig, (listener, destination)) = (Rig::new(), listen().await);
     let config = FluentConfig { acknowledge: Some(Duration::from_millis(300)), ..FluentConfig::new(destination, "tag") };
-    let (_exporter, _stop) = rig.start(FluentForward::new(config));
+    let _exporter = rig.start(FluentForward::new(config));
     rig.keep_logs(&json!([text(1)])).await;
     // Silence.
     let (mut silent, _) = listener.accept().await.unwrap();
@@ -124,7 +124,7 @@ async fn the_destination_can_be_the_tag() {
     for (attribute, tag) in [("adxmon_destination_database", "Logs"), ("adxmon_destination_table", "App")] {
         let (rig, (listener, destination)) = (Rig::new(), listen().await);
         rig.keep_logs(&json!([text(1)])).await;
-        let (_exporter, _stop) = rig.start(FluentForward::new(FluentConfig::new(destination, attribute)));
+        let _exporter = rig.start(FluentForward::new(FluentConfig::new(destination, attribute)));
         let (mut stream, _) = listener.accept().await.unwrap();
         assert_eq!(message(&mut stream).await.unwrap()[0].as_str(), Some(tag));
     }
@@ -148,7 +148,7 @@ async fn a_shared_key_is_proved_over_tls() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let destination = Destination::parse(&format!("tls://localhost:{}", listener.local_addr().unwrap().port())).unwrap();
         let config = FluentConfig { ca_file: Some(ca), shared_key_file: Some(shared), ..FluentConfig::new(destination, "tag") };
-        let (exporter, _stop) = rig.start(FluentForward::new(config));
+        let exporter = rig.start(FluentForward::new(config));
         rig.keep_logs(&json!([text(1)])).await;
         let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
         let mut helo = Vec::new();

@@ -54,7 +54,7 @@ async fn the_request_is_that_of_the_vector() {
         let input: Vec<_> = case["input"].as_array().unwrap().iter().map(one_series).collect();
         let intake = MetricIntake::new("M", MetricRules::default(), Vec::new()).tap(rules.clone().unwrap());
         rig.keep_of(intake, &input).await;
-        let (_exporter, _stop) = rig.start(client);
+        let _exporter = rig.start(client);
         let got = receiver.until_taken(1).await;
         assert_eq!(message(&got[0]), wanted);
         assert!(got[0].head.contains("content-type: application/x-protobuf\r\n"));
@@ -89,7 +89,7 @@ fn otlp_rows() -> ExportRows {
 async fn totals_are_sums_when_asked_for_and_gauges_as_the_reference_otherwise() {
     for typed in [false, true] {
         let (rig, receiver) = (Rig::new(), Receiver::start([]).await);
-        let (_exporter, _stop) = rig.start(OtlpMetrics::new(PushConfig::new(&receiver.url), typed).unwrap());
+        let _exporter = rig.start(OtlpMetrics::new(PushConfig::new(&receiver.url), typed).unwrap());
         rig.buffer.keep_samples(otlp_rows()).await;
         let got = metrics(&receiver.until_taken(1).await);
         let kind = |metric: &Metric| match metric.data.as_ref().unwrap() {
@@ -112,7 +112,7 @@ async fn batches_are_bounded_and_what_the_receiver_drops_is_counted() {
     let rig = Rig::new();
     let bounds = Bounds { points: 10, bytes: 1 << 20 };
     rig.keep(&(0..25).map(sample).collect::<Vec<_>>()).await;
-    let (_exporter, _stop) = rig.start(OtlpMetrics::new(PushConfig { bounds, ..PushConfig::new(&receiver.url) }, false).unwrap());
+    let _exporter = rig.start(OtlpMetrics::new(PushConfig { bounds, ..PushConfig::new(&receiver.url) }, false).unwrap());
     let got = receiver.until_taken(3).await;
     let points = |got: &Got| metrics(std::slice::from_ref(got)).iter().map(points).sum::<usize>();
     assert_eq!(got.iter().map(points).collect::<Vec<_>>(), [10, 10, 5]);
@@ -128,7 +128,7 @@ fn points(metric: &Metric) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_series_is_flagged() {
     let (rig, receiver) = (Rig::new(), Receiver::start([]).await);
-    let (_exporter, _stop) = rig.start(OtlpMetrics::new(PushConfig::new(&receiver.url), false).unwrap());
+    let _exporter = rig.start(OtlpMetrics::new(PushConfig::new(&receiver.url), false).unwrap());
     rig.keep(&[series(&[("__name__", "up")], &[(1, 1.0), (2, f64::from_bits(0x7ff0_0000_0000_0002))])]).await;
     let got = metrics(&receiver.until_taken(1).await);
     let Some(metric::Data::Gauge(gauge)) = &got[0].data else { panic!("{got:?}") };
@@ -145,7 +145,7 @@ async fn headers_and_the_token_of_the_moment_are_sent() {
     let mut config = PushConfig::new(&receiver.url);
     config.http.headers = [("X-Scope".to_owned(), "tenant".to_owned())].into();
     config.http.bearer_token_file = Some(token.clone());
-    let (_exporter, _stop) = rig.start(OtlpMetrics::new(config, false).unwrap());
+    let _exporter = rig.start(OtlpMetrics::new(config, false).unwrap());
     rig.keep(&[sample(1)]).await;
     receiver.until_taken(1).await;
     std::fs::write(&token, "second").unwrap();

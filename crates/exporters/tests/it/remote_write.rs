@@ -56,7 +56,7 @@ fn client(receiver: &Receiver) -> RemoteWrite {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_those_of_the_specification() {
     let (rig, receiver) = (Rig::new(), Receiver::start([]).await);
-    let (_exporter, _stop) = rig.start(client(&receiver));
+    let _exporter = rig.start(client(&receiver));
     let stale = f64::from_bits(0x7ff0_0000_0000_0002);
     rig.keep(&[series(&[("__name__", "up"), ("adxmon_pod", "p"), ("job", "j"), ("Zone", "1")], &[(1, 1.5), (2, stale)])]).await;
     let got = receiver.until_taken(1).await;
@@ -80,7 +80,7 @@ async fn stumbles_are_repeated_until_the_receiver_takes_it() {
     let replies = [status(500), Reply::Answer(429, "retry-after: 0\r\n", Vec::new()), status(503), Reply::Tear, Reply::Hang];
     let (rig, receiver) = (Rig::new(), Receiver::start(replies).await);
     rig.keep(&[sample(1), sample(2)]).await;
-    let (_exporter, _stop) = rig.start_with(client(&receiver), Duration::from_millis(300));
+    let _exporter = rig.start_with(client(&receiver), Duration::from_millis(300));
     let got = receiver.until_taken(1).await;
     assert_eq!((values(&got), receiver.tries()), (vec![1.0, 2.0], 6));
     rig.until_empty().await;
@@ -91,7 +91,7 @@ async fn stumbles_are_repeated_until_the_receiver_takes_it() {
 async fn what_is_refused_for_good_is_counted_and_does_not_hold_up_the_rest() {
     for code in [400, 404, 413, 422] {
         let (rig, receiver) = (Rig::new(), Receiver::start([status(code)]).await);
-        let (_exporter, _stop) = rig.start(client(&receiver));
+        let _exporter = rig.start(client(&receiver));
         rig.keep(&[sample(1)]).await;
         receiver.until_tries(1).await;
         rig.keep(&[sample(2)]).await;
@@ -103,7 +103,7 @@ async fn what_is_refused_for_good_is_counted_and_does_not_hold_up_the_rest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_says_when_to_come_back() {
     let (rig, receiver) = (Rig::new(), Receiver::start([Reply::Answer(503, "retry-after: 3600\r\n", Vec::new())]).await);
-    let (exporter, _stop) = rig.start(client(&receiver));
+    let exporter = rig.start(client(&receiver));
     rig.keep(&[sample(1)]).await;
     receiver.until_tries(1).await;
     rig.until("the failure", |_| exporter.status().failing.is_some()).await;
@@ -118,7 +118,7 @@ async fn requests_are_bounded() {
     let (rig, receiver) = (Rig::new(), Receiver::start([]).await);
     let config = RemoteWriteConfig { max_samples: 10, ..RemoteWriteConfig::new(&receiver.url) };
     rig.keep(&(0..25).map(sample).collect::<Vec<_>>()).await;
-    let (_exporter, _stop) = rig.start(RemoteWrite::new(config).unwrap());
+    let _exporter = rig.start(RemoteWrite::new(config).unwrap());
     let got = receiver.until_taken(3).await;
     assert_eq!(got.iter().map(|got| read(got).len()).collect::<Vec<_>>(), [10, 10, 5]);
     assert_eq!(values(&got), (0..25).map(f64::from).collect::<Vec<_>>());

@@ -11,7 +11,6 @@ use telemetry::client::{Series, remote_write_body};
 use telemetry::rules::MetricRules;
 use telemetry::{Encoding, LogIntake, LogOptions, MetricIntake, RowSet};
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
@@ -42,7 +41,7 @@ impl Rig {
         let start = base();
         // The system's clock, and what the test adds to it.
         let clock = Arc::new(move || clock.load(Ordering::SeqCst) + (base() - start));
-        let buffer = Buffer::open(options, ("ex", "Test", "http://receiver"), clock, &metrics).unwrap();
+        let buffer = Buffer::open(options, "ex", clock, &metrics).unwrap();
         Rig { dir, buffer, now_ms, registry }
     }
 
@@ -56,15 +55,15 @@ impl Rig {
         self.until("the end", |rig| rig.buffer.segments() == 0).await;
     }
 
-    pub(crate) fn start(&self, client: impl Client) -> (Exporter, CancellationToken) {
+    pub(crate) fn start(&self, client: impl Client) -> Exporter {
         self.start_with(client, Duration::from_secs(10))
     }
 
-    pub(crate) fn start_with(&self, client: impl Client, timeout: Duration) -> (Exporter, CancellationToken) {
-        let stop = CancellationToken::new();
+    pub(crate) fn start_with(&self, client: impl Client, timeout: Duration) -> Exporter {
         let ms = Duration::from_millis;
         let retry = RetryPolicy { first_pause: ms(1), longest_pause: ms(20), total: ms(0) };
-        (Exporter::start(client, self.buffer.clone(), ExporterOptions { timeout, retry }, stop.clone()), stop)
+        let options = ExporterOptions { timeout, retry };
+        Exporter::start(client, self.buffer.clone(), ("Test", "http://receiver"), options)
     }
 
     /// The value of a metric of the exporter, written without the prefix.
@@ -115,7 +114,7 @@ impl Rig {
         let body = serde_json::json!({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}).to_string();
         let mut rows = RowSet::new();
         LogIntake::new(options).otlp(body.as_bytes(), Encoding::Json, &mut rows).unwrap();
-        self.buffer.keep_tables(rows.tables()).await;
+        self.buffer.keep_tables(rows.into_tables()).await;
     }
 }
 
