@@ -6,11 +6,14 @@ use std::fmt::Write;
 const LISTED_SEGMENTS: usize = 1000;
 
 /// The page.
-pub(crate) fn store_page(store: &wal::Store) -> String {
+pub(crate) fn store_page(store: &wal::Store, exporters: &str) -> String {
     let mut page = String::from("backend=adx\n\n");
     // Writing to a String does not fail.
     let _ = usage(&mut page, &store.usage());
     let _ = ledger(&mut page, &store.ledger());
+    if !exporters.is_empty() {
+        let _ = write!(page, "\nExporters:\n{exporters}");
+    }
     let _ = segments(&mut page, &store.sealed());
     page
 }

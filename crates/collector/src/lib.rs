@@ -10,6 +10,7 @@
 mod cluster;
 pub mod config;
 mod debug;
+mod exporting;
 mod identity;
 mod listeners;
 mod metrics;

@@ -10,11 +10,13 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::MethodRouter;
+use exporters::Buffer;
 use futures::future::BoxFuture;
 use server::receive::grpc::{self, CallStatus};
 use server::receive::{self, Received};
 use server::{BodyLimits, Marks, Refused, Sink, WalSink};
-use telemetry::{LogIntake, MetricIntake, RowSet, TraceIntake};
+use telemetry::export::ExportRows;
+use telemetry::{LogIntake, MetricIntake, RowSet, TableRows, TraceIntake};
 
 use crate::config::{Config, LogSource, MetricEndpoint, MetricProtocol, RuleScope, TraceSource};
 use crate::metrics::{Metrics, OtlpRequest, PathCode, SourceSink, SourceStage, Table};
@@ -26,6 +28,8 @@ pub(crate) struct Pipeline {
     pub(crate) draining: Arc<AtomicBool>,
     pub(crate) identity: BTreeMap<String, String>,
     pub(crate) body: BodyLimits,
+    /// By name of the exporter.
+    pub(crate) exporters: BTreeMap<String, Buffer>,
 }
 
 /// What listens where.
@@ -80,9 +84,11 @@ impl Pipeline {
 
     fn metric<'a>(&self, endpoint: &'a MetricEndpoint, config: &Config) -> anyhow::Result<Metric<'a>> {
         let rules = endpoint.rules.clone().with_labels(&self.identity);
-        let intake = self.intake(&endpoint.database, &rules, config).with_context(|| format!("rules of {}", endpoint.name()))?;
+        let intake = self
+            .intake(&endpoint.database, &rules, config, &endpoint.exporters)
+            .with_context(|| format!("rules of {}", endpoint.name()))?;
         let intake = Arc::new(intake.reference_labels(endpoint.reference_labels));
-        let sink = self.sink(Kind::Metrics, Some(&endpoint.database), endpoint.discard);
+        let sink = self.sink(Kind::Metrics, Some(&endpoint.database), endpoint.discard, &endpoint.exporters);
         Ok(Metric { endpoint, intake, sink })
     }
 
@@ -100,12 +106,15 @@ impl Pipeline {
         self.counted(grpc::metrics(intake, sink, self.body, metric.endpoint.timeout), Counted::OtlpMetrics, name)
     }
 
-    /// The intake of a source of metrics.
+    /// The intake of a source of metrics; `exporters` as its sink has them.
     ///
     /// # Errors
     /// An expression that does not compile.
-    pub(crate) fn intake(&self, database: &str, rules: &RuleScope, config: &Config) -> anyhow::Result<MetricIntake> {
-        let intake = MetricIntake::new(database, rules.compile()?, config.lift_labels.clone());
+    pub(crate) fn intake(&self, database: &str, rules: &RuleScope, config: &Config, exporters: &[String]) -> anyhow::Result<MetricIntake> {
+        let mut intake = MetricIntake::new(database, rules.compile()?, config.lift_labels.clone());
+        for exporter in exporters.iter().filter_map(|name| config.exporters.iter().find(|exporter| exporter.name == *name)) {
+            intake = intake.tap(exporter.rules.compile()?);
+        }
         Ok(match &self.metrics.dropped {
             Some(dropped) => intake.on_drop(dropped.counter()),
             None => intake,
@@ -115,7 +124,7 @@ impl Pipeline {
     /// Path and gRPC service of OTLP logs.
     fn logs(&self, source: &LogSource) -> (MethodRouter, MethodRouter) {
         let intake = Arc::new(LogIntake::new(source.options.clone()));
-        let sink = self.sink(Kind::Logs { source: "otlp-logs" }, None, false);
+        let sink = self.sink(Kind::Logs { source: "otlp-logs" }, None, false, &source.exporters);
         let path = receive::with_timeout(receive::otlp_logs(Arc::clone(&intake), Arc::clone(&sink), self.body), source.timeout);
         let service = grpc::logs(intake, sink, self.body, source.timeout);
         (self.counted(path, Counted::Logs, "/v1/logs"), self.counted(service, Counted::Logs, grpc::LOGS_PATH))
@@ -124,21 +133,22 @@ impl Pipeline {
     /// Path and gRPC service of OTLP traces.
     fn traces(&self, source: &TraceSource) -> (MethodRouter, MethodRouter) {
         let intake = Arc::new(TraceIntake::new(source.options.clone()));
-        let sink = self.sink(Kind::Traces, None, false);
+        let sink = self.sink(Kind::Traces, None, false, &[]);
         let path = receive::with_timeout(receive::otlp_traces(Arc::clone(&intake), Arc::clone(&sink), self.body), source.timeout);
         let service = grpc::traces(intake, sink, self.body, source.timeout);
         (self.counted(path, Counted::Traces, &source.path), self.counted(service, Counted::Traces, grpc::TRACES_PATH))
     }
 
-    /// The sink of a source.
-    pub(crate) fn sink(&self, kind: Kind, database: Option<&str>, discard: bool) -> Arc<dyn Sink> {
+    /// The sink of a source, which gives what was stored to `exporters` too.
+    pub(crate) fn sink(&self, kind: Kind, database: Option<&str>, discard: bool, exporters: &[String]) -> Arc<dyn Sink> {
         let inner = WalSink::new(self.store.clone());
         let inner = match database {
             Some(database) => inner.charging(database),
             None => inner,
         };
         let (metrics, draining) = (Arc::clone(&self.metrics), Arc::clone(&self.draining));
-        Arc::new(MeteredSink { inner, kind, discard, metrics, draining })
+        let exporters = exporters.iter().filter_map(|name| self.exporters.get(name).cloned()).collect();
+        Arc::new(MeteredSink { inner, kind, discard, exporters, metrics, draining })
     }
 
     /// `routes`, with their answers counted.
@@ -216,25 +226,34 @@ pub(crate) enum Kind {
     Traces,
 }
 
-/// The store's sink, with counts, with `disable-metrics-forwarding`, and closed while draining.
+/// The store's sink, with counts, with `disable-metrics-forwarding`, and closed while draining. Exporters get what the store
+/// has, before the sender hears of it: so a request that is repeated because it was refused is exported once.
 struct MeteredSink {
     inner: WalSink,
     kind: Kind,
     discard: bool,
+    exporters: Vec<Buffer>,
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
 }
 
 impl Sink for MeteredSink {
-    fn commit_with_marks(&self, rows: RowSet, filtered: u64, marks: Marks) -> BoxFuture<'_, Result<(), Refused>> {
+    fn commit_with_marks(&self, mut rows: RowSet, filtered: u64, marks: Marks) -> BoxFuture<'_, Result<(), Refused>> {
+        let exported = self.exported(&mut rows);
         if self.discard {
-            return self.inner.commit_with_marks(RowSet::new(), filtered + rows.rows(), marks);
+            let committed = self.inner.commit_with_marks(RowSet::new(), filtered + rows.rows(), marks);
+            return Box::pin(async move {
+                committed.await?;
+                self.export(exported).await;
+                Ok(())
+            });
         }
         let count = rows.rows();
         let tables = if matches!(self.kind, Kind::Logs { .. }) { destinations(&rows) } else { Vec::new() };
         let committed = self.inner.commit_with_marks(rows, filtered, marks);
         Box::pin(async move {
             committed.await?;
+            self.export(exported).await;
             match self.kind {
                 Kind::Metrics => {
                     self.metrics.samples_stored.inc_by(count);
@@ -256,7 +275,41 @@ impl Sink for MeteredSink {
     }
 }
 
+/// What the exporters of a source get of one request.
+enum Exported {
+    Nothing,
+    /// By exporter.
+    Samples(Vec<ExportRows>),
+    Tables(Vec<TableRows>),
+}
+
 impl MeteredSink {
+    fn exported(&self, rows: &mut RowSet) -> Exported {
+        match self.kind {
+            _ if self.exporters.is_empty() => Exported::Nothing,
+            Kind::Metrics => Exported::Samples(rows.take_exports()),
+            Kind::Logs { .. } => Exported::Tables(rows.tables().to_vec()),
+            Kind::Traces => Exported::Nothing,
+        }
+    }
+
+    /// Failures are counted there, and are no concern of the sender.
+    async fn export(&self, exported: Exported) {
+        match exported {
+            Exported::Nothing => {}
+            Exported::Samples(rows) => {
+                for (exporter, rows) in self.exporters.iter().zip(rows) {
+                    exporter.keep_samples(rows).await;
+                }
+            }
+            Exported::Tables(tables) => {
+                for exporter in &self.exporters {
+                    exporter.keep_tables(tables.clone()).await;
+                }
+            }
+        }
+    }
+
     fn logs_stored(&self, source: &'static str, count: u64, tables: Vec<(Table, u64)>) {
         self.metrics.logs_sent.get_or_create(&SourceSink { source, sink: "StoreSink" }).inc_by(count);
         for (table, rows) in tables {

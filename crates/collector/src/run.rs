@@ -22,6 +22,7 @@ use transfer::{Sender, SenderOptions};
 
 use crate::cluster::Cluster;
 use crate::config::{Backend, Config};
+use crate::exporting::Exporters;
 use crate::listeners::Listeners;
 use crate::metrics::{Metrics, StateCollector};
 use crate::pipeline::{Kind, Pipeline};
@@ -85,8 +86,9 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         background: CancellationToken::new(),
         store,
         cluster: Arc::default(),
+        exporters: Arc::new(Mutex::new(Exporters::new(&config.storage_dir, exporters::Metrics::register(&mut registry)))),
     };
-    let sender = config.endpoint.as_ref().map(|endpoint| parts.sender(endpoint, &config, &mut registry));
+    let sender = (!config.endpoints.is_empty()).then(|| parts.sender(&config, &mut registry));
     registry.register_collector(Box::new(StateCollector { store: parts.store.clone(), connections: Arc::clone(&parts.connections) }));
     let accepting = shutdown.child_token();
     let intake = parts.intake(&config, &accepting).await?;
@@ -134,12 +136,13 @@ struct Parts {
     background: CancellationToken,
     /// Outlives reloads, so that what is known of the cluster is there even if it is away at that moment.
     cluster: Arc<Mutex<Cluster>>,
+    exporters: Arc<Mutex<Exporters>>,
 }
 
 impl Parts {
-    fn sender(&self, endpoint: &str, config: &Config, registry: &mut Registry) -> Sender {
+    fn sender(&self, config: &Config, registry: &mut Registry) -> Sender {
         let options = SenderOptions {
-            endpoints: vec![endpoint.to_owned()],
+            endpoints: config.endpoints.clone(),
             concurrency: config.transfer_concurrency,
             gzip: config.transfer_gzip,
             insecure_skip_verify: config.insecure_skip_verify,
@@ -151,12 +154,18 @@ impl Parts {
     /// What takes data in, as `config` says, started; it ends when `stop` is cancelled.
     async fn intake(&self, config: &Config, stop: &CancellationToken) -> anyhow::Result<Intake> {
         self.cluster.lock().await.follow(config, &self.metrics, &self.background).await?;
+        let exporters = {
+            let mut exporters = self.exporters.lock().await;
+            exporters.follow(config).await?;
+            exporters.buffers()
+        };
         let pipeline = Pipeline {
             store: self.store.clone(),
             metrics: Arc::clone(&self.metrics),
             draining: Arc::clone(&self.draining),
             identity: identity::labels(),
             body: server::BodyLimits::default(),
+            exporters,
         };
         let mut receivers = pipeline.receivers(config)?;
         receivers.http = receivers.http.fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") });
@@ -165,8 +174,10 @@ impl Parts {
             None => JoinSet::new(),
             Some(settings) => {
                 let scraper = scrape::Scraper {
-                    intake: pipeline.intake(&settings.database, &settings.rules, config).context("rules of prometheus-scrape")?,
-                    sink: pipeline.sink(Kind::Metrics, Some(&settings.database), settings.discard),
+                    intake: pipeline
+                        .intake(&settings.database, &settings.rules, config, &settings.exporters)
+                        .context("rules of prometheus-scrape")?,
+                    sink: pipeline.sink(Kind::Metrics, Some(&settings.database), settings.discard, &settings.exporters),
                     metrics: Arc::clone(&self.metrics),
                     settings: settings.clone(),
                 };
@@ -179,12 +190,12 @@ impl Parts {
     fn operations(&self, registry: Registry) -> Router {
         let (store, draining) = (self.store.clone(), Arc::clone(&self.draining));
         let readyz = move || async move { readiness(&store, draining.load(Ordering::Relaxed)) };
-        let store = self.store.clone();
+        let (store, exporters) = (self.store.clone(), Arc::clone(&self.exporters));
         Router::new()
             .route("/metrics", server::metrics_endpoint(Arc::new(registry)))
             .route("/readyz", any(readyz))
             .route("/healthz", get(|| async { "ok\n" }))
-            .route("/debug/store", any(move || async move { debug::store_page(&store) }))
+            .route("/debug/store", any(move || async move { debug::store_page(&store, &exporters.lock().await.page()) }))
     }
 }
 
@@ -235,7 +246,8 @@ impl Supervisor {
             None => self.served.await,
         };
         self.intake.end().await;
-        drain(&self.parts.store, self.sender.as_ref()).await;
+        let exporters = async { self.parts.exporters.lock().await.drain().await };
+        tokio::join!(drain(&self.parts.store, self.sender.as_ref()), exporters);
         self.parts.background.cancel();
         let _ = self.ticks.await;
         drop(self.sender);

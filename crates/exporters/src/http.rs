@@ -100,7 +100,7 @@ impl Poster {
 }
 
 /// A URL without its password.
-pub(crate) fn redacted(url: &str) -> String {
+pub fn redacted(url: &str) -> String {
     match Url::parse(url) {
         Ok(mut url) if url.password().is_some() => {
             // Fails only for URLs that cannot have a password.

@@ -22,6 +22,6 @@ mod samples;
 pub use attempt::{Again, Failure, Pushed};
 pub use buffer::{Buffer, BufferOptions, Clock};
 pub use exporter::{Added, Client, Exporter, ExporterOptions, Origin, Status};
-pub use http::HttpOptions;
+pub use http::{HttpOptions, redacted};
 pub use metrics::Metrics;
 pub use retry::RetryPolicy;

@@ -15,8 +15,6 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
     note(has_metadata_labels(file), "add-metadata-labels", KUBERNETES);
     note(file.enable_pprof, "enable-pprof", "there is no profiling endpoint; use an external profiler such as perf");
     note(!file.lift_attributes.is_empty(), "lift-attributes", LIFT_ATTRIBUTES);
-    note(!file.exporters.otlp_metric_export.is_empty(), "exporters.otlp-metric-export", EXPORTERS);
-    note(!file.exporters.fluent_forward_log_export.is_empty(), "exporters.fluent-forward-log-export", EXPORTERS);
     if let Some(log) = &file.otel_log {
         note(!log.lift_attributes.is_empty(), "otel-log.lift-attributes", LIFT_ATTRIBUTES);
         note(!log.transforms.is_empty(), "otel-log.transforms", "transforms are not run by this version; records are stored as they came");
@@ -36,12 +34,12 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
         note(!log.disable_kube_discovery || !log.static_pod_target.is_empty(), &name("pod discovery"), HOST_LOG);
         note(!log.transforms.is_empty(), &name("transforms"), HOST_LOG);
         note(!log.add_attributes.is_empty(), &name("add-attributes"), HOST_LOG);
+        note(!log.exporters.is_empty(), &name("exporters"), HOST_LOG);
     }
     absent.into_iter().map(|(name, why)| Warning(format!("{name} has no effect: {why}"))).collect()
 }
 
 const KUBERNETES: &str = "this version does not add them";
-const EXPORTERS: &str = "exporters are not run by this version; data goes to the ingestor only";
 const HOST_LOG: &str = "logs of the host are not collected by this version";
 const LIFT_ATTRIBUTES: &str = "attributes stay in the Attributes column; use lift-resources for columns of their own";
 

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+pub use super::exporters::Exporters;
+
 /// String to string, in the order of keys.
 pub type Map = BTreeMap<String, String>;
 
@@ -16,7 +18,7 @@ pub type Map = BTreeMap<String, String>;
 #[serde(rename_all = "kebab-case", default)]
 #[allow(missing_docs)] // The keys are documented in the generated file, their single source.
 pub struct File {
-    pub endpoint: String,
+    pub endpoint: OneOrMany,
     pub kube_config: String,
     pub kubelet_discovery: Option<KubeletDiscovery>,
     pub insecure_skip_verify: bool,
@@ -61,6 +63,33 @@ pub struct File {
     pub exporters: Exporters,
     pub metadata_watch: Option<MetadataWatch>,
     pub add_metadata_labels: Option<MetadataLabels>,
+}
+
+/// One text, or an array of them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "expected a string or an array of strings")]
+pub enum OneOrMany {
+    /// Commas separate several.
+    One(String),
+    /// One each.
+    Many(Vec<String>),
+}
+
+impl Default for OneOrMany {
+    fn default() -> Self {
+        OneOrMany::One(String::new())
+    }
+}
+
+impl OneOrMany {
+    /// Each of them; empty ones do not count.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let (one, many) = match self {
+            OneOrMany::One(one) => (Some(one.split(',')), None),
+            OneOrMany::Many(many) => (None, Some(many.iter())),
+        };
+        one.into_iter().flatten().chain(many.into_iter().flatten().map(String::as_str)).map(str::trim).filter(|text| !text.is_empty())
+    }
 }
 
 /// A pair of expressions for a label's name and value.
@@ -296,41 +325,6 @@ pub struct KernelTarget {
     pub database: String,
     pub table: String,
     pub priority: String,
-}
-
-/// `[exporters]`
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-#[allow(missing_docs)]
-pub struct Exporters {
-    pub otlp_metric_export: Vec<OtlpMetricExport>,
-    pub fluent_forward_log_export: Vec<FluentForwardLogExport>,
-}
-
-/// `[[exporters.otlp-metric-export]]`
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-#[allow(missing_docs)]
-pub struct OtlpMetricExport {
-    pub name: String,
-    pub destination: String,
-    pub default_drop_metrics: Option<bool>,
-    pub add_labels: Map,
-    pub drop_labels: Map,
-    pub drop_metrics: Vec<String>,
-    pub keep_metrics: Vec<String>,
-    pub keep_metrics_with_label_value: Vec<LabelMatcher>,
-    pub add_resource_attributes: Map,
-}
-
-/// `[[exporters.fluent-forward-log-export]]`
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-#[allow(missing_docs)]
-pub struct FluentForwardLogExport {
-    pub name: String,
-    pub destination: String,
-    pub tag_attribute: String,
 }
 
 /// `[metadata-watch]`

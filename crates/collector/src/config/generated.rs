@@ -4,7 +4,8 @@
 /// shows the default or an example.
 pub const DEFAULT_FILE: &str = r#"# Configuration of the collector. $(HOSTNAME) in a value becomes the name of the node.
 
-# Base URL of the ingestor, http or https. Empty: data is kept on disk up to max-disk-usage.
+# Base URL of the ingestor, http or https. Several, in order of preference, as an array or separated by
+# commas: while one is away the next is used. Empty: data is kept on disk up to max-disk-usage.
 endpoint = 'https://ingestor.adx-mon.svc.cluster.local'
 # Accept any certificate of the ingestor.
 insecure-skip-verify = false
@@ -138,4 +139,65 @@ database = 'Traces'
 table = 'OTELTraces'
 path = '/v1/traces'
 request-timeout-seconds = 15
+
+# Exporters send what sources name them for (exporters = ['name'] in a source) to other systems as well. Each has a buffer
+# of its own on disk: one whose receiver is away holds up nothing, and gives up its oldest data when the buffer is full.
+
+# Metrics to an OTLP receiver. The filter and label settings above can be repeated here; they come after the source's.
+# [[exporters.otlp-metric-export]]
+# name = 'otel'
+# # The receiver's URL; over gRPC its path does not count.
+# destination = 'http://otel-collector:4318/v1/metrics'
+# # 'http/protobuf' or 'grpc'.
+# protocol = 'http/protobuf'
+# # 'gzip' or 'none'.
+# compression = 'gzip'
+# # Totals become sums where the source says that they are; otherwise everything is a gauge.
+# metric-types = false
+# # Attributes of the resource.
+# add-resource-attributes = { cluster = 'production' }
+# # Headers (gRPC metadata) of every request.
+# headers = { X-Scope-OrgID = 'tenant' }
+# # A file whose content is sent as bearer token, read for every request.
+# bearer-token-file = ''
+# # Certificates (PEM) that the receiver's must be signed by; default: the system's.
+# ca-file = ''
+# # Accept any certificate of the receiver; not over gRPC.
+# insecure-skip-verify = false
+# # Longest time of a try, in seconds.
+# request-timeout-seconds = 10
+# # Samples and bytes (before compression) of a request.
+# max-batch-size = 8192
+# max-batch-bytes = 2097152
+# # Bytes that may wait for the receiver, compressed on disk; beyond it the oldest are dropped and counted ...
+# max-buffer-size = 268435456
+# # ... as is what waited for so many seconds.
+# max-buffer-age-seconds = 86400
+
+# Metrics to a receiver of Prometheus remote write 1.0. Settings as above, but for protocol, compression, metric-types and
+# add-resource-attributes.
+# [[exporters.remote-write-metric-export]]
+# name = 'prometheus'
+# destination = 'http://prometheus:9090/api/v1/write'
+# max-batch-size = 2000
+# max-batch-bytes = 1048576
+
+# Logs over the fluent forward protocol.
+# [[exporters.fluent-forward-log-export]]
+# name = 'fluent'
+# # 'tcp://host:port', 'tls://host:port' or 'unix:///path'.
+# destination = 'unix:///var/run/fluent.sock'
+# # The attribute that is the tag; records without it are skipped and counted. adxmon_destination_database and
+# # adxmon_destination_table are where a record goes.
+# tag-attribute = 'fluent-tag'
+# # Wait until the receiver acknowledges each message; without, a receiver that dies can lose some.
+# require-ack = false
+# # A file with the key that the receiver shares with its senders.
+# shared-key-file = ''
+# ca-file = ''
+# request-timeout-seconds = 10
+# max-batch-size = 5000
+# max-batch-bytes = 1048576
+# max-buffer-size = 268435456
+# max-buffer-age-seconds = 86400
 "#;

@@ -5,6 +5,7 @@
 //! are checked and named in a [`Warning`], never ignored in silence.
 
 mod absent;
+pub mod exporters;
 pub mod file;
 mod generated;
 mod positions;
@@ -14,6 +15,7 @@ mod validate;
 
 use std::fmt;
 
+pub use exporters::{ExporterClient, ExporterSettings};
 pub use generated::DEFAULT_FILE;
 pub use rules::RuleScope;
 pub use settings::{

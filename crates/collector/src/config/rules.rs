@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use telemetry::rules::{MetricRules, MetricRulesConfig, RuleError};
 
-use super::file::{File, LabelMatcher, Map, MetricSource, OtlpMetricExport};
+use super::file::{File, LabelMatcher, Map, MetricSource};
 
 /// Filters and label rules of one scope of the file.
 #[derive(Debug, Clone, Default)]
@@ -41,17 +41,6 @@ impl RuleScope {
             keep_with_label: pairs(&source.keep_metrics_with_label_value),
             drop_labels: source.drop_labels.clone(),
             add_labels: source.add_labels.clone(),
-        }
-    }
-
-    pub(super) fn export(export: &OtlpMetricExport) -> Self {
-        RuleScope {
-            default_drop: export.default_drop_metrics,
-            drop_metrics: export.drop_metrics.clone(),
-            keep_metrics: export.keep_metrics.clone(),
-            keep_with_label: pairs(&export.keep_metrics_with_label_value),
-            drop_labels: export.drop_labels.clone(),
-            add_labels: export.add_labels.clone(),
         }
     }
 

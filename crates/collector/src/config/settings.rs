@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use telemetry::{Lift, LogOptions, TraceOptions};
 
+use super::exporters::ExporterSettings;
 use super::file::{File, MetricSource};
 use super::rules::RuleScope;
 use super::{Problem, Warning};
@@ -49,8 +50,8 @@ impl Backend {
 /// A checked configuration. Made by [`Config::from_toml`].
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Base URL of the ingestor; without one, data is kept up to the quota.
-    pub endpoint: Option<String>,
+    /// Base URLs of ingestors in order of preference; without one, data is kept up to the quota.
+    pub endpoints: Vec<String>,
     /// Whether the ingestor's certificate is not verified.
     pub insecure_skip_verify: bool,
     /// `host:port`; an empty host means all addresses.
@@ -100,6 +101,8 @@ pub struct Config {
     pub traces: Option<TraceSource>,
     /// Scraping.
     pub scrape: Option<ScrapeSettings>,
+    /// Where else sources send.
+    pub exporters: Vec<ExporterSettings>,
     /// Name of the node that this collector runs on.
     pub node: String,
     /// How the cluster is reached.
@@ -159,7 +162,7 @@ macro_rules! until_restart {
 }
 
 until_restart! {
-    endpoint: "endpoint",
+    endpoints: "endpoint",
     insecure_skip_verify: "insecure-skip-verify",
     listen_addr: "listen-addr",
     otlp_listen_addr: "otlp-listen-addr",
@@ -208,6 +211,8 @@ pub struct MetricEndpoint {
     pub discard: bool,
     /// Whether OTLP points keep only their own attributes as labels.
     pub reference_labels: bool,
+    /// Names of the exporters that get its samples too.
+    pub exporters: Vec<String>,
 }
 
 impl Config {
@@ -233,6 +238,8 @@ impl MetricEndpoint {
 pub struct LogSource {
     /// Destination and attributes.
     pub options: LogOptions,
+    /// Names of the exporters that get its records too.
+    pub exporters: Vec<String>,
     /// Longest time of a request.
     pub timeout: Duration,
 }
@@ -263,6 +270,8 @@ pub struct ScrapeSettings {
     pub batch_samples: usize,
     /// `disable-metrics-forwarding`: scraped, counted, not stored.
     pub discard: bool,
+    /// Names of the exporters that get its samples too.
+    pub exporters: Vec<String>,
     /// Whether annotated pods of this node are scraped.
     pub discovery: bool,
     /// The static targets whose `host-regex` matches this host.
@@ -290,7 +299,7 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
     let storage_dir = storage_dir(&file.storage_dir).map_err(problem)?;
     let durability = file.durability.as_deref().map_or(Ok(wal::Durability::Disk), str::parse);
     let config = Config {
-        endpoint: (!file.endpoint.is_empty()).then(|| file.endpoint.clone()),
+        endpoints: file.endpoint.iter().map(str::to_owned).collect(),
         insecure_skip_verify: file.insecure_skip_verify,
         listen_addr: file.listen_addr.clone().filter(|a| !a.is_empty()).unwrap_or_else(|| LISTEN_ADDR.to_owned()),
         otlp_listen_addr: file.otlp_listen_addr.clone().filter(|addr| !addr.is_empty()),
@@ -315,10 +324,11 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         logs: log_source(&file),
         traces: trace_source(&file),
         scrape: scrape(&file, &global, hostname),
+        exporters: file.exporters.settings().map_err(problem)?,
         node: hostname.to_owned(),
         kubernetes: kubernetes(&file, hostname),
     };
-    if config.endpoint.is_none() {
+    if config.endpoints.is_empty() {
         warnings.push(Warning(format!(
             "endpoint is empty: data is kept in {} up to max-disk-usage ({} bytes), then refused; set endpoint to an ingestor",
             config.storage_dir.display(),
@@ -337,7 +347,7 @@ fn discarding(config: &Config) -> Vec<String> {
     endpoints.chain(scrape).collect()
 }
 
-fn positive(value: i64) -> Option<u64> {
+pub(super) fn positive(value: i64) -> Option<u64> {
     u64::try_from(value).ok().filter(|v| *v > 0)
 }
 
@@ -371,6 +381,7 @@ fn metric_endpoints(file: &File, global: &RuleScope) -> Vec<MetricEndpoint> {
         timeout: request_timeout(seconds),
         discard: file.disable_metrics_forwarding || source.disable_metrics_forwarding,
         reference_labels,
+        exporters: source.exporters.clone(),
     };
     let remote_write = file
         .prometheus_remote_write
@@ -399,6 +410,7 @@ fn log_source(file: &File) -> Option<LogSource> {
             add_attributes,
             lift_resources: lifts(&file.lift_resources),
         },
+        exporters: log.exporters.clone(),
         timeout: request_timeout(log.request_timeout_seconds),
     })
 }
@@ -428,6 +440,7 @@ fn scrape(file: &File, global: &RuleScope, hostname: &str) -> Option<ScrapeSetti
         rules: source_rules(global, &source),
         batch_samples: positive(file.max_batch_size).unwrap_or(5000) as usize,
         discard: file.disable_metrics_forwarding || source.disable_metrics_forwarding,
+        exporters: source.exporters.clone(),
         discovery: !scrape.disable_discovery,
         targets: targets
             .map(|t| ScrapeTarget {

@@ -3,14 +3,16 @@
 
 use std::collections::HashSet;
 
+use super::exporters::{self, FluentForwardLogExport};
 use super::file::{
-    Exporters, File, FileTarget, FluentForwardLogExport, HostLog, JournalTarget, KernelTarget, LabelMatcher, Lift, Map, MetadataLabels,
-    MetricSource, StaticScrapeTarget, Transform,
+    Exporters, File, FileTarget, HostLog, JournalTarget, KernelTarget, LabelMatcher, Lift, Map, MetadataLabels, MetricSource,
+    StaticScrapeTarget, Transform,
 };
 use super::positions::Place;
 use super::rules::RuleScope;
 use super::settings;
 use super::settings::Backend;
+use ::exporters::fluent::Destination;
 use telemetry::Schema;
 
 /// The problems of `file` and where they are; the first is what the reference would say.
@@ -111,12 +113,11 @@ impl<'a> Check<'a> {
     fn exporters(&mut self, exporters: &'a Exporters) {
         self.table("exporters", |check| {
             check.each("otlp-metric-export", &exporters.otlp_metric_export, |check, i, export| {
-                let scope = format!("exporter.otlp-metric-export[{i}]");
-                check.exporter_name(&scope, &export.name);
-                check.require(&export.destination, &format!("{scope}.destination"));
-                if let Err(error) = RuleScope::export(export).compile() {
-                    check.say(error.setting, format!("{scope}.invalid exporter config: {}", invalid_regex(&error)));
-                }
+                check.metric_export(&format!("exporter.otlp-metric-export[{i}]"), (&export.name, &export.destination), &export.rules());
+            });
+            check.each("remote-write-metric-export", &exporters.remote_write_metric_export, |check, i, export| {
+                let scope = format!("exporter.remote-write-metric-export[{i}]");
+                check.metric_export(&scope, (&export.name, &export.destination), &export.rules());
             });
             check.each("fluent-forward-log-export", &exporters.fluent_forward_log_export, |check, i, export| {
                 let scope = format!("exporter.fluent-forward-log-export[{i}]");
@@ -124,6 +125,54 @@ impl<'a> Check<'a> {
                 check.fluent(&scope, export);
             });
         });
+    }
+
+    fn metric_export(&mut self, scope: &str, (name, destination): (&'a str, &str), rules: &RuleScope) {
+        self.exporter_name(scope, name);
+        self.require(destination, &format!("{scope}.destination"));
+        if let Err(error) = rules.compile() {
+            self.say(error.setting, format!("{scope}.invalid exporter config: {}", invalid_regex(&error)));
+        }
+    }
+
+    /// What the reference does not check or have.
+    fn exporter_settings(&mut self, exporters: &'a Exporters) {
+        self.table("exporters", |check| {
+            check.each("otlp-metric-export", &exporters.otlp_metric_export, |check, i, export| {
+                let scope = format!("exporter.otlp-metric-export[{i}]");
+                check.url(&scope, &export.destination);
+                check.not_negative(&scope, &export.numbers());
+                let choices = [
+                    ("protocol", &export.protocol, exporters::otlp_protocol(export).err()),
+                    ("compression", &export.compression, exporters::otlp_gzip(export).err()),
+                ];
+                for (key, value, error) in choices {
+                    if let Some(error) = error {
+                        check.say(key, format!("{scope}.{key} {value:?}: {error}"));
+                    }
+                }
+            });
+            check.each("remote-write-metric-export", &exporters.remote_write_metric_export, |check, i, export| {
+                let scope = format!("exporter.remote-write-metric-export[{i}]");
+                check.url(&scope, &export.destination);
+                check.not_negative(&scope, &export.numbers());
+            });
+            check.each("fluent-forward-log-export", &exporters.fluent_forward_log_export, |check, i, export| {
+                check.not_negative(&format!("exporter.fluent-forward-log-export[{i}]"), &export.numbers());
+            });
+        });
+    }
+
+    fn url(&mut self, scope: &str, destination: &str) {
+        if !destination.is_empty() && settings::http_url(destination).is_none() {
+            self.say("destination", format!("{scope}.destination {destination} must be a full http or https URL"));
+        }
+    }
+
+    fn not_negative(&mut self, scope: &str, numbers: &[(&str, i64)]) {
+        for (key, _) in numbers.iter().filter(|(_, value)| *value < 0) {
+            self.say(key, format!("{scope}.{key} must be at least 0"));
+        }
     }
 
     fn exporter_name(&mut self, scope: &str, name: &'a str) {
@@ -137,7 +186,7 @@ impl<'a> Check<'a> {
         let destination = &export.destination;
         if destination.is_empty() {
             self.say("destination", format!("{scope}.destination must be set"));
-        } else if let Err(reason) = fluent_destination(destination) {
+        } else if let Err(reason) = Destination::parse(destination) {
             self.say("destination", format!("{scope}.invalid destination {destination}: {reason}"));
         }
         self.require(&export.tag_attribute, &format!("{scope}.tag-attribute"));
@@ -261,7 +310,7 @@ impl<'a> Check<'a> {
                 }
             });
         }
-        self.exporter_references(name, &source.exporters);
+        self.exporter_references(name, &source.exporters, false);
         self.metadata(name, source.add_metadata_labels.as_ref());
         if let Err(error) = RuleScope::source(source).compile() {
             self.say(error.setting, format!("{name}: {}", invalid_regex(&error)));
@@ -276,11 +325,19 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn exporter_references(&mut self, name: &str, references: &[String]) {
+    /// `of_logs` says what the source has: an exporter takes metrics or logs.
+    fn exporter_references(&mut self, name: &str, references: &[String], of_logs: bool) {
+        let logs = &self.file.exporters.fluent_forward_log_export;
         for (i, reference) in references.iter().enumerate() {
-            if !self.exporters.contains(reference.as_str()) {
-                self.problems.push((self.at.item("exporters", i), format!("{name}.exporters {reference:?} not found")));
-            }
+            let problem = if !self.exporters.contains(reference.as_str()) {
+                format!("{name}.exporters {reference:?} not found")
+            } else if logs.iter().any(|export| export.name == *reference) != of_logs {
+                let takes = if of_logs { "metrics, not logs" } else { "logs, not metrics" };
+                format!("{name}.exporters {reference:?} takes {takes}")
+            } else {
+                continue;
+            };
+            self.problems.push((self.at.item("exporters", i), problem));
         }
     }
 
@@ -298,7 +355,7 @@ impl<'a> Check<'a> {
         self.table("otel-log", |check| {
             check.timeout("otel-log", log.request_timeout_seconds);
             check.transforms("otel-log", &log.transforms);
-            check.exporter_references("otel-log", &log.exporters);
+            check.exporter_references("otel-log", &log.exporters, true);
             check.metadata("otel-log", log.add_metadata_labels.as_ref());
             if log.default_database.is_empty() != log.default_table.is_empty() {
                 let key = if log.default_database.is_empty() { "default-table" } else { "default-database" };
@@ -340,7 +397,7 @@ impl<'a> Check<'a> {
         self.each("journal-target", &log.journal_target, |check, _, target| check.journal_target(target));
         self.each("kernel-target", &log.kernel_target, |check, _, target| check.kernel_target(target));
         self.transforms("host-log", &log.transforms);
-        self.exporter_references("host-log", &log.exporters);
+        self.exporter_references("host-log", &log.exporters, true);
     }
 
     fn file_target(&mut self, target: &FileTarget) {
@@ -433,9 +490,10 @@ impl<'a> Check<'a> {
 
     fn top_level(&mut self) {
         let file = self.file;
-        if !file.endpoint.is_empty() && settings::http_url(&file.endpoint).is_none() {
-            self.say("endpoint", format!("endpoint {} must be http or https", file.endpoint));
+        for endpoint in file.endpoint.iter().filter(|endpoint| settings::http_url(endpoint).is_none()) {
+            self.say("endpoint", format!("endpoint {endpoint} must be http or https"));
         }
+        self.exporter_settings(&file.exporters);
         if let Some(durability) = &file.durability
             && durability.parse::<wal::Durability>().is_err()
         {
@@ -479,21 +537,4 @@ fn last(name: &str) -> &str {
 fn invalid_regex(error: &telemetry::rules::RuleError) -> String {
     let kind = if error.setting.contains("label") { "label" } else { "metric" };
     format!("invalid {kind} regex {} in {}: {}", error.pattern, error.setting, error.reason)
-}
-
-/// `tcp://host:port` or `unix:///path`.
-fn fluent_destination(text: &str) -> Result<(), String> {
-    if let Some(path) = text.strip_prefix("unix://") {
-        return if path.is_empty() { Err("unix socket path is empty".to_owned()) } else { Ok(()) };
-    }
-    let Some(address) = text.strip_prefix("tcp://") else {
-        return Err("must be in the form tcp://<host>:<port> or unix:///path/to/socket".to_owned());
-    };
-    let Some((_host, port)) = address.rsplit_once(':') else {
-        return Err(format!("address {address}: missing port in address"));
-    };
-    match port.parse::<u32>() {
-        Ok(1..=65535) => Ok(()),
-        _ => Err(format!("port {port} not between 1 and 65535")),
-    }
 }

@@ -78,6 +78,7 @@ async fn scrape(page: &str, batch_samples: usize) -> (&'static str, Arc<Recorder
         rules: crate::config::RuleScope::default(),
         batch_samples,
         discard: false,
+        exporters: Vec::new(),
         discovery: false,
         targets: Vec::new(),
     };

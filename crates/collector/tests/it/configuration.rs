@@ -173,11 +173,11 @@ fn hostname_is_substituted_in_values_and_selects_targets() {
 #[test]
 fn what_this_version_does_not_run_is_named() {
     let toml = "storage-dir='/x'\nendpoint='http://i'\nenable-pprof=true\n[kubelet-discovery]\n[[otel-metric]]\ndatabase='m'\ngrpc-port=4317\n\
-        [[host-log]]\ndisable-kube-discovery=true\n[[host-log.file-target]]\nfile-path='/f'\ndatabase='d'\ntable='t'\n\
-        [exporters]\n[[exporters.otlp-metric-export]]\nname='a'\ndestination='http://x'\n";
+        [[host-log]]\ndisable-kube-discovery=true\nexporters=['a']\n[[host-log.file-target]]\nfile-path='/f'\ndatabase='d'\ntable='t'\n\
+        [[exporters.fluent-forward-log-export]]\nname='a'\ndestination='tcp://x:1'\ntag-attribute='t'\n";
     let (_, warnings) = Config::from_toml(toml, "node-1").unwrap();
     let all = warnings.iter().map(|w| w.0.as_str()).collect::<Vec<_>>().join("\n");
-    for name in ["enable-pprof", "host-log[0].file-target", "exporters.otlp-metric-export"] {
+    for name in ["enable-pprof", "host-log[0].file-target", "host-log[0].exporters"] {
         assert!(all.contains(&format!("{name} has no effect: ")), "{name} in:\n{all}");
     }
 }
@@ -336,9 +336,8 @@ fn every_key_of_the_reference_is_known_and_what_is_not_run_is_named() {
     let expected = [
         "add-metadata-labels",
         "enable-pprof",
-        "exporters.fluent-forward-log-export",
-        "exporters.otlp-metric-export",
         "host-log[0].add-attributes",
+        "host-log[0].exporters",
         "host-log[0].file-target",
         "host-log[0].journal-target",
         "host-log[0].kernel-target",
@@ -350,4 +349,36 @@ fn every_key_of_the_reference_is_known_and_what_is_not_run_is_named() {
         "prometheus-scrape pod discovery",
     ];
     assert_eq!(absent, expected);
+}
+
+/// Exporters: keys of ours beside the reference's, and references by what an exporter takes.
+#[test]
+fn exporters_are_checked() {
+    let toml = "storage-dir='/x'\n[otel-log]\nexporters=['rw']\n[[otel-metric]]\ndatabase='m'\npath='/m'\nexporters=['fl', 'rw']\n\
+        [[exporters.otlp-metric-export]]\nname='o'\ndestination='collector:4317'\nprotocol='http'\ncompression='zstd'\n\
+        [[exporters.remote-write-metric-export]]\nname='rw'\ndestination='http://p/write'\nmax-buffer-size=-1\n\
+        [[exporters.fluent-forward-log-export]]\nname='fl'\ndestination='tls://h:1'\ntag-attribute='t'\nrequest-timeout-seconds=-1\n";
+    let got = errors(toml);
+    let wanted = [
+        "line 3, column 12: otel-log.exporters \"rw\" takes metrics, not logs",
+        "line 7, column 12: otel-metric.exporters \"fl\" takes logs, not metrics",
+        "line 10, column 1: exporter.otlp-metric-export[0].destination collector:4317 must be a full http or https URL",
+        "line 11, column 1: exporter.otlp-metric-export[0].protocol \"http\": use http/protobuf or grpc",
+        "line 12, column 1: exporter.otlp-metric-export[0].compression \"zstd\": use gzip or none",
+        "line 16, column 1: exporter.remote-write-metric-export[0].max-buffer-size must be at least 0",
+        "line 21, column 1: exporter.fluent-forward-log-export[0].request-timeout-seconds must be at least 0",
+    ];
+    assert_eq!(got, wanted);
+}
+
+/// `endpoint` is one URL, several with commas, or an array.
+#[test]
+fn ingestors_may_be_several() {
+    let endpoints = |text: &str| Config::from_toml(&format!("storage-dir='/x'\nendpoint={text}"), "n").unwrap().0.endpoints;
+    assert_eq!(endpoints("'http://a'"), ["http://a"]);
+    assert_eq!(endpoints("'http://a, https://b:9090'"), ["http://a", "https://b:9090"]);
+    assert_eq!(endpoints("['http://a', 'http://b']"), ["http://a", "http://b"]);
+    assert!(endpoints("''").is_empty() && endpoints("[]").is_empty());
+    assert_eq!(messages("endpoint='http://a,ftp://b'"), ["endpoint ftp://b must be http or https"]);
+    assert!(messages("endpoint=3")[0].contains("expected a string or an array of strings"), "{:?}", messages("endpoint=3"));
 }

@@ -8,6 +8,7 @@ mod connection;
 mod message;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,6 +62,16 @@ pub enum Destination {
     Tls(String),
     /// `unix:///path`.
     Unix(PathBuf),
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Destination::Tcp(address) => write!(f, "tcp://{address}"),
+            Destination::Tls(address) => write!(f, "tls://{address}"),
+            Destination::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
 }
 
 impl Destination {
