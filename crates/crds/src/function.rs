@@ -37,18 +37,18 @@ use crate::{SpecError, State, TargetStatus};
 #[serde(rename_all = "camelCase")]
 pub struct FunctionSpec {
     /// Database that gets the function, whatever the case. `*` means all, but write `allDatabases: true` instead.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "String::is_empty")]
     pub database: String,
 
     /// True: every database gets the function, and database stays empty.
-    #[serde(default, skip_serializing_if = "crate::is_false")]
+    #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "crate::is_false")]
     pub all_databases: bool,
 
     /// The KQL, as a script: `.create-or-alter function with (view=true) Name() { ... }`.
     pub body: String,
 
     /// True: nothing is done for this object.
-    #[serde(default, skip_serializing_if = "crate::is_false")]
+    #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "crate::is_false")]
     pub suspend: bool,
 
     /// A CEL expression over the cluster labels, each a variable of type string: `region in ['eastus', 'westus']`. The
@@ -57,7 +57,7 @@ pub struct FunctionSpec {
     pub criteria_expression: String,
 
     /// Written by ADX-Mon: the endpoint that has the function.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "String::is_empty")]
     pub applied_endpoint: String,
 }
 

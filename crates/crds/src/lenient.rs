@@ -27,6 +27,11 @@ pub(crate) fn or_default<'de, D: Deserializer<'de>, T: DeserializeOwned + Defaul
     Ok(serde_json::from_value(Value::deserialize(deserializer)?).unwrap_or_default())
 }
 
+/// A value that may be `null`, which Go's clients write for what is not set.
+pub(crate) fn null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 fn text_of(value: Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text),

@@ -46,7 +46,7 @@ pub struct ManagementCommandSpec {
     pub body: String,
 
     /// Database that the command is run in. Case matters. If set, it decides, whatever the scope says.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "String::is_empty")]
     pub database: String,
 
     /// Where the command is run. Empty means what database says, and without one the cluster; better say it.

@@ -95,23 +95,26 @@ impl MetricsExporterSpec {
 /// How rows become metrics.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["timestampColumn", "valueColumns"]))]
 pub struct Transform {
     /// Columns that hold values: each becomes one metric for each row.
+    #[serde(default, deserialize_with = "crate::lenient::null")]
     #[schemars(length(min = 1))]
     pub value_columns: Vec<String>,
     /// Column that holds the time: a datetime, or text in RFC 3339. Empty: the time of the run.
+    #[serde(default, deserialize_with = "crate::lenient::null")]
     pub timestamp_column: String,
     /// Column that holds the name of the metric. Wins over defaultMetricName.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "String::is_empty")]
     pub metric_name_column: String,
     /// Put before the name, with an underscore between.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "String::is_empty")]
     pub metric_name_prefix: String,
     /// Name of the metric when no column holds it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "String::is_empty")]
     pub default_metric_name: String,
     /// Columns that become labels, of type string.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "Vec::is_empty")]
     pub label_columns: Vec<String>,
 }
 

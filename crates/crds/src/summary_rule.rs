@@ -52,7 +52,7 @@ pub struct SummaryRuleSpec {
     pub database: String,
 
     /// No longer used: the object's name names the rule.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "String::is_empty")]
     pub name: String,
 
     /// The KQL. It sees `_startTime` and `_endTime`, both inclusive, so that
@@ -68,16 +68,16 @@ pub struct SummaryRuleSpec {
     pub interval: GoDuration,
 
     /// How long to wait after the end of a window for late data: a Go duration, such as 10m.
-    #[serde(default, skip_serializing_if = "GoDuration::is_unset")]
+    #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "GoDuration::is_unset")]
     #[x_kube(validation = Rule::new("self == '' || duration(self) >= duration('0s')").message("ingestionDelay must be a duration, such as 10m, and not below zero"))]
     pub ingestion_delay: GoDuration,
 
     /// True: no new window is begun. What is skipped meanwhile is made up for afterwards.
-    #[serde(default, skip_serializing_if = "crate::is_false")]
+    #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "crate::is_false")]
     pub suspend: bool,
 
     /// A range of the past to summarise in addition to what the schedule does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "Option::is_none")]
     pub backfill: Option<BackfillSpec>,
 
     /// Cluster labels for which this rule runs: any key with any of its values is enough, whatever the case. Empty:

@@ -1,11 +1,8 @@
 //! Keeps Functions in place: in each database that they name, at their generation.
 //!
-//! Throttling, failures of the service or the network, and tables that are not there yet are tried again with growing
-//! pauses; what Kusto refuses for good waits for a change of the spec. Functions are created before those that use them.
-//!
-//! Deleting a Function drops what it had created, unless another Function declares the same name there. A drop that Kusto
-//! refuses, or that does not get through within ten minutes, is given up with a warning event: an object must not stay for
-//! ever because a cluster is gone. What it created then stays in Kusto.
+//! Throttling, failures of the service or the network, and tables or databases that are not there yet are tried again with
+//! growing pauses; what Kusto refuses for good waits for a change of the spec. Functions are created before those that use
+//! them. What was created where is in the status, so that it can be dropped: see [`removal`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +12,7 @@ use async_trait::async_trait;
 use crds::conditions::{self, Desired, Truth};
 use crds::criteria::{Criteria, Labels};
 use crds::{Function, FunctionSpec, FunctionStatus, State, TargetStatus, Time};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use crate::lease::Leader;
@@ -23,14 +20,13 @@ use crate::runner::Executor;
 use crate::store::{Event, Key, Objects, Severity, Store};
 use crate::target::{self, Metrics, Retries, Target};
 
+mod removal;
 mod script;
 
 /// Held while something is in Kusto.
 pub const FINALIZER: &str = "function.adx-mon.azure.com/finalizer";
 const CRITERIA: &str = "function.adx-mon.azure.com/CriteriaMatch";
-const RECONCILED: &str = "function.adx-mon.azure.com/Reconciled";
-/// How long a drop is tried.
-const DROP_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+pub(crate) const RECONCILED: &str = "function.adx-mon.azure.com/Reconciled";
 /// Pauses between attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
 
@@ -51,7 +47,7 @@ impl Functions {
         Self { store, objects, targets, labels, metrics, retries: Retries::new(PAUSES.0, PAUSES.1) }
     }
 
-    /// Applies or drops one. Returns when to try again.
+    /// Applies, cleans up after or drops one. Returns when to try again.
     async fn reconcile(&mut self, key: &Key, function: &Function, now: Timestamp) -> Option<Timestamp> {
         if function.metadata.deletion_timestamp.is_some() {
             return self.delete(key, function, now).await;
@@ -76,7 +72,7 @@ impl Functions {
         }
         let targets: Vec<Target> = self.targets.iter().filter(|target| is_for(&function.spec, target)).cloned().collect();
         if targets.iter().all(|target| is_applied(function, &known, target, generation)) {
-            return None;
+            return self.drop_leftovers(key, function, now).await;
         }
         if !self.criteria(key, function, generation, now).await {
             return None;
@@ -98,7 +94,7 @@ impl Functions {
                     self.retries.succeeded(key, place);
                     Ok(())
                 }
-                Err(error) if error.is_transient() || target::misses_a_table(&error) || is_throttled(&error) => {
+                Err(error) if may_get_better(&error) => {
                     let until = self.retries.failed(key, place, generation, now, error.retry_after);
                     again = earliest(again, Some(until));
                     Err((State::Failed, target::describe(&error)))
@@ -110,8 +106,11 @@ impl Functions {
                 self.tell(function, "KustoExecutionFailed", note).await;
             }
             applied |= result.is_ok();
-            let entry = target::outcome(place, &target.endpoint, generation, &result, now);
-            self.record(key, entry, targets.len(), now).await;
+            let mut entry = target::outcome(place, &target.endpoint, generation, &result, now);
+            entry.functions = functions_there(function, &known, target, result.is_ok());
+            if !self.record(key, entry, targets.len(), now).await {
+                again = earliest(again, now.checked_add(PAUSES.0).ok());
+            }
         }
         if applied {
             self.remember_endpoint(key, function, &targets[0].endpoint, generation).await;
@@ -172,12 +171,12 @@ impl Functions {
         outcome.is_ok_and(|outcome| outcome.proceeds())
     }
 
-    /// Writes the outcome in one of `of` databases.
-    async fn record(&self, key: &Key, entry: TargetStatus, of: usize, now: Timestamp) {
+    /// Writes the outcome in one of `of` databases; says whether that worked.
+    async fn record(&self, key: &Key, entry: TargetStatus, of: usize, now: Timestamp) -> bool {
         let generation = entry.observed_generation;
         self.write(key, |status| {
             target::set(&mut status.databases, entry.clone());
-            status.databases.retain(|entry| entry.observed_generation == generation || entry.status == State::Success);
+            status.databases.retain(|entry| entry.observed_generation == generation || holds_something(entry));
             let current: Vec<_> = status.databases.iter().filter(|entry| entry.observed_generation == generation).collect();
             let worst = current.iter().find(|entry| entry.status == State::Failed);
             let worst = worst.or_else(|| current.iter().find(|entry| entry.status == State::PermanentFailure)).copied().cloned();
@@ -206,7 +205,7 @@ impl Functions {
                 None => {}
             }
         })
-        .await;
+        .await
     }
 
     /// Notes the endpoint in the spec, as older versions do. The API server counts that as a generation, which is ours and
@@ -252,67 +251,10 @@ impl Functions {
         }
     }
 
-    async fn delete(&mut self, key: &Key, function: &Function, now: Timestamp) -> Option<Timestamp> {
-        if !function.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-            return None;
-        }
-        let since = function.metadata.deletion_timestamp.as_ref().map_or(now, |since| since.0);
-        let names = script::declared(&function.spec.body);
-        let mut again = None;
-        let targets: Vec<Target> = self.targets.iter().filter(|target| is_for(&function.spec, target)).cloned().collect();
-        for target in &targets {
-            let place = &target.database;
-            if let Some(until) = self.retries.wait(key, place, -1, now).filter(|until| until.duration_since(since) < DROP_WITHIN) {
-                again = earliest(again, Some(until));
-                continue;
-            }
-            for name in &names {
-                if self.is_declared_elsewhere(key, name, target) {
-                    continue;
-                }
-                let command = format!(".drop function {} ifexists", kusto::text::quote_name(name));
-                let Err(error) = target.client.run(place, &command).await else { continue };
-                let transient = error.is_transient() || is_throttled(&error);
-                if transient && now.duration_since(since) < DROP_WITHIN {
-                    again = earliest(again, Some(self.retries.failed(key, place, -1, now, error.retry_after)));
-                } else {
-                    let note = format!("{name} stays in {place} of {}: {}", target.endpoint, target::describe(&error));
-                    self.tell(function, "DropFailed", &note).await;
-                }
-            }
-        }
-        if again.is_none() {
-            let freed = self
-                .store
-                .update(key, &|function: &mut Function| {
-                    if let Some(finalizers) = &mut function.metadata.finalizers {
-                        finalizers.retain(|finalizer| finalizer != FINALIZER);
-                    }
-                })
-                .await;
-            if let Err(error) = freed {
-                tracing::warn!(%error, "the finalizer stays");
-                again = now.checked_add(PAUSES.0).ok();
-            }
-        }
-        again
-    }
-
-    /// Whether another function that is here to stay declares the name in the same database.
-    fn is_declared_elsewhere(&self, key: &Key, name: &str, target: &Target) -> bool {
-        self.objects.snapshot().iter().any(|(other, function)| {
-            other != key
-                && function.metadata.deletion_timestamp.is_none()
-                && is_for(&function.spec, target)
-                && script::declared(&function.spec.body).iter().any(|declared| declared == name)
-        })
-    }
-
-    async fn write(&self, key: &Key, change: impl Fn(&mut FunctionStatus) + Send + Sync) {
+    /// Writes the status; says whether that worked.
+    async fn write(&self, key: &Key, change: impl Fn(&mut FunctionStatus) + Send + Sync) -> bool {
         let written = self.store.update_status(key, &|function: &mut Function| change(function.status.get_or_insert_default())).await;
-        if let Err(error) = written {
-            tracing::error!(%error, "the status of a function is not written");
-        }
+        written.inspect_err(|error| tracing::error!(%error, "the status of a function is not written")).is_ok()
     }
 
     async fn tell(&self, function: &Function, reason: &str, note: &str) {
@@ -357,9 +299,27 @@ fn is_for(spec: &FunctionSpec, target: &Target) -> bool {
     spec.is_for_all() || spec.database.to_lowercase() == target.database.to_lowercase()
 }
 
-/// Throttling counts as transient whatever else the answer says.
-fn is_throttled(error: &kusto::Error) -> bool {
-    matches!(error.status, Some(429 | 500..=599))
+/// Whether the database has, or may have, something because of the object.
+fn holds_something(entry: &TargetStatus) -> bool {
+    entry.status == State::Success || !entry.functions.is_empty()
+}
+
+/// The functions that the database has because of the object, once it was tried.
+fn functions_there(function: &Function, known: &FunctionStatus, target: &Target, applied: bool) -> Vec<String> {
+    let before = known.databases.iter().find(|entry| entry.target == target.database && entry.endpoint == target.endpoint);
+    let mut there = before.map(|entry| entry.functions.clone()).unwrap_or_default();
+    if applied {
+        there.extend(script::declared(&function.spec.body));
+    }
+    there.sort();
+    there.dedup();
+    there
+}
+
+/// Whether trying again may help. Throttling counts as transient whatever else the answer says.
+fn may_get_better(error: &kusto::Error) -> bool {
+    let is_throttled = matches!(error.status, Some(429 | 500..=599));
+    error.is_transient() || is_throttled || target::misses_a_table(error) || target::misses_the_database(error)
 }
 
 fn is_applied(function: &Function, known: &FunctionStatus, target: &Target, generation: i64) -> bool {
@@ -389,7 +349,7 @@ fn validate(spec: &FunctionSpec) -> Result<(), String> {
     spec.validate().map_err(|error| format!("invalid Function spec: {error}"))
 }
 
-fn reconciled(status: &mut FunctionStatus, generation: i64, truth: Truth, reason: &str, message: &str, now: Timestamp) {
+pub(crate) fn reconciled(status: &mut FunctionStatus, generation: i64, truth: Truth, reason: &str, message: &str, now: Timestamp) {
     let desired = Desired { type_: RECONCILED, status: truth, reason, message, observed_generation: Some(generation) };
     if conditions::set(&mut status.conditions, &desired, now) {
         status.last_time_reconciled = Some(Time(now));

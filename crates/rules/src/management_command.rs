@@ -1,29 +1,37 @@
 //! Runs ManagementCommands: once for each generation in each database that they name, or once on each cluster.
 //!
 //! A command that fails is run again with growing pauses, at the longest every ten minutes: what Kusto refuses today, such as
-//! a policy of a table that is not there yet, it may take tomorrow. A process that is killed between the command and the
-//! status that records it runs the command once more.
+//! a policy of a table that is not there yet, it may take tomorrow.
+//!
+//! That a run begins is in the status before it does, and its outcome is kept here until it is in the status too. So a status
+//! that cannot be written delays a command and never repeats it. Where a process is killed between the two, nobody knows
+//! whether Kusto has run the command: the status says so, and it is run again when its spec is changed.
 //!
 //! An object that an older version has run, whose status has no targets, counts as done everywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use crds::conditions::{self, Desired, Truth};
 use crds::criteria::{Criteria, Labels};
-use crds::{ManagementCommand, ManagementCommandSpec, ManagementCommandStatus, Scope, State};
-use jiff::Timestamp;
+use crds::{ManagementCommand, ManagementCommandSpec, ManagementCommandStatus, Scope, State, TargetStatus, Time};
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
 
 use crate::lease::Leader;
 use crate::runner::Executor;
 use crate::store::{Event, Key, Objects, Severity, Store};
 use crate::target::{self, Metrics, Retries, Target};
 
-const OWNER: &str = "managementcommand.adx-mon.azure.com";
+pub(crate) const OWNER: &str = "managementcommand.adx-mon.azure.com";
 const CRITERIA: &str = "managementcommand.adx-mon.azure.com/CriteriaMatch";
+const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
 const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+/// A run that began so long ago is over: the client waits for ten minutes.
+const LONGEST_RUN: SignedDuration = SignedDuration::from_mins(11);
 
 /// Runs ManagementCommands.
 pub struct ManagementCommands {
@@ -33,6 +41,33 @@ pub struct ManagementCommands {
     labels: Labels,
     metrics: Metrics,
     retries: Retries,
+    /// Runs of this process that have begun and whose outcome is not on record, by command and place.
+    runs: BTreeMap<(Key, String), Run>,
+}
+
+struct Run {
+    generation: i64,
+    uid: Option<String>,
+    /// What the status says of it while it runs.
+    mark: String,
+    outcome: Option<TargetStatus>,
+}
+
+/// One command in one place.
+struct Task<'a> {
+    key: &'a Key,
+    command: &'a ManagementCommand,
+    generation: i64,
+    place: &'a Place,
+    /// All places of the command.
+    places: &'a [Place],
+    statement: &'a str,
+}
+
+impl Task<'_> {
+    fn id(&self) -> (Key, String) {
+        (self.key.clone(), self.place.name.clone())
+    }
 }
 
 /// Where a command is run: what the status calls it, and through which database.
@@ -45,7 +80,7 @@ impl ManagementCommands {
     /// Runs the commands of `store` on `targets`.
     pub fn new(store: Arc<dyn Store<ManagementCommand>>, targets: Vec<Target>, labels: Labels, metrics: Metrics) -> Self {
         let objects = store.objects();
-        Self { store, objects, targets, labels, metrics, retries: Retries::new(PAUSES.0, PAUSES.1) }
+        Self { store, objects, targets, labels, metrics, retries: Retries::new(PAUSES.0, PAUSES.1), runs: BTreeMap::new() }
     }
 
     async fn reconcile(&mut self, key: &Key, command: &ManagementCommand, now: Timestamp) -> Option<Timestamp> {
@@ -69,51 +104,140 @@ impl ManagementCommands {
         }
         let kind = if scope == Scope::Cluster { "cluster" } else { "database" };
         let statement = format!(".execute {kind} script with (ThrowOnErrors = true) <|{}", command.spec.body);
-        let is_open = |place: &&Place| {
-            !known
-                .targets
-                .iter()
-                .any(|entry| entry.target == place.name && entry.observed_generation == generation && entry.status == State::Success)
-        };
         let mut again: Option<Timestamp> = None;
-        let mut come_back = |at: Timestamp| again = Some(again.map_or(at, |other| other.min(at)));
-        for place in places.iter().filter(is_open) {
-            if let Some(until) = self.retries.wait(key, &place.name, generation, now) {
-                come_back(until);
+        for place in &places {
+            let known = known.targets.iter().find(|entry| entry.target == place.name && entry.observed_generation == generation);
+            if known.is_some_and(|entry| entry.status == State::Success) {
                 continue;
             }
-            let result = match place.target.client.run(&place.target.database, &statement).await {
-                Ok(()) => {
-                    self.retries.succeeded(key, &place.name);
-                    Ok(())
-                }
-                Err(error) => {
-                    come_back(self.retries.failed(key, &place.name, generation, now, error.retry_after));
-                    Err((State::Failed, target::describe(&error)))
-                }
-            };
-            self.metrics.count("ManagementCommand", result.as_ref().map_or_else(|(state, _)| *state, |()| State::Success));
-            if let Err((_, note)) = &result {
-                let (action, reason, note) = ("Execute".to_owned(), "Failed".to_owned(), format!("{}: {note}", place.name));
-                self.store.event(command, Event { severity: Severity::Warning, action, reason, note }).await;
-            }
-            let entry = target::outcome(&place.name, &place.target.endpoint, generation, &result, now);
-            let wanted: Vec<&str> = places.iter().map(|place| place.name.as_str()).collect();
-            self.write(key, |status| {
-                target::set(&mut status.targets, entry.clone());
-                let current = status.targets.iter().filter(|entry| entry.observed_generation == generation);
-                let current: Vec<_> = current.filter(|entry| wanted.contains(&entry.target.as_str())).collect();
-                let failed = current.iter().find(|entry| entry.status != State::Success).map(|entry| entry.message.clone());
-                match failed {
-                    Some(message) => owner(status, generation, Truth::False, "Failed", &message, now),
-                    None if current.len() == wanted.len() => owner(status, generation, Truth::True, "Created", "", now),
-                    // Others are still to come.
-                    None => {}
-                }
-            })
-            .await;
+            let task = Task { key, command, generation, place, places: &places, statement: &statement };
+            let next = self.attend(&task, known, now).await;
+            again = [again, next].into_iter().flatten().min();
         }
         again
+    }
+
+    /// Does the next step for one place: notes that a run begins, runs, notes the outcome. Returns when to come back.
+    async fn attend(&mut self, task: &Task<'_>, known: Option<&TargetStatus>, now: Timestamp) -> Option<Timestamp> {
+        let run = self.run_of(task);
+        if let Some(outcome) = run.and_then(|run| run.outcome.clone()) {
+            return self.settle(task, outcome, now).await;
+        }
+        if let Some(entry) = known.filter(|entry| entry.started.is_some() && run.is_none_or(|run| run.mark != entry.message)) {
+            return self.lost(task, entry.started.as_ref().map_or(now, |begun| begun.0), now).await;
+        }
+        if let Some(until) = self.retries.wait(task.key, &task.place.name, task.generation, now) {
+            return Some(until);
+        }
+        if !self.begin(task, now).await {
+            return now.checked_add(PAUSES.0).ok();
+        }
+        let outcome = self.run(task, now).await;
+        self.settle(task, outcome, now).await
+    }
+
+    fn run_of(&self, task: &Task<'_>) -> Option<&Run> {
+        let run = self.runs.get(&task.id())?;
+        (run.generation == task.generation && run.uid == task.command.metadata.uid).then_some(run)
+    }
+
+    /// Puts on record that a run begins; says whether this is so. Without the record nothing is run: whoever comes after a
+    /// crash could not know of it.
+    async fn begin(&mut self, task: &Task<'_>, now: Timestamp) -> bool {
+        let (generation, uid) = (task.generation, task.command.metadata.uid.clone());
+        let earlier = self.run_of(task).map(|run| run.mark.clone());
+        let mark = earlier.unwrap_or_else(|| format!("run {} has begun; its outcome is not known yet", Uuid::new_v4()));
+        self.runs.insert(task.id(), Run { generation, uid: uid.clone(), mark: mark.clone(), outcome: None });
+        // The change may be made more than once; the last time counts.
+        let begun = AtomicBool::new(false);
+        let change = |command: &mut ManagementCommand| {
+            let same = command.metadata.uid == uid && command.metadata.generation.unwrap_or_default() == generation;
+            let targets = &mut command.status.get_or_insert_default().targets;
+            let others = |entry: &TargetStatus| {
+                let begun = entry.started.is_some() && entry.message != mark;
+                entry.target == task.place.name && entry.observed_generation == generation && (begun || entry.status == State::Success)
+            };
+            let free = same && !targets.iter().any(others);
+            begun.store(free, Ordering::Relaxed);
+            if free {
+                let result = Err((State::Failed, mark.clone()));
+                let entry = target::outcome(&task.place.name, &task.place.target.endpoint, generation, &result, now);
+                target::set(targets, TargetStatus { started: Some(Time(now)), ..entry });
+            }
+        };
+        match self.store.update_status(task.key, &change).await {
+            Ok(()) => begun.into_inner(),
+            Err(error) => {
+                tracing::warn!(%error, "a management command is not run before its status can be written");
+                false
+            }
+        }
+    }
+
+    async fn run(&mut self, task: &Task<'_>, now: Timestamp) -> TargetStatus {
+        let Place { name, target } = task.place;
+        let result = match target.client.run(&target.database, task.statement).await {
+            Ok(()) => {
+                self.retries.succeeded(task.key, name);
+                Ok(())
+            }
+            Err(error) => {
+                self.retries.failed(task.key, name, task.generation, now, error.retry_after);
+                Err((State::Failed, target::describe(&error)))
+            }
+        };
+        self.metrics.count("ManagementCommand", result.as_ref().map_or_else(|(state, _)| *state, |()| State::Success));
+        if let Err((_, note)) = &result {
+            self.tell(task, "Failed", format!("{name}: {note}")).await;
+        }
+        let outcome = target::outcome(name, &target.endpoint, task.generation, &result, now);
+        if let Some(run) = self.runs.get_mut(&task.id()) {
+            run.outcome = Some(outcome.clone());
+        }
+        outcome
+    }
+
+    /// Puts the outcome of a run on record. Until that works it is kept here, and the command is not run again.
+    async fn settle(&mut self, task: &Task<'_>, outcome: TargetStatus, now: Timestamp) -> Option<Timestamp> {
+        let generation = task.generation;
+        let wanted: Vec<&str> = task.places.iter().map(|place| place.name.as_str()).collect();
+        let written = self
+            .write(task.key, |status| {
+                target::set(&mut status.targets, outcome.clone());
+                summarize(status, &wanted, generation, now);
+            })
+            .await;
+        if !written {
+            return now.checked_add(PAUSES.0).ok();
+        }
+        self.runs.remove(&task.id());
+        self.retries.wait(task.key, &task.place.name, generation, now)
+    }
+
+    /// A run that another process has begun. Nobody knows whether Kusto has done it, so it is not repeated.
+    async fn lost(&self, task: &Task<'_>, begun: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let over = begun.checked_add(LONGEST_RUN).unwrap_or(now);
+        if now < over {
+            return Some(over);
+        }
+        let (name, generation) = (&task.place.name, task.generation);
+        let message = format!(
+            "{name}: begun at {begun} by a process that ended before it knew the outcome, and not run again; see whether it has run, \
+             and change spec.body, by a comment if by nothing else, to run it again"
+        );
+        let conditions = task.command.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        if conditions::get(conditions, OWNER).is_some_and(|owner| owner.reason == OUTCOME_UNKNOWN && owner.message == message) {
+            return None;
+        }
+        tracing::warn!(command = %task.key, "{message}");
+        self.say(task.key, generation, Truth::False, OUTCOME_UNKNOWN, &message, now).await;
+        self.tell(task, OUTCOME_UNKNOWN, message).await;
+        None
+    }
+
+    async fn tell(&self, task: &Task<'_>, reason: &str, note: String) {
+        let (action, reason) = ("Execute".to_owned(), reason.to_owned());
+        self.store.event(task.command, Event { severity: Severity::Warning, action, reason, note }).await;
     }
 
     fn places(&self, scope: Scope, spec: &ManagementCommandSpec) -> Vec<Place> {
@@ -156,11 +280,11 @@ impl ManagementCommands {
         self.write(key, |status| owner(status, generation, truth, reason, message, now)).await;
     }
 
-    async fn write(&self, key: &Key, change: impl Fn(&mut ManagementCommandStatus) + Send + Sync) {
+    /// Writes the status; says whether that worked.
+    async fn write(&self, key: &Key, change: impl Fn(&mut ManagementCommandStatus) + Send + Sync) -> bool {
         let change = |command: &mut ManagementCommand| change(command.status.get_or_insert_default());
-        if let Err(error) = self.store.update_status(key, &change).await {
-            tracing::error!(%error, "the status of a management command is not written");
-        }
+        let written = self.store.update_status(key, &change).await;
+        written.inspect_err(|error| tracing::error!(%error, "the status of a management command is not written")).is_ok()
     }
 }
 
@@ -173,6 +297,7 @@ impl Executor for ManagementCommands {
     async fn pass(&mut self, now: Timestamp, leader: &Leader) -> Option<Timestamp> {
         let snapshot = self.objects.snapshot();
         self.retries.retain(|key| snapshot.contains_key(key));
+        self.runs.retain(|(key, _), _| snapshot.contains_key(key));
         let mut again = None;
         for (key, command) in snapshot.iter() {
             if !leader.is_leader() {
@@ -198,7 +323,20 @@ fn scope(spec: &ManagementCommandSpec) -> Result<Scope, String> {
     }
 }
 
-fn owner(status: &mut ManagementCommandStatus, generation: i64, truth: Truth, reason: &str, message: &str, now: Timestamp) {
+/// Says of the whole command what its places say.
+fn summarize(status: &mut ManagementCommandStatus, wanted: &[&str], generation: i64, now: Timestamp) {
+    let current = status.targets.iter().filter(|entry| entry.observed_generation == generation);
+    let current: Vec<_> = current.filter(|entry| wanted.contains(&entry.target.as_str())).collect();
+    let failed = current.iter().find(|entry| entry.status != State::Success).map(|entry| entry.message.clone());
+    match failed {
+        Some(message) => owner(status, generation, Truth::False, "Failed", &message, now),
+        None if current.len() == wanted.len() => owner(status, generation, Truth::True, "Created", "", now),
+        // Others are still to come.
+        None => {}
+    }
+}
+
+pub(crate) fn owner(status: &mut ManagementCommandStatus, generation: i64, truth: Truth, reason: &str, message: &str, now: Timestamp) {
     let desired = Desired { type_: OWNER, status: truth, reason, message, observed_generation: Some(generation) };
     conditions::set(&mut status.conditions, &desired, now);
 }

@@ -1,6 +1,7 @@
 //! Runs executors of rules: each on its own task, only while this process is the leader, woken by changes and by time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -9,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::lease::Leader;
+
+/// How long what is under way at the end may take: a command whose outcome nobody notes is neither done nor to be repeated.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What runs the rules of one kind.
 #[async_trait]
@@ -27,10 +31,7 @@ pub trait Executor: Send {
 pub async fn run(executors: Vec<Box<dyn Executor>>, leader: Leader, clock: Arc<dyn Clock>, stop: CancellationToken) {
     let mut tasks = JoinSet::new();
     for executor in executors {
-        let (leader, clock, stop) = (leader.clone(), clock.clone(), stop.clone());
-        tasks.spawn(async move {
-            stop.run_until_cancelled(run_one(executor, leader, clock)).await;
-        });
+        tasks.spawn(run_one(executor, leader.clone(), clock.clone(), stop.clone()));
     }
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
@@ -39,10 +40,23 @@ pub async fn run(executors: Vec<Box<dyn Executor>>, leader: Leader, clock: Arc<d
     }
 }
 
-async fn run_one(mut executor: Box<dyn Executor>, mut leader: Leader, clock: Arc<dyn Clock>) {
+async fn run_one(mut executor: Box<dyn Executor>, mut leader: Leader, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    let ends = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::pin!(ends);
     loop {
-        leader.elected().await;
-        let next = executor.pass(clock.now(), &leader).await;
+        if stop.run_until_cancelled(leader.elected()).await.is_none() {
+            return;
+        }
+        let next = tokio::select! {
+            next = executor.pass(clock.now(), &leader) => next,
+            () = &mut ends => {
+                tracing::warn!(executor = executor.name(), "what was under way is given up");
+                return;
+            }
+        };
         tracing::debug!(executor = executor.name(), ?next, "passed");
         let due = async {
             match next {
@@ -51,6 +65,9 @@ async fn run_one(mut executor: Box<dyn Executor>, mut leader: Leader, clock: Arc
             }
         };
         tokio::select! {
+            // First: nothing begins at the end.
+            biased;
+            () = stop.cancelled() => return,
             () = executor.changed() => {}
             () = due => {}
             () = leader.changed() => {}

@@ -63,7 +63,8 @@ impl Metrics {
     }
 }
 
-/// When failed attempts are made again: pauses double from `first` to `longest`.
+/// When failed attempts are made again: pauses double from `first` to `longest`, and are up to a half shorter by chance, so
+/// that what failed together does not come back together.
 #[derive(Debug)]
 pub(crate) struct Retries {
     first: Duration,
@@ -88,7 +89,7 @@ impl Retries {
         if entry.0 != generation {
             *entry = (generation, 0, now);
         }
-        let pause = self.first.saturating_mul(1 << entry.1.min(20)).min(self.longest);
+        let pause = self.first.saturating_mul(1 << entry.1.min(20)).min(self.longest).mul_f64(0.5 + 0.5 * random_unit());
         entry.1 += 1;
         entry.2 = now.checked_add(pause.max(asked.unwrap_or_default())).unwrap_or(now);
         entry.2
@@ -101,6 +102,13 @@ impl Retries {
     pub(crate) fn retain(&mut self, exists: impl Fn(&Key) -> bool) {
         self.waiting.retain(|(key, _), _| exists(key));
     }
+}
+
+/// A number of 0..1 by chance.
+fn random_unit() -> f64 {
+    // The first 48 bits of a version 4 UUID are random.
+    let bits = uuid::Uuid::new_v4().as_u128() >> 80;
+    bits as f64 / (1u64 << 48) as f64
 }
 
 /// Sets the entry of a target.
@@ -122,9 +130,17 @@ pub(crate) fn outcome(target: &str, endpoint: &str, generation: i64, result: &Re
         endpoint: endpoint.to_owned(),
         status,
         observed_generation: generation,
+        started: None,
+        functions: Vec::new(),
         last_tried: Some(Time(now)),
         message,
     }
+}
+
+/// A script for a database that is not there yet, which may come too.
+pub(crate) fn misses_the_database(error: &kusto::Error) -> bool {
+    let says = |text| error.message.contains(text);
+    error.code == "BadRequest_DatabaseNotExist" || error.code == "BadRequest_EntityNotFound" && says("of kind 'Database'")
 }
 
 /// A script that refers to a table or column that is not there yet: somebody may create it, so it is tried again.

@@ -12,7 +12,7 @@ use crate::backfill;
 use crate::prelude::{self, Labels};
 use crate::store::Key;
 use crate::summary::operations::{Answers, Progress, Refusal, Verdict, cut, judge};
-use crate::summary::state::{Failed, HEALTH, Health, Operation, State, Unreadable};
+use crate::summary::state::{self, Failed, HEALTH, Health, Operation, State, Unreadable};
 use crate::summary::statement::{self, Statement};
 use crate::window::{Schedule, Window, after};
 
@@ -179,13 +179,18 @@ impl Machine {
     /// # Errors
     /// If the status cannot be read.
     pub fn new(rule: &SummaryRule, labels: Arc<Labels>) -> Result<Machine, Unreadable> {
-        let state = State::read(rule)?;
+        let saved = State::read(rule)?;
         let facts = Facts::of(rule);
-        let memory = Memory { problem: remembered(&state), first_at: first_at(rule, &state, &facts), ..Memory::default() };
+        let memory = Memory { problem: remembered(&saved), first_at: first_at(rule, &saved, &facts), ..Memory::default() };
+        let mut state = saved.clone();
+        if is_unserved(rule) {
+            // No longer, and the status shall say so.
+            state.health = Some(Health { problem: None, observed_generation: facts.generation });
+        }
         Ok(Machine {
             labels,
             facts,
-            saved: state.clone(),
+            saved,
             state,
             recent: VecDeque::new(),
             memory,
@@ -606,11 +611,16 @@ fn remembered(state: &State) -> Option<String> {
 
 /// A rule that is known and has no window yet waits an interval since it became known, as in the reference.
 fn first_at(rule: &SummaryRule, state: &State, facts: &Facts) -> Option<Timestamp> {
-    let known = conditions::get(&rule.status.as_ref()?.conditions, HEALTH)?;
+    let known = conditions::get(&rule.status.as_ref()?.conditions, HEALTH).filter(|known| !state::is_unserved(known))?;
     let schedule = facts.schedule.as_ref().ok()?;
     let seen = state.health.as_ref().is_some_and(|h| h.observed_generation == facts.generation);
     let since = Window { start: known.last_transition_time.0, end: after(known.last_transition_time.0, schedule.interval()) };
     (seen && state.cursor.is_none()).then(|| schedule.due_at(&since))
+}
+
+fn is_unserved(rule: &SummaryRule) -> bool {
+    let health = rule.status.as_ref().and_then(|status| conditions::get(&status.conditions, HEALTH));
+    health.is_some_and(state::is_unserved)
 }
 
 /// `first` doubled so many times, but no longer than `longest`.

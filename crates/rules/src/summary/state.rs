@@ -14,11 +14,12 @@
 use std::fmt;
 
 use crds::conditions::{self, Desired, Truth};
-use crds::{BackfillPhase, BackfillStatus, FailedWindow, SummaryRule, Time};
+use crds::{BackfillPhase, BackfillStatus, Condition, FailedWindow, SummaryRule, Time};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::summary::Owner;
+use crate::unserved;
 use crate::window::Window;
 
 /// Type of the condition on how a rule does.
@@ -179,7 +180,8 @@ impl State {
             Some(json) => Operations::from_json(json).map_err(|e| unreadable(OPERATIONS, &e))?,
             None => Operations::default(),
         };
-        let health = conditions::get(&status.conditions, HEALTH).map(|c| Health {
+        // That nobody served it says nothing of how it does.
+        let health = conditions::get(&status.conditions, HEALTH).filter(|c| !is_unserved(c)).map(|c| Health {
             problem: (c.status == "False").then(|| c.message.clone()),
             observed_generation: c.observed_generation.unwrap_or(0),
         });
@@ -261,6 +263,11 @@ impl State {
     pub fn complete_until(&self) -> Option<Timestamp> {
         self.taken().map(|w| w.start).chain(self.cursor).min()
     }
+}
+
+/// Whether the condition on how a rule does says that nobody served its database.
+pub(crate) fn is_unserved(health: &Condition) -> bool {
+    [unserved::NOT_FOUND, unserved::NOT_CONFIGURED].contains(&health.reason.as_str())
 }
 
 fn read_failed(failed: &FailedWindow) -> Failed {

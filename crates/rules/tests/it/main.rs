@@ -14,3 +14,4 @@ mod management_commands;
 mod memory;
 mod summary;
 mod support;
+mod unserved;

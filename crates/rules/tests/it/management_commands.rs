@@ -15,6 +15,7 @@ use rules::target::Metrics;
 use serde_json::{Value, json};
 
 use crate::fake_kusto::{FakeKusto, cases, error, labels, without_cel};
+use crate::support::FailingStore;
 
 fn start() -> Timestamp {
     "2025-01-01T00:00:00Z".parse().unwrap()
@@ -118,4 +119,122 @@ async fn an_edit_runs_it_again() {
     commands.pass(start(), &Leader::always()).await;
     let run = |body| format!(".execute cluster script with (ThrowOnErrors = true) <|{body}");
     assert_eq!(kusto.commands(), [run(".x"), run(".y")]);
+}
+
+fn run_of(body: &str) -> String {
+    format!(".execute cluster script with (ThrowOnErrors = true) <|{body}")
+}
+
+fn minutes(count: u64) -> Timestamp {
+    start() + Duration::from_secs(60 * count)
+}
+
+/// Runs what is due for an hour.
+async fn an_hour(commands: &mut ManagementCommands, from: Timestamp) -> Timestamp {
+    let (mut now, end) = (from, from + Duration::from_secs(3600));
+    let mut passes = 0;
+    while now < end {
+        now = commands.pass(now, &Leader::always()).await.unwrap_or(end);
+        passes += 1;
+    }
+    assert!(passes > 1, "it comes back");
+    now
+}
+
+#[tokio::test]
+async fn a_command_runs_once_though_its_outcome_cannot_be_written_for_an_hour() {
+    let kusto = FakeKusto::new();
+    let store = Arc::new(FailingStore::new([scoped("Cluster")]));
+    let mut commands = ManagementCommands::new(store.clone(), vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+    // The server goes away while Kusto runs the command.
+    let away = store.clone();
+    kusto.answers(move |_, _| {
+        away.fail(true);
+        Ok(())
+    });
+    let now = an_hour(&mut commands, start()).await;
+    assert_eq!(kusto.commands(), [run_of(".x")]);
+    let status = || store.objects().get(&key()).unwrap().status.clone().unwrap();
+    assert!(status().targets[0].started.is_some() && status().targets[0].status == State::Failed, "{:?}", status());
+    store.fail(false);
+    assert_eq!(commands.pass(now, &Leader::always()).await, None);
+    assert_eq!((status().targets[0].status, &status().targets[0].started), (State::Success, &None));
+    assert_eq!(status().conditions[0].reason, "Created");
+    assert_eq!(kusto.commands(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_command_is_not_run_before_its_status_can_be_written() {
+    let kusto = FakeKusto::new();
+    let store = Arc::new(FailingStore::new([scoped("Cluster")]));
+    let mut commands = ManagementCommands::new(store.clone(), vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+    store.fail(true);
+    let now = an_hour(&mut commands, start()).await;
+    assert_eq!(kusto.commands(), [""; 0]);
+    store.fail(false);
+    commands.pass(now, &Leader::always()).await;
+    commands.pass(now, &Leader::always()).await;
+    assert_eq!(kusto.commands(), [run_of(".x")]);
+}
+
+#[tokio::test]
+async fn a_run_whose_process_was_killed_is_told_of_and_not_repeated() {
+    let (kusto, store) = (FakeKusto::new(), Arc::new(FailingStore::new([scoped("Cluster")])));
+    let process = || ManagementCommands::new(store.clone(), vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+    let away = store.clone();
+    kusto.answers(move |_, _| {
+        away.fail(true);
+        Ok(())
+    });
+    process().pass(start(), &Leader::always()).await;
+    store.fail(false);
+    kusto.said();
+    let mut next = process();
+    // It may still run.
+    assert_eq!(next.pass(minutes(1), &Leader::always()).await, Some(minutes(11)));
+    assert!(store.inner.events().is_empty());
+    assert_eq!(next.pass(minutes(11), &Leader::always()).await, None);
+    next.pass(minutes(12), &Leader::always()).await;
+    assert_eq!(kusto.commands(), [""; 0]);
+    let status = store.objects().get(&key()).unwrap().status.clone().unwrap();
+    assert_eq!((status.conditions[0].status.as_str(), status.conditions[0].reason.as_str()), ("False", "OutcomeUnknown"));
+    assert_eq!(store.inner.events().len(), 1);
+
+    kusto.answers(|_, _| Ok(()));
+    store.update(&key(), &|command| command.spec.body = ".y".to_owned()).await.unwrap();
+    next.pass(minutes(13), &Leader::always()).await;
+    assert_eq!(kusto.commands(), [run_of(".y")]);
+    assert_eq!(store.objects().get(&key()).unwrap().status.clone().unwrap().conditions[0].reason, "Created");
+}
+
+#[tokio::test]
+async fn a_body_of_a_megabyte_is_run() {
+    let kusto = FakeKusto::new();
+    let mut big = scoped("Cluster");
+    big.spec.body = format!(".x {}", "x".repeat(1 << 20));
+    let store = Arc::new(MemoryStore::new([big]));
+    let mut commands = ManagementCommands::new(store.clone(), vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+    commands.pass(start(), &Leader::always()).await;
+    assert!(kusto.commands()[0].len() > 1 << 20);
+    assert_eq!(store.objects().get(&key()).unwrap().status.clone().unwrap().conditions[0].reason, "Created");
+}
+
+#[tokio::test]
+async fn a_bad_command_says_where_and_others_run() {
+    let kusto = FakeKusto::new();
+    kusto.answers(|_, command| {
+        let position = Some(kusto::Position { line: 1, column: 7 });
+        let bad = kusto::Error { position, ..error(Kind::Permanent, Some(400), "Syntax error: SYN0002") };
+        if command.ends_with(".bad") { Err(bad) } else { Ok(()) }
+    });
+    let mut bad = scoped("Cluster");
+    bad.spec.body = ".bad".to_owned();
+    let mut good = scoped("Cluster");
+    good.metadata.name = Some("d".to_owned());
+    let store = Arc::new(MemoryStore::new([bad, good]));
+    let mut commands = ManagementCommands::new(store.clone(), vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+    commands.pass(start(), &Leader::always()).await;
+    let owner = |name: &str| store.objects().get(&Key::new("default", name)).unwrap().status.clone().unwrap().conditions[0].clone();
+    assert_eq!(owner("c").message, "running a command in DB: Syntax error: SYN0002 [line:position=1:7]");
+    assert_eq!(owner("d").reason, "Created");
 }

@@ -1,7 +1,11 @@
 //! A small custom resource to fill stores with.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
 use kube::CustomResource;
-use rules::store::{ObjectMap, Objects};
+use rules::store::memory::MemoryStore;
+use rules::store::{Change, Event, Key, Object, ObjectMap, Objects, Store, StoreError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -46,4 +50,43 @@ pub(crate) async fn until<K>(objects: &mut Objects<K>, wanted: impl Fn(&ObjectMa
         }
     })
     .await;
+}
+
+/// A store in memory that takes no status while it is told so.
+pub(crate) struct FailingStore<K> {
+    pub(crate) inner: MemoryStore<K>,
+    fails: AtomicBool,
+}
+
+impl<K: Object> FailingStore<K> {
+    pub(crate) fn new(objects: impl IntoIterator<Item = K>) -> Self {
+        Self { inner: MemoryStore::new(objects), fails: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl<K: Object> Store<K> for FailingStore<K> {
+    fn objects(&self) -> Objects<K> {
+        self.inner.objects()
+    }
+
+    async fn update_status(&self, key: &Key, change: Change<'_, K>) -> Result<(), StoreError> {
+        if self.fails.load(Ordering::Relaxed) {
+            let (kind, key) = (K::kind(&()).into_owned(), key.clone());
+            return Err(StoreError { what: "the status", kind, key, source: "the API server is away".into() });
+        }
+        self.inner.update_status(key, change).await
+    }
+
+    async fn update(&self, key: &Key, change: Change<'_, K>) -> Result<(), StoreError> {
+        self.inner.update(key, change).await
+    }
+
+    async fn event(&self, object: &K, event: Event) {
+        self.inner.event(object, event).await;
+    }
 }

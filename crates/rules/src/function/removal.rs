@@ -1,0 +1,178 @@
+//! Dropping what a Function has created: when it is deleted, or when it has moved to another database or changed the names
+//! that it declares. What another Function of this cluster declares in the same database stays.
+//!
+//! A drop that Kusto refuses for good, or that does not get through within ten minutes of the deletion, is given up with a
+//! warning event: an object must not stay for ever because a cluster is gone. What it created then stays in Kusto.
+//!
+//! Several processes with databases of their own may share an object. Each drops what is in its own and takes that off the
+//! status; whoever finds nothing left there lets the object go.
+
+use std::collections::BTreeMap;
+
+use crds::criteria::Criteria;
+use crds::{Function, State, TargetStatus};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+
+use super::{FINALIZER, Functions, PAUSES, earliest, holds_something, is_for, may_get_better, script};
+use crate::store::Key;
+use crate::target::{self, Target};
+
+/// How long a drop is tried after a deletion.
+const DROP_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+/// In place of a generation, in which drops are no attempts.
+const DROPS: i64 = -1;
+
+impl Functions {
+    /// Drops what earlier generations have created and the present one, which is in place, does not declare.
+    pub(super) async fn drop_leftovers(&mut self, key: &Key, function: &Function, now: Timestamp) -> Option<Timestamp> {
+        let declared = script::declared(&function.spec.body);
+        let mut again = None;
+        for entry in function.status.iter().flat_map(|status| &status.databases) {
+            let Some(target) = self.target_of(entry) else { continue };
+            let stays = is_for(&function.spec, &target);
+            let (kept, left): (Vec<String>, Vec<String>) =
+                entry.functions.iter().cloned().partition(|name| stays && declared.contains(name));
+            if left.is_empty() && stays {
+                continue;
+            }
+            if let Some(until) = self.drop_in(key, function, &target, &left, true, now).await {
+                again = earliest(again, Some(until));
+                continue;
+            }
+            let written = self
+                .write(key, |status| {
+                    status.databases.retain(|present| stays || present.target != entry.target);
+                    for present in status.databases.iter_mut().filter(|present| present.target == entry.target) {
+                        present.functions.clone_from(&kept);
+                    }
+                })
+                .await;
+            if !written {
+                again = earliest(again, now.checked_add(PAUSES.0).ok());
+            }
+        }
+        again
+    }
+
+    /// Drops what an object that is being deleted has created, and lets it go.
+    pub(super) async fn delete(&mut self, key: &Key, function: &Function, now: Timestamp) -> Option<Timestamp> {
+        if !function.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+            return None;
+        }
+        let since = function.metadata.deletion_timestamp.as_ref().map_or(now, |since| since.0);
+        let patient = now.duration_since(since) < DROP_WITHIN;
+        let (ours, others) = self.on_record(function);
+        let mut again = None;
+        let mut dropped = Vec::new();
+        for (target, names) in &ours {
+            match self.drop_in(key, function, target, names, patient, now).await {
+                Some(until) => again = earliest(again, Some(until)),
+                None => dropped.push(target.database.clone()),
+            }
+        }
+        if again.is_some() {
+            return again;
+        }
+        if !others.is_empty() && patient {
+            self.write(key, |status| status.databases.retain(|entry| !dropped.contains(&entry.target))).await;
+            return since.checked_add(DROP_WITHIN).ok();
+        }
+        for place in others {
+            let note = format!("what it created stays in {place}: no process that serves it has dropped it within ten minutes");
+            self.tell(function, "DropFailed", &note).await;
+        }
+        self.let_go(key, now).await
+    }
+
+    /// Where the object has created something: here, with the names, and elsewhere.
+    fn on_record(&self, function: &Function) -> (Vec<(Target, Vec<String>)>, Vec<String>) {
+        let status = function.status.clone().unwrap_or_default();
+        let declared = || script::declared(&function.spec.body);
+        let (mut ours, mut others) = (Vec::new(), Vec::new());
+        for entry in status.databases.iter().filter(|entry| holds_something(entry)) {
+            let names = if entry.functions.is_empty() { declared() } else { entry.functions.clone() };
+            match self.target_of(entry) {
+                Some(target) => ours.push((target, names)),
+                None => others.push(format!("{} of {}", entry.target, entry.endpoint)),
+            }
+        }
+        if status.databases.is_empty() {
+            // Older versions keep no record, nor does a process that was killed.
+            let here = self.targets.iter().filter(|target| is_for(&function.spec, target) && self.is_meant_for_here(function));
+            ours.extend(here.map(|target| (target.clone(), declared())));
+            if ours.is_empty() && status.status == State::Success {
+                others.push(format!("{} of {}", function.spec.database, function.spec.applied_endpoint));
+            }
+        }
+        (ours, others)
+    }
+
+    fn target_of(&self, entry: &TargetStatus) -> Option<Target> {
+        self.targets.iter().find(|target| target.database == entry.target && target.endpoint == entry.endpoint).cloned()
+    }
+
+    /// Drops functions in a database. Returns when to try again; if that cannot help, or is not wanted, it is told.
+    async fn drop_in(
+        &mut self,
+        key: &Key,
+        function: &Function,
+        target: &Target,
+        names: &[String],
+        patient: bool,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let place = &target.database;
+        if let Some(until) = self.retries.wait(key, place, DROPS, now).filter(|_| patient) {
+            return Some(until);
+        }
+        let mut again = None;
+        for name in names.iter().filter(|name| !self.is_declared_elsewhere(key, name, target)) {
+            let command = format!(".drop function {} ifexists", kusto::text::quote_name(name));
+            let Err(error) = target.client.run(place, &command).await else { continue };
+            if may_get_better(&error) && patient {
+                again = Some(error.retry_after);
+                break;
+            }
+            let note = format!("{name} stays in {place} of {}: {}", target.endpoint, target::describe(&error));
+            self.tell(function, "DropFailed", &note).await;
+        }
+        match again {
+            Some(asked) => Some(self.retries.failed(key, place, DROPS, now, asked)),
+            None => {
+                self.retries.succeeded(key, place);
+                None
+            }
+        }
+    }
+
+    /// Whether another function that is here to stay, and meant for this cluster, declares the name in the same database.
+    fn is_declared_elsewhere(&self, key: &Key, name: &str, target: &Target) -> bool {
+        self.objects.snapshot().iter().any(|(other, function)| {
+            other != key
+                && function.metadata.deletion_timestamp.is_none()
+                && is_for(&function.spec, target)
+                && script::declared(&function.spec.body).iter().any(|declared| declared == name)
+                && self.is_meant_for_here(function)
+        })
+    }
+
+    fn is_meant_for_here(&self, function: &Function) -> bool {
+        let expression = function.spec.criteria_expression.trim();
+        Criteria::new(&BTreeMap::new(), expression).evaluate(&self.labels).is_ok_and(|outcome| outcome.proceeds())
+    }
+
+    async fn let_go(&self, key: &Key, now: Timestamp) -> Option<Timestamp> {
+        let freed = self
+            .store
+            .update(key, &|function: &mut Function| {
+                if let Some(finalizers) = &mut function.metadata.finalizers {
+                    finalizers.retain(|finalizer| finalizer != FINALIZER);
+                }
+            })
+            .await;
+        let error = freed.err()?;
+        tracing::warn!(%error, "the finalizer stays");
+        now.checked_add(PAUSES.0).ok()
+    }
+}

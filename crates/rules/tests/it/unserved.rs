@@ -1,0 +1,257 @@
+//! Rules of databases that a process does not have, of each kind: the status says so, and no two processes contend for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use crds::{Condition, Function, FunctionSpec, ManagementCommand, ManagementCommandSpec, State, SummaryRule, SummaryRuleSpec, conditions};
+use jiff::Timestamp;
+use kusto::Kind;
+use parking_lot::Mutex;
+use rules::lease::Leader;
+use rules::runner::Executor as _;
+use rules::store::memory::MemoryStore;
+use rules::store::{Key, Severity, Store as _};
+use rules::unserved::{Catalogue, Named, Served, Unserved};
+use serde_json::Value;
+
+use crate::fake_kusto::{error, labels};
+
+fn start() -> Timestamp {
+    "2025-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn after(seconds: u64) -> Timestamp {
+    start() + Duration::from_secs(seconds)
+}
+
+fn key() -> Key {
+    Key::new("default", "r")
+}
+
+/// A cluster that lists its databases; none while it is away.
+#[derive(Debug, Clone)]
+struct Cluster {
+    databases: Arc<Mutex<Option<Vec<String>>>>,
+    asked: Arc<Mutex<u64>>,
+}
+
+impl Cluster {
+    fn with(databases: &[&str]) -> Self {
+        let databases = databases.iter().map(|name| (*name).to_owned()).collect();
+        Self { databases: Arc::new(Mutex::new(Some(databases))), asked: Arc::default() }
+    }
+
+    fn set(&self, databases: Option<&[&str]>) {
+        *self.databases.lock() = databases.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+    }
+
+    fn served(&self, component: &'static str, databases: &[&str]) -> Served {
+        Served {
+            component,
+            way_out: "start one with --kusto-endpoints",
+            databases: databases.iter().map(|name| (*name).to_owned()).collect(),
+            clusters: BTreeMap::from([("https://c".to_owned(), Arc::new(self.clone()) as Arc<dyn Catalogue>)]),
+        }
+    }
+}
+
+#[async_trait]
+impl Catalogue for Cluster {
+    async fn databases(&self) -> Result<Vec<String>, kusto::Error> {
+        *self.asked.lock() += 1;
+        self.databases.lock().clone().ok_or_else(|| error(Kind::Transient, Some(503), "away"))
+    }
+}
+
+fn summary(database: &str) -> SummaryRule {
+    let spec = SummaryRuleSpec {
+        database: database.to_owned(),
+        table: "T".to_owned(),
+        body: "X".to_owned(),
+        interval: "1h".into(),
+        ..SummaryRuleSpec::default()
+    };
+    named(SummaryRule::new("r", spec))
+}
+
+fn function(database: &str) -> Function {
+    named(Function::new("r", FunctionSpec { database: database.to_owned(), body: "B".to_owned(), ..FunctionSpec::default() }))
+}
+
+fn command(database: &str) -> ManagementCommand {
+    let spec = ManagementCommandSpec { database: database.to_owned(), body: ".x".to_owned(), ..ManagementCommandSpec::default() };
+    named(ManagementCommand::new("r", spec))
+}
+
+fn named<K: kube::Resource>(mut object: K) -> K {
+    object.meta_mut().namespace = Some("default".to_owned());
+    object
+}
+
+fn unserved<K: Named>(store: &Arc<MemoryStore<K>>, served: Served) -> Unserved<K> {
+    Unserved::new(store.clone(), served, labels(&Value::Null))
+}
+
+fn told<K: Named>(store: &MemoryStore<K>) -> Option<Condition> {
+    conditions::get(store.objects().get(&key())?.conditions(), K::CONDITION).cloned()
+}
+
+const MISSING: &str = "there is no database \"Gone\" on https://c, which has DB, gone2; this ingestor serves DB";
+
+/// A new rule: others get a minute, then the status tells, once.
+async fn a_missing_database_is_told<K: Named>(object: K) -> Arc<MemoryStore<K>> {
+    let (cluster, store) = (Cluster::with(&["DB", "gone2"]), Arc::new(MemoryStore::new([object])));
+    let mut executor = unserved(&store, cluster.served("ingestor", &["DB"]));
+    assert_eq!(executor.pass(start(), &Leader::always()).await, Some(after(60)));
+    assert_eq!((told(&store), *cluster.asked.lock()), (None, 0));
+    assert_eq!(executor.pass(after(60), &Leader::always()).await, Some(after(360)));
+    let condition = told(&store).unwrap();
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "DatabaseNotFound"));
+    assert_eq!((condition.message.as_str(), condition.observed_generation), (MISSING, Some(1)));
+    let events = store.events();
+    assert_eq!((events.len(), events[0].1.severity, events[0].1.reason.as_str()), (1, Severity::Warning, "DatabaseNotFound"));
+
+    // Neither this process again nor another one, which serves something else.
+    let writes = store.status_writes();
+    let mut other = unserved(&store, cluster.served("ingestor", &["gone2"]));
+    for minutes in 2..60 {
+        executor.pass(after(60 * minutes), &Leader::always()).await;
+        other.pass(after(60 * minutes), &Leader::always()).await;
+    }
+    assert_eq!((store.status_writes(), store.events().len()), (writes, 1));
+    assert!(*cluster.asked.lock() < 30, "{} times", cluster.asked.lock());
+
+    // Somebody creates it: the status says no longer that there is none.
+    cluster.set(Some(&["DB", "Gone"]));
+    for minutes in 60..70 {
+        executor.pass(after(60 * minutes), &Leader::always()).await;
+    }
+    let condition = told(&store).unwrap();
+    assert_eq!(condition.reason, "DatabaseNotConfigured");
+    let message = "database \"Gone\" is on https://c, but no ingestor serves it; this one serves DB; start one with --kusto-endpoints";
+    assert_eq!(condition.message, message);
+    store
+}
+
+#[tokio::test]
+async fn a_summary_rule_of_a_missing_database_says_so() {
+    a_missing_database_is_told(summary("Gone")).await;
+}
+
+#[tokio::test]
+async fn a_function_of_a_missing_database_says_so() {
+    let store = a_missing_database_is_told(function("Gone")).await;
+    let status = store.objects().get(&key()).unwrap().status.clone().unwrap();
+    assert_eq!(status.status, State::Failed);
+    assert!(status.error.starts_with("database \"Gone\" is on") && status.last_time_reconciled.is_some(), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_management_command_of_a_missing_database_says_so() {
+    a_missing_database_is_told(command("Gone")).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_configured_is_said_by_an_event_once() {
+    let (cluster, store) = (Cluster::with(&["DB", "There"]), Arc::new(MemoryStore::new([summary("There")])));
+    let mut executor = unserved(&store, cluster.served("ingestor", &["DB"]));
+    for minutes in 0..60 {
+        executor.pass(after(60 * minutes), &Leader::always()).await;
+    }
+    assert_eq!((told(&store), store.status_writes()), (None, 0));
+    let events = store.events();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].1.reason, "DatabaseNotConfigured");
+    assert!(events[0].1.note.contains("\"There\" is on https://c, but no ingestor serves it"), "{events:?}");
+}
+
+#[tokio::test]
+async fn what_another_process_runs_is_left_to_it() {
+    let (cluster, store) = (Cluster::with(&["DB"]), Arc::new(MemoryStore::new([summary("Elsewhere")])));
+    let mut executor = unserved(&store, cluster.served("ingestor", &["DB"]));
+    let runs = |n: u64| {
+        let store = store.clone();
+        async move { store.update_status(&key(), &|rule| write_status(rule, n)).await.unwrap() }
+    };
+    runs(0).await;
+    executor.pass(start(), &Leader::always()).await;
+    // It writes once an hour, for a day.
+    for hour in 1..24 {
+        runs(hour).await;
+        for minute in 0..60 {
+            executor.pass(after(3600 * hour + 60 * minute), &Leader::always()).await;
+        }
+    }
+    assert_eq!((told(&store).unwrap().reason, *cluster.asked.lock()), ("Created".to_owned(), 0));
+    assert!(store.events().is_empty());
+    // Then it is gone, for three intervals.
+    let last = after(3600 * 23);
+    executor.pass(last + Duration::from_secs(3 * 3600 - 1), &Leader::always()).await;
+    assert_eq!(told(&store).unwrap().reason, "Created");
+    executor.pass(last + Duration::from_secs(3 * 3600), &Leader::always()).await;
+    assert_eq!(told(&store).unwrap().reason, "DatabaseNotFound");
+}
+
+fn write_status(rule: &mut SummaryRule, n: u64) {
+    let observed_generation = rule.metadata.generation;
+    let status = rule.status.get_or_insert_default();
+    status.backlog = n as i64;
+    let type_ = <SummaryRule as Named>::CONDITION;
+    let desired = conditions::Desired { type_, status: conditions::Truth::True, reason: "Created", message: "", observed_generation };
+    conditions::set(&mut status.conditions, &desired, after(3600 * n));
+}
+
+#[tokio::test]
+async fn a_cluster_that_does_not_answer_proves_nothing() {
+    let (cluster, store) = (Cluster::with(&["DB"]), Arc::new(MemoryStore::new([function("Gone")])));
+    cluster.set(None);
+    let mut executor = unserved(&store, cluster.served("ingestor", &["DB"]));
+    executor.pass(start(), &Leader::always()).await;
+    assert_eq!(executor.pass(after(60), &Leader::always()).await, Some(after(120)));
+    assert_eq!(told(&store), None);
+    cluster.set(Some(&["DB"]));
+    executor.pass(after(120), &Leader::always()).await;
+    assert_eq!(told(&store).unwrap().reason, "DatabaseNotFound");
+}
+
+#[tokio::test]
+async fn a_name_in_another_case_is_hinted_at() {
+    let (cluster, store) = (Cluster::with(&["DB"]), Arc::new(MemoryStore::new([command("db")])));
+    let mut executor = unserved(&store, cluster.served("ingestor", &["DB"]));
+    executor.pass(start(), &Leader::always()).await;
+    executor.pass(after(60), &Leader::always()).await;
+    let message = told(&store).unwrap().message;
+    assert!(message.contains("; did you mean \"DB\"? (names are case-sensitive)"), "{message}");
+    // Functions take any case.
+    let store = Arc::new(MemoryStore::new([function("db")]));
+    assert_eq!(unserved(&store, cluster.served("ingestor", &["DB"])).pass(start(), &Leader::always()).await, None);
+}
+
+#[tokio::test]
+async fn rules_that_are_not_ones_own_are_left_alone() {
+    let cluster = Cluster::with(&["DB"]);
+    let looks_at = async |object: SummaryRule, component: &'static str| {
+        let store = Arc::new(MemoryStore::new([object]));
+        let mut executor = unserved(&store, cluster.served(component, &["DB"]));
+        executor.pass(start(), &Leader::always()).await.is_some()
+    };
+    let owned = |owner: &str| {
+        let mut rule = summary("Gone");
+        rule.metadata.annotations = Some(BTreeMap::from([("adx-mon.azure.com/owner".to_owned(), owner.to_owned())]));
+        rule
+    };
+    assert!(looks_at(summary("Gone"), "ingestor").await && looks_at(owned("adx-exporter"), "adxexporter").await);
+    assert!(!looks_at(owned("adx-exporter"), "ingestor").await && !looks_at(summary("Gone"), "adxexporter").await);
+    assert!(!looks_at(owned("somebody"), "ingestor").await);
+    let mut suspended = summary("Gone");
+    suspended.spec.suspend = true;
+    let mut elsewhere = summary("Gone");
+    elsewhere.spec.criteria = BTreeMap::from([("region".to_owned(), vec!["westus".to_owned()])]);
+    let mut expression = summary("Gone");
+    expression.spec.criteria_expression = "1 == 2".to_owned();
+    for rule in [suspended, elsewhere, expression, summary("DB")] {
+        assert!(!looks_at(rule.clone(), "ingestor").await, "{rule:?}");
+    }
+}
