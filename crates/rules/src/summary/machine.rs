@@ -5,16 +5,22 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::{BackfillPhase, BackfillSpec, SummaryRule, conditions};
+use crds::{BackfillPhase, SummaryRule, conditions};
 use jiff::Timestamp;
 
 use crate::backfill;
 use crate::prelude::{self, Labels};
 use crate::store::Key;
-use crate::summary::operations::{Answers, Progress, Refusal, Verdict, cut, judge};
-use crate::summary::state::{self, Failed, HEALTH, Health, Operation, State, Unreadable};
+use crate::summary::operations::{Answers, Refusal, cut};
+use crate::summary::state::{self, HEALTH, Health, Operation, State, Unreadable};
 use crate::summary::statement::{self, Statement};
-use crate::window::{Schedule, Window, after};
+use crate::window::{Window, after};
+
+mod answers;
+mod facts;
+mod plan;
+
+use facts::Facts;
 
 /// Most windows of the schedule on their way at a time.
 pub const MAX_IN_FLIGHT: usize = 8;
@@ -90,45 +96,6 @@ pub enum Outcome {
 enum Lane {
     Schedule,
     Backfill,
-}
-
-/// What the spec says.
-#[derive(Debug)]
-struct Facts {
-    key: Key,
-    uid: String,
-    generation: i64,
-    database: String,
-    table: String,
-    body: String,
-    /// Whether no window may be begun.
-    halted: bool,
-    schedule: Result<Schedule, String>,
-    backfill: Option<BackfillSpec>,
-}
-
-impl Facts {
-    fn of(rule: &SummaryRule) -> Facts {
-        let spec = &rule.spec;
-        let key = Key::of(rule);
-        let schedule = || {
-            spec.validate().map_err(|e| e.to_string())?;
-            let interval = spec.interval().map_err(|e| e.to_string())?;
-            let delay = spec.ingestion_delay().map_err(|e| e.to_string())?;
-            Schedule::new(interval, delay).map_err(|e| e.to_string())
-        };
-        Facts {
-            uid: rule.metadata.uid.clone().unwrap_or_else(|| key.to_string()),
-            key,
-            generation: rule.metadata.generation.unwrap_or(0),
-            database: spec.database.clone(),
-            table: spec.table.clone(),
-            body: spec.body.clone(),
-            halted: spec.suspend || rule.metadata.deletion_timestamp.is_some(),
-            schedule: schedule(),
-            backfill: spec.backfill.clone(),
-        }
-    }
 }
 
 /// What is forgotten with the process, without harm.
@@ -295,155 +262,6 @@ impl Machine {
         Action::Save
     }
 
-    /// The operations to ask for now.
-    fn due_polls(&mut self, now: Timestamp) -> Vec<String> {
-        let scheduled = self.state.operations.0.iter().map(|o| &o.id);
-        let backfilled = self.state.backfill.iter().flat_map(|b| b.active_operations.iter().map(|o| &o.operation_id));
-        let ids: Vec<String> = scheduled.chain(backfilled).filter(|id| !id.is_empty()).cloned().collect();
-        self.memory.polls.retain(|id, _| ids.contains(id));
-        ids.into_iter().filter(|id| self.memory.polls.get(id).is_none_or(|poll| poll.at <= now || poll.at > after(now, HOUR))).collect()
-    }
-
-    fn answered(&mut self, result: Result<Answers, Refusal>, now: Timestamp) {
-        let answers = result.ok();
-        for id in std::mem::take(&mut self.asked) {
-            let poll = self.memory.polls.entry(id.clone()).or_insert(Poll { at: now, pause: FIRST_POLL, misses: 0 });
-            poll.pause = (poll.pause * 2).min(MINUTE);
-            poll.at = after(now, poll.pause);
-            let Some(answers) = &answers else { continue };
-            let misses = if answers.contains_key(&id) { 0 } else { poll.misses + 1 };
-            poll.misses = misses;
-            self.operation_answered(&id, answers.get(&id), misses, now);
-        }
-    }
-
-    fn operation_answered(&mut self, id: &str, progress: Option<&Progress>, misses: u32, now: Timestamp) {
-        let operation = self.state.operations.0.iter().find(|o| o.id == id).cloned();
-        let tagged = operation.as_ref().is_none_or(|o| o.attempt > 0);
-        let (verdict, known) = match progress {
-            Some(progress) => (judge(progress, tagged), true),
-            None if misses < MISSES => return,
-            None if tagged => (Verdict::Retry("Kusto no longer knows it".to_owned()), true),
-            None => (Verdict::Fail("Kusto no longer knows it; if its rows are missing, run a backfill for it".to_owned()), false),
-        };
-        match operation {
-            Some(operation) => self.window_answered(operation, verdict, known, now),
-            None => self.backfill_answered(id, verdict, now),
-        }
-    }
-
-    fn window_answered(&mut self, operation: Operation, verdict: Verdict, known: bool, now: Timestamp) {
-        let Operation { id, window, attempt } = operation;
-        match verdict {
-            Verdict::Keep => {}
-            Verdict::Done => {
-                self.state.operations.remove(&id);
-                self.state.failed.retain(|f| f.window != window);
-                self.state.last_window = self.state.last_window.filter(|w| w.end > window.end).or(Some(window));
-                self.outcomes.push(Outcome::Completed(window));
-            }
-            Verdict::Retry(_) if attempt < MAX_ATTEMPTS => {
-                let attempt = attempt.max(1) + 1;
-                // The first retry comes at once.
-                let pause = if attempt == 2 { Duration::ZERO } else { doubled(MINUTE, attempt - 3, HOUR) };
-                self.memory.not_before.insert((Lane::Schedule, window), after(now, pause));
-                if let Some(present) = self.state.operations.0.iter_mut().find(|o| o.id == id) {
-                    *present = Operation { id: String::new(), window, attempt };
-                }
-                self.outcomes.push(Outcome::Retried);
-            }
-            Verdict::Retry(why) | Verdict::Fail(why) => {
-                self.state.operations.remove(&id);
-                let message =
-                    if why.is_empty() { format!("async operation {id} failed") } else { format!("async operation {id} failed: {why}") };
-                self.window_failed(window, message, known, now);
-            }
-        }
-    }
-
-    fn window_failed(&mut self, window: Window, message: String, known: bool, now: Timestamp) {
-        let present = self.state.failed.iter().position(|f| f.window == window);
-        let attempts = present.map_or(0, |at| self.state.failed[at].attempts) + 1;
-        let pause = doubled(10 * MINUTE, attempts - 1, DAY);
-        let retry_at = known.then(|| whole_second(after(now, pause)));
-        let failed = Failed { window, message: message.clone(), attempts, retry_at };
-        match present {
-            Some(at) => self.state.failed[at] = failed,
-            None => {
-                self.state.failed.push(failed);
-                self.state.failed_total += 1;
-            }
-        }
-        self.outcomes.push(Outcome::Failed(window, message));
-    }
-
-    fn backfill_answered(&mut self, id: &str, verdict: Verdict, now: Timestamp) {
-        let Some(status) = &mut self.state.backfill else { return };
-        if let Verdict::Retry(_) = verdict {
-            // The request says how many may run; this says how fast one that fails comes back.
-            let retried = u32::try_from(status.retried_windows).unwrap_or(u32::MAX);
-            let pause = if retried == 0 { Duration::ZERO } else { doubled(MINUTE, retried - 1, HOUR) };
-            let operation = status.active_operations.iter().find(|o| o.operation_id == id);
-            if let Some(window) = operation.and_then(backfill::window) {
-                self.memory.not_before.insert((Lane::Backfill, window), after(now, pause));
-            }
-            self.outcomes.push(Outcome::Retried);
-        }
-        backfill::answered(status, id, verdict);
-    }
-
-    /// Puts on record what shall be submitted next.
-    fn plan(&mut self, now: Timestamp) {
-        let interval = self.facts.schedule.as_ref().map(Schedule::interval).map_err(Clone::clone);
-        let spec = self.facts.backfill.as_ref();
-        self.state.backfill = backfill::reconcile(spec, self.state.backfill.take(), self.facts.generation, interval.clone());
-        if self.facts.halted || self.is_paused(now) {
-            return;
-        }
-        if let (Some(status), Some(spec), Ok(interval)) = (&mut self.state.backfill, spec, interval) {
-            backfill::plan(status, spec, interval);
-        }
-        self.plan_failed(now);
-        self.plan_schedule(now);
-    }
-
-    fn plan_failed(&mut self, now: Timestamp) {
-        for failed in &self.state.failed {
-            let operations = &mut self.state.operations;
-            let due = failed.retry_at.is_some_and(|at| at <= now);
-            if due && operations.0.len() < MAX_IN_FLIGHT && !operations.0.iter().any(|o| o.window == failed.window) {
-                operations.record(Operation { id: String::new(), window: failed.window, attempt: 1 });
-            }
-        }
-    }
-
-    fn plan_schedule(&mut self, now: Timestamp) {
-        while let Some(window) = self.next_window(now)
-            && self.due_at(&window).is_some_and(|due| due <= now)
-        {
-            self.state.cursor = Some(window.end);
-            self.state.operations.record(Operation { id: String::new(), window, attempt: 1 });
-        }
-    }
-
-    /// The next window of the schedule, if there is room for it.
-    fn next_window(&self, now: Timestamp) -> Option<Window> {
-        let schedule = self.facts.schedule.as_ref().ok()?;
-        if self.facts.halted || self.state.operations.0.len() >= MAX_IN_FLIGHT || self.state.failed.len() >= MAX_FAILED {
-            return None;
-        }
-        match self.state.cursor {
-            Some(cursor) => schedule.next_free(cursor, self.state.taken()),
-            None => Some(schedule.first(now)),
-        }
-    }
-
-    fn due_at(&self, window: &Window) -> Option<Timestamp> {
-        let due = self.facts.schedule.as_ref().ok()?.due_at(window);
-        let first_at = self.memory.first_at.filter(|_| self.state.cursor.is_none());
-        Some(first_at.map_or(due, |first| first.max(due)))
-    }
-
     /// Brings up to date what the status says about how the rule does.
     fn assess(&mut self, now: Timestamp) {
         let State { failed, operations, cursor, .. } = &self.state;
@@ -464,49 +282,6 @@ impl Machine {
         let on_record = operations.0.len() + failed.len() - retried;
         self.state.backlog = i64::try_from(pending).unwrap_or(i64::MAX).saturating_add(on_record as i64);
         self.state.health = known.then_some(Health { problem, observed_generation: self.facts.generation });
-    }
-
-    /// What to hand over now: the oldest window that waits.
-    fn next_submission(&mut self, now: Timestamp) -> Option<(Lane, Window)> {
-        if self.facts.halted || self.facts.schedule.is_err() || self.is_paused(now) {
-            return None;
-        }
-        let ready = |lane: Lane, window: &Window| {
-            let not_before = self.memory.not_before.get(&(lane, *window));
-            not_before.is_none_or(|at| *at <= now || *at > after(now, HOUR))
-        };
-        let waiting = self.state.operations.0.iter().filter(|o| o.id.is_empty()).map(|o| o.window);
-        let oldest = waiting.filter(|w| ready(Lane::Schedule, w)).min();
-        let backfilled = || self.state.backfill.as_ref().and_then(|b| backfill::waiting(b).find(|w| ready(Lane::Backfill, w)));
-        match oldest {
-            Some(window) if self.has_room_this_minute(now) => Some((Lane::Schedule, window)),
-            _ => backfilled().map(|window| (Lane::Backfill, window)),
-        }
-    }
-
-    fn has_room_this_minute(&self, now: Timestamp) -> bool {
-        let recent = self.memory.submitted.iter().filter(|at| **at <= now && after(**at, MINUTE) > now).count();
-        recent < self.windows_per_minute()
-    }
-
-    /// The bound on the rate of catching up.
-    pub fn windows_per_minute(&self) -> usize {
-        let interval = self.facts.schedule.as_ref().map_or(MINUTE, Schedule::interval);
-        let to_keep_up = MINUTE.as_secs().div_ceil(interval.as_secs().max(1)) as usize;
-        WINDOWS_PER_MINUTE.max(2 * to_keep_up)
-    }
-
-    fn is_on_record(&self, lane: Lane, window: &Window) -> bool {
-        match lane {
-            Lane::Schedule => self.saved.taken().any(|w| w == *window),
-            Lane::Backfill => match (&self.saved.backfill, &self.state.backfill) {
-                (Some(saved), Some(present)) => {
-                    saved.request_id == present.request_id
-                        && saved.active_operations.iter().filter_map(backfill::window).any(|w| w == *window)
-                }
-                _ => false,
-            },
-        }
     }
 
     fn statement(&self, lane: Lane, window: &Window) -> Statement {
