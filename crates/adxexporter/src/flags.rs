@@ -59,48 +59,48 @@ LOG_LEVEL (ERROR, WARN, INFO, DEBUG, TRACE) says how much is logged.";
 #[derive(Debug, Parser)]
 #[command(name = "adxexporter", version, after_help = EXAMPLES)]
 pub struct Flags {
-    /// Labels of this cluster, `<key>=<value>`: for criteria, as variables in KQL, and as attributes of
+    /// Labels of this cluster: for criteria, as variables in KQL, and as attributes of
     /// the metrics' resource.
-    #[arg(long, value_delimiter = ',', action = ArgAction::Append, value_parser = pair)]
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', action = ArgAction::Append, value_parser = pair)]
     pub cluster_labels: Vec<(String, String)>,
-    /// Databases, `<database>=<url>`. Rules of other databases do not run, which their status says.
-    #[arg(long, value_delimiter = ',', action = ArgAction::Append, value_parser = endpoint)]
+    /// Databases. Rules of other databases do not run, which their status says.
+    #[arg(long, value_name = "DATABASE=URL", value_delimiter = ',', action = ArgAction::Append, value_parser = endpoint)]
     pub kusto_endpoints: Vec<(String, String)>,
     /// URL of the OTLP receiver, for HTTP with its path.
-    #[arg(long)]
+    #[arg(long, value_name = "URL")]
     pub otlp_endpoint: String,
     /// How metrics travel: http/protobuf or grpc.
-    #[arg(long, default_value_t, env = "OTEL_EXPORTER_OTLP_PROTOCOL")]
+    #[arg(long, value_name = "PROTOCOL", default_value_t, env = "OTEL_EXPORTER_OTLP_PROTOCOL")]
     pub otlp_protocol: Protocol,
     /// How they are compressed: gzip or none.
-    #[arg(long, default_value = "gzip", value_parser = ["gzip", "none"], env = "OTEL_EXPORTER_OTLP_COMPRESSION")]
+    #[arg(long, value_name = "METHOD", default_value = "gzip", value_parser = ["gzip", "none"], env = "OTEL_EXPORTER_OTLP_COMPRESSION")]
     pub otlp_compression: String,
-    /// Attributes of the metrics' resource, `<key>=<value>`; they win over cluster labels.
-    #[arg(long, value_delimiter = ',', action = ArgAction::Append, value_parser = pair)]
+    /// Attributes of the metrics' resource; they win over cluster labels.
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', action = ArgAction::Append, value_parser = pair)]
     pub add_resource_attributes: Vec<(String, String)>,
     /// Put before every metric's name.
-    #[arg(long, default_value = "")]
+    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
     pub metric_name_prefix: String,
     /// Address of /healthz, /readyz and /metrics; `:8081` is port 8081 of every address.
-    #[arg(long, default_value = ":8081", value_parser = listen)]
+    #[arg(long, value_name = "ADDRESS", default_value = ":8081", value_parser = listen)]
     pub health_probe_port: SocketAddr,
     /// Kubeconfig file; without it that of the environment, or the pod's service account.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Folder of YAML files with rules, instead of a cluster.
-    #[arg(long, requires = "data_dir", conflicts_with = "kubeconfig")]
+    #[arg(long, value_name = "DIR", requires = "data_dir", conflicts_with = "kubeconfig")]
     pub rules_dir: Option<PathBuf>,
     /// Folder where the status of rules from files is kept.
-    #[arg(long, requires = "rules_dir")]
+    #[arg(long, value_name = "DIR", requires = "rules_dir")]
     pub data_dir: Option<PathBuf>,
     /// Namespace of the lease that replicas share; without it that of the kubeconfig or the pod.
-    #[arg(long, env = "POD_NAMESPACE")]
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
     pub namespace: Option<String>,
     /// How far back windows are caught up with after an outage; older ones are left out.
-    #[arg(long, default_value = "24h", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub catch_up: Duration,
     /// Queries at a time.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_queries: u16,
 }
 
@@ -135,14 +135,14 @@ impl Flags {
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("write it as <key>=<value>".to_owned()),
+        _ => Err("write it as KEY=VALUE".to_owned()),
     }
 }
 
 fn endpoint(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((database, url)) if !database.is_empty() && !url.is_empty() => Ok((database.to_owned(), url.to_owned())),
-        _ => Err("write it as <database>=<url>".to_owned()),
+        _ => Err("write it as DATABASE=URL".to_owned()),
     }
 }
 

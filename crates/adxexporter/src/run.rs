@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use crds::SummaryRule;
 use kusto::Client;
 use prometheus_client::registry::Registry;
 use rules::clock::{Clock, SystemClock};
+use rules::runner::Executor;
 use rules::store::Objects;
 use rules::summary::metrics::Metrics as SummaryMetrics;
 use rules::summary::operations::Kusto;
 use rules::summary::{Owner, Runner};
+use rules::unserved::{Served, Unserved};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
@@ -21,6 +24,8 @@ use crate::metrics::Metrics;
 use crate::push::{PushConfig, Pusher};
 use crate::schedule::{Bounds, Scheduler, Shared};
 use crate::sources::{Rules, Sources};
+
+const WAY_OUT: &str = "to have it served, name it in --kusto-endpoints of an adxexporter";
 
 /// What an exporter process does.
 pub struct Config {
@@ -100,8 +105,12 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let summary_rules = sources.summary_rules.clone().map(|rules| {
         let kusto = |client: &Client| Arc::new(client.clone()) as Arc<dyn Kusto>;
         let clusters = config.databases.iter().map(|(name, client)| (name.clone(), kusto(client))).collect();
-        Runner::new(rules, clusters, &config.labels, Owner::Exporter, config.clock.clone(), summary_metrics)
+        let served = Served::of("adxexporter", WAY_OUT, &config.databases);
+        let labels = config.labels.clone().into_iter().collect();
+        let unserved = Unserved::<SummaryRule>::new(rules.clone(), served, labels);
+        (Runner::new(rules, clusters, &config.labels, Owner::Exporter, config.clock.clone(), summary_metrics), unserved)
     });
+    let clock = config.clock.clone();
     let shared = Arc::new(Shared {
         store: sources.exporters.clone(),
         clock: config.clock,
@@ -130,10 +139,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         Scheduler::new(shared).run(leader, stop).await;
         Ok(())
     });
-    if let Some(runner) = summary_rules {
+    if let Some((runner, unserved)) = summary_rules {
         let (leader, stop) = (sources.leader.clone(), shutdown.clone());
         tasks.spawn(async move {
-            runner.run(leader, stop.clone()).await;
+            let unserved: Vec<Box<dyn Executor>> = vec![Box::new(unserved)];
+            tokio::join!(runner.run(leader.clone(), stop.clone()), rules::runner::run(unserved, leader, clock, stop.clone()));
             // Without a database there is nothing to run, which ends nothing else.
             stop.cancelled().await;
             Ok(())

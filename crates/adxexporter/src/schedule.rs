@@ -70,7 +70,14 @@ pub(crate) struct Shared {
 struct Done {
     key: Key,
     /// Nothing for a report of what keeps an exporter from running.
-    run: Option<Result<Window, ()>>,
+    run: Option<Result<Window, Failure>>,
+}
+
+/// A run that did not work.
+#[derive(Default)]
+struct Failure {
+    /// The pause that the service asked for.
+    retry_after: Option<Duration>,
 }
 
 /// The schedule of all exporters.
@@ -189,7 +196,7 @@ impl Scheduler {
             Ok((id, done)) => (id, done.run),
             Err(error) => {
                 tracing::error!(%error, "a run ended without a result; its window is run again");
-                (error.id(), Some(Err(())))
+                (error.id(), Some(Err(Failure::default())))
             }
         };
         // Otherwise the object was made anew meanwhile, and this is none of its business.
@@ -197,7 +204,7 @@ impl Scheduler {
         exporter.running = None;
         match run {
             Some(Ok(window)) => exporter.succeeded(window, now),
-            Some(Err(())) => exporter.failed(now),
+            Some(Err(failure)) => exporter.failed(now, failure.retry_after),
             None => {}
         }
     }
@@ -232,7 +239,7 @@ async fn run(
     skipped: Option<Window>,
 ) -> Done {
     // Closed only when everything ends.
-    let Ok(_permit) = shared.queries.acquire().await else { return Done { key, run: Some(Err(())) } };
+    let Ok(_permit) = shared.queries.acquire().await else { return Done { key, run: Some(Err(Failure::default())) } };
     let mut counts = Counts::default();
     let start = tokio::time::Instant::now();
     let rendered = rules::prelude::render(&window, &shared.lets, &object.spec.body);
@@ -284,7 +291,11 @@ async fn run(
             }
         }
     }
-    Done { key, run: Some(if failure.is_none() { Ok(window) } else { Err(()) }) }
+    let retry_after = match &result {
+        Err(ExportError::Query { error, .. }) => error.retry_after,
+        _ => None,
+    };
+    Done { key, run: Some(result.map(|()| window).map_err(|_| Failure { retry_after })) }
 }
 
 async fn write(shared: &Shared, key: &Key, change: &(dyn Fn(&mut MetricsExporter) + Send + Sync)) {

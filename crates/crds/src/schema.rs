@@ -77,8 +77,8 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// What schemars says beyond the reference's schemas is taken out: nulls, defaults of the status, which the API server
-/// would fill in, and the line ends of the source.
+/// What schemars says beyond the reference's schemas is taken out: nulls, defaults of the status and of what is required,
+/// which the API server would fill in, and the line ends of the source.
 fn tidied(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for schema in crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut()) {
         tidy(schema, false);
@@ -94,6 +94,9 @@ fn tidy(schema: &mut JSONSchemaProps, in_status: bool) {
     }
     for (name, property) in schema.properties.iter_mut().flatten() {
         tidy(property, in_status || name == "status");
+        if schema.required.iter().flatten().any(|required| required == name) {
+            property.default = None;
+        }
     }
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
         tidy(items, in_status);

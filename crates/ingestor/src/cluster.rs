@@ -18,10 +18,13 @@ use rules::runner::{self, Executor};
 use rules::store::kubernetes::{self, KubernetesStore};
 use rules::summary;
 use rules::target::{Metrics, Target};
+use rules::unserved::{Served, Unserved};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+
+const WAY_OUT: &str = "to have it served, name it in --metrics-kusto-endpoints or --logs-kusto-endpoints of an ingestor";
 
 /// Where rules come from.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +74,11 @@ pub(crate) async fn start(config: &Config, registry: &mut Registry) -> anyhow::R
     let functions = Arc::new(KubernetesStore::<Function>::start(client.clone(), kubernetes::Options::new("ingestor")));
     let commands = Arc::new(KubernetesStore::<ManagementCommand>::start(client.clone(), kubernetes::Options::new("ingestor")));
     let summaries = Arc::new(KubernetesStore::<SummaryRule>::start(client, kubernetes::Options::new("ingestor")));
+    let served = Served::of("ingestor", WAY_OUT, clients.iter().map(|(database, client)| (database, client)));
     let executors: Vec<Box<dyn Executor>> = vec![
+        Box::new(Unserved::<Function>::new(functions.clone(), served.clone(), labels.clone())),
+        Box::new(Unserved::<ManagementCommand>::new(commands.clone(), served.clone(), labels.clone())),
+        Box::new(Unserved::<SummaryRule>::new(summaries.clone(), served, labels.clone())),
         Box::new(Functions::new(functions, targets.clone(), labels.clone(), metrics.clone())),
         Box::new(ManagementCommands::new(commands, targets, labels, metrics)),
     ];

@@ -35,95 +35,95 @@ and uploaded after the next start. LOG_LEVEL (ERROR, WARN, INFO, DEBUG, TRACE) s
 #[command(name = "ingestor", version, after_help = EXAMPLES)]
 pub struct Flags {
     /// Kubeconfig file of the cluster whose rules are run; without it KUBECONFIG, or the pod's service account.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Namespace of the ingestors, where their leader is elected; without it that of the kubeconfig or the pod.
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,
     /// Name of this host, usually `<statefulset>-<n>`, which it shows as leader; without it HOSTNAME.
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
     /// Region, a label of the health metric.
-    #[arg(long, default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub region: String,
     /// Folder of journal and segments. Required.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     pub storage_dir: Option<PathBuf>,
     /// Where data goes: adx.
-    #[arg(long, default_value = "adx", env = "INGESTOR_STORAGE_BACKEND")]
+    #[arg(long, value_name = "BACKEND", default_value = "adx", env = "INGESTOR_STORAGE_BACKEND")]
     pub storage_backend: String,
-    /// Databases of metrics, `<database>=<endpoint>`.
-    #[arg(long, value_delimiter = ',', action = ArgAction::Append)]
+    /// Databases of metrics.
+    #[arg(long, value_name = "DATABASE=URL", value_delimiter = ',', action = ArgAction::Append)]
     pub metrics_kusto_endpoints: Vec<String>,
-    /// Databases of logs and traces, `<database>=<endpoint>`.
-    #[arg(long, value_delimiter = ',', action = ArgAction::Append)]
+    /// Databases of logs and traces.
+    #[arg(long, value_name = "DATABASE=URL", value_delimiter = ',', action = ArgAction::Append)]
     pub logs_kusto_endpoints: Vec<String>,
-    /// Labels of this cluster, `<key>=<value>`, for the criteria of rules.
-    #[arg(long, value_delimiter = ',', action = ArgAction::Append)]
+    /// Labels of this cluster, for the criteria of rules and, as _region, in their KQL.
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', action = ArgAction::Append)]
     pub cluster_labels: Vec<String>,
     /// Upload everything oneself instead of passing it to the owner. Always so until peers exist.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub disable_peer_transfer: bool,
     /// Uploads at a time for each database.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
     pub uploads: usize,
     /// Connections at a time on each listener; 0 is no limit.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     pub max_connections: usize,
     /// Bytes at which a segment is sealed; at 64 MiB at the latest.
-    #[arg(long, default_value_t = 1 << 30)]
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     pub max_segment_size: u64,
     /// Age at which a segment is sealed.
-    #[arg(long, default_value = "5m", value_parser = parse_go_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_go_duration)]
     pub max_segment_age: Duration,
     /// Bytes up to which segments are passed to peers. No effect without peers.
-    #[arg(long, default_value_t = 100 << 20)]
+    #[arg(long, value_name = "BYTES", default_value_t = 100 << 20)]
     pub max_transfer_size: u64,
     /// Age up to which segments are passed to peers. No effect without peers.
-    #[arg(long, default_value = "90s", value_parser = parse_go_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = parse_go_duration)]
     pub max_transfer_age: Duration,
     /// Bytes of all files together, of which each database may use its equal share; 0 is no limit.
-    #[arg(long, default_value_t = 10 << 30)]
+    #[arg(long, value_name = "BYTES", default_value_t = 10 << 30)]
     pub max_disk_usage: u64,
     /// Waiting segments from which on a database takes no more; 0 is no limit.
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
     pub max_segment_count: u64,
     /// Segments in one upload.
-    #[arg(long, default_value_t = 25)]
+    #[arg(long, value_name = "COUNT", default_value_t = 25)]
     pub max_batch_segments: usize,
     /// Transfers to peers at a time. No effect without peers.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
     pub max_transfer_concurrency: usize,
     /// Accepted for the reference's manifests; has no meaning there either.
-    #[arg(long, default_value_t = 25)]
+    #[arg(long, value_name = "COUNT", default_value_t = 25)]
     pub partition_size: u64,
     /// File-name prefixes of segments to acknowledge and drop.
-    #[arg(long, value_delimiter = ',', action = ArgAction::Append)]
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',', action = ArgAction::Append)]
     pub drop_prefix: Vec<String>,
     /// Accepted; what is acknowledged is durable as --durability says, never less.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub enable_wal_fsync: bool,
     /// What an acknowledgement promises: disk (survives a power cut) or process (survives a crash of
     /// the process).
-    #[arg(long, default_value = "disk", env = "ADXMON_DURABILITY")]
+    #[arg(long, value_name = "PROMISE", default_value = "disk", env = "ADXMON_DURABILITY")]
     pub durability: Durability,
     /// Requests that take longer are logged; 0 turns it off.
-    #[arg(long, default_value = "10s", value_parser = parse_go_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_go_duration)]
     pub slow_request_threshold: Duration,
     /// PEM file of the server's certificate.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub ca_cert: Option<PathBuf>,
     /// PEM file of its key.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// Accept any certificate of peers. No effect without peers.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub insecure_skip_verify: bool,
     /// Address with TLS.
-    #[arg(long, default_value = "0.0.0.0:9090")]
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9090")]
     pub listen_tls: SocketAddr,
     /// Address without TLS.
-    #[arg(long, default_value = "0.0.0.0:9091")]
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9091")]
     pub listen_plain: SocketAddr,
 }
 
@@ -264,6 +264,21 @@ mod tests {
         assert_eq!(c.listen_plain.port(), 9091);
         assert_eq!(c.databases(), ["FakeMetrics", "FakeLogs"]);
         assert_eq!(c.durability, Durability::Disk);
+    }
+
+    /// `--cluster-labels <CLUSTER_LABELS>` would say nothing of what is meant.
+    #[test]
+    fn the_help_says_how_each_value_is_written() {
+        use clap::CommandFactory as _;
+        for argument in Flags::command().get_arguments().filter(|argument| argument.get_action().takes_values()) {
+            let id = argument.get_id().as_str();
+            let name = argument.get_value_names().and_then(|names| names.first()).unwrap_or_else(|| panic!("{id}")).to_string();
+            assert_ne!(name, id.to_uppercase(), "--{id}");
+        }
+        let help = Flags::command().render_long_help().to_string();
+        for part in ["--cluster-labels <KEY=VALUE>", "--metrics-kusto-endpoints <DATABASE=URL>", "--max-disk-usage <BYTES>"] {
+            assert!(help.contains(part), "{help}");
+        }
     }
 
     #[test]

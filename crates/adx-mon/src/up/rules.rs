@@ -22,6 +22,7 @@ use rules::store::{Object, Objects, Store};
 use rules::summary::operations::Kusto;
 use rules::summary::{Owner, Runner};
 use rules::target::{self, Target};
+use rules::unserved::{Served, Unserved};
 use rules::{runner, summary};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -31,6 +32,7 @@ use tokio_util::task::TaskTracker;
 use super::data_dir::DataDir;
 use super::{LOGS, METRICS, Ports};
 
+const WAY_OUT: &str = "rules of `up` are about Metrics and Logs";
 /// How long alerts wait for the first data.
 const FIRST_DATA: Duration = Duration::from_secs(60);
 
@@ -105,7 +107,13 @@ impl Rules {
         let targets = targets.into_iter().collect::<Result<Vec<_>>>()?;
         let applied = target::Metrics::default();
         applied.register(&mut registry);
+        let clients = [METRICS, LOGS].map(|database| anyhow::Ok((database.to_owned(), client(&kusto)?)));
+        let clients = clients.into_iter().collect::<Result<BTreeMap<_, _>>>()?;
+        let served = Served::of("adx-mon up", WAY_OUT, &clients);
         let executors: Vec<Box<dyn runner::Executor>> = vec![
+            Box::new(Unserved::<Function>::new(kinds.functions.clone(), served.clone(), Default::default())),
+            Box::new(Unserved::<ManagementCommand>::new(kinds.commands.clone(), served.clone(), Default::default())),
+            Box::new(Unserved::<SummaryRule>::new(kinds.summaries.clone(), served, Default::default())),
             Box::new(Functions::new(kinds.functions.clone(), targets.clone(), Default::default(), applied.clone())),
             Box::new(ManagementCommands::new(kinds.commands.clone(), targets, Default::default(), applied)),
         ];

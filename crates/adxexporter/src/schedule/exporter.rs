@@ -142,8 +142,8 @@ impl Exporter {
         self.moved = true;
     }
 
-    /// The same window is tried again: after a while that doubles up to the interval.
-    pub(super) fn failed(&mut self, now: Timestamp) {
+    /// The same window is tried again: after a while that doubles up to the interval, and not before the service wants it.
+    pub(super) fn failed(&mut self, now: Timestamp, asked: Option<Duration>) {
         let interval = match &self.state {
             State::Ready(ready) => ready.schedule.interval(),
             _ => FIRST_PAUSE,
@@ -151,7 +151,7 @@ impl Exporter {
         let longest = interval.clamp(Duration::from_secs(60), LONGEST_PAUSE);
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures += 1;
-        self.not_before = Some(after(now, pause));
+        self.not_before = Some(after(now, pause.max(asked.unwrap_or_default())));
     }
 }
 
@@ -268,7 +268,7 @@ mod tests {
                             exporter.succeeded(window, now);
                             end = Some(window.end);
                         } else {
-                            exporter.failed(now);
+                            exporter.failed(now, None);
                         }
                     }
                 }

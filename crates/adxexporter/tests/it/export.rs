@@ -143,3 +143,27 @@ async fn results_without_rows_or_without_the_columns() {
     let error = run(&kusto, &receiver, 10).await.0.unwrap_err().to_string();
     assert_eq!(error, "value column \"n\" is not in the query's result, which has other");
 }
+
+/// The service sends some rows and then nothing more, on a connection that stays open: the deadline ends the run.
+#[tokio::test]
+async fn an_answer_that_stands_still_ends_at_the_deadline() {
+    let kusto = FakeKusto::start(|_| Answer::made(&COLUMNS, 25, row).hanging_after(15)).await;
+    let receiver = Receiver::start([]).await;
+    let exporting = tokio::spawn({
+        let (client, pusher) = (kusto.client(), pusher(&receiver, 10));
+        async move {
+            let mut counts = Counts::default();
+            let start = tokio::time::Instant::now();
+            let result = export(&client, &pusher, &job(), &mut counts).await;
+            (result, counts, start.elapsed())
+        }
+    });
+    receiver.until_batches(1).await;
+    // Nothing is on its way any more: time runs on to the deadline.
+    tokio::time::pause();
+    let (result, counts, took) = exporting.await.unwrap();
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("the answer did not end within 60s"), "{error}");
+    assert_eq!(counts.points, 10, "what was pushed stays pushed; {counts:?}");
+    assert!(took >= Duration::from_secs(60) && took < Duration::from_secs(90), "{took:?}");
+}

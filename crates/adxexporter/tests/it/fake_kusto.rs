@@ -22,6 +22,10 @@ pub(crate) struct Answer {
     count: usize,
     /// Status and body in place of rows.
     refusal: Option<(u16, Value)>,
+    /// Seconds that a refusal asks to wait.
+    retry_after: Option<u64>,
+    /// Whether there is no answer at all.
+    silent: bool,
     /// An error behind the rows.
     late: bool,
     /// Rows after which the answer stands still.
@@ -39,7 +43,16 @@ impl Answer {
         count: usize,
         row: impl Fn(usize) -> Value + Send + Sync + 'static,
     ) -> Answer {
-        Answer { columns: columns.to_vec(), rows: Arc::new(row), count, refusal: None, late: false, hangs_after: None }
+        Answer {
+            columns: columns.to_vec(),
+            rows: Arc::new(row),
+            count,
+            refusal: None,
+            retry_after: None,
+            silent: false,
+            late: false,
+            hangs_after: None,
+        }
     }
 
     pub(crate) fn refusal(status: u16, code: &str, message: &str, permanent: bool) -> Answer {
@@ -50,6 +63,16 @@ impl Answer {
     /// The same, with an error behind the last row.
     pub(crate) fn failing_late(self) -> Answer {
         Answer { late: true, ..self }
+    }
+
+    /// The same refusal, which asks to wait.
+    pub(crate) fn asking_to_wait(self, seconds: u64) -> Answer {
+        Answer { retry_after: Some(seconds), ..self }
+    }
+
+    /// None, for ever.
+    pub(crate) fn silence() -> Answer {
+        Answer { silent: true, ..Answer::made(&[], 0, |_| Value::Null) }
     }
 
     pub(crate) fn hanging_after(self, rows: usize) -> Answer {
@@ -144,8 +167,15 @@ async fn answer(State(fake): State<FakeKusto>, Json(body): Json<Value>) -> Respo
     let script = fake.script.lock().unwrap().clone();
     let answer = script(&asked);
     fake.asked.lock().unwrap().push(asked);
+    if answer.silent {
+        std::future::pending::<()>().await;
+    }
     if let Some((status, body)) = answer.refusal {
-        return (axum::http::StatusCode::from_u16(status).unwrap(), Json(body)).into_response();
+        let mut response = (axum::http::StatusCode::from_u16(status).unwrap(), Json(body)).into_response();
+        if let Some(seconds) = answer.retry_after {
+            response.headers_mut().insert("retry-after", seconds.to_string().parse().unwrap());
+        }
+        return response;
     }
     let columns: Vec<Value> = answer.columns.iter().map(|(name, ty)| json!({"ColumnName": name, "ColumnType": ty})).collect();
     let start = format!(

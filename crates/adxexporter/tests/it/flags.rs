@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use adxexporter::{Flags, Rules};
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use serde_json::json;
 
 use crate::fake_kusto::{Answer, FakeKusto};
@@ -38,13 +38,27 @@ fn lists_are_repeated_or_separated_by_commas_and_values_may_hold_an_equals_sign(
     assert!(config.push.gzip && matches!(config.rules, Rules::Cluster { kubeconfig: None, .. }));
 }
 
+/// `--cluster-labels <CLUSTER_LABELS>` would say nothing of what is meant.
+#[test]
+fn the_help_says_how_each_value_is_written() {
+    for argument in Flags::command().get_arguments().filter(|argument| argument.get_action().takes_values()) {
+        let id = argument.get_id().as_str();
+        let name = argument.get_value_names().and_then(|names| names.first()).unwrap_or_else(|| panic!("{id}")).to_string();
+        assert_ne!(name, id.to_uppercase(), "--{id}");
+    }
+    let help = Flags::command().render_long_help().to_string();
+    for part in ["--cluster-labels <KEY=VALUE>", "--kusto-endpoints <DATABASE=URL>", "--catch-up <DURATION>"] {
+        assert!(help.contains(part), "{help}");
+    }
+}
+
 #[test]
 fn mistakes_name_the_flag_and_the_way_out() {
     for (flags, part) in [
         (&[][..], "--otlp-endpoint"),
-        (&[OTLP, "--cluster-labels=region"], "<key>=<value>"),
-        (&[OTLP, "--kusto-endpoints==http://x"], "<database>=<url>"),
-        (&[OTLP, "--kusto-endpoints=A="], "<database>=<url>"),
+        (&[OTLP, "--cluster-labels=region"], "write it as KEY=VALUE"),
+        (&[OTLP, "--kusto-endpoints==http://x"], "write it as DATABASE=URL"),
+        (&[OTLP, "--kusto-endpoints=A="], "write it as DATABASE=URL"),
         (&[OTLP, "--otlp-protocol=http/json"], "use http/protobuf or grpc"),
         (&[OTLP, "--health-probe-port=8081"], "write it as :8081"),
         (&[OTLP, "--catch-up=1d"], "write it like 5m or 24h"),

@@ -480,3 +480,97 @@ async fn what_cannot_be_used_is_said_at_the_start() {
     let error = start_with(PushConfig::new("http://localhost:1"), &taken.local_addr().unwrap().to_string()).await.unwrap_err();
     assert!(format!("{error:#}").contains("--health-probe-port"), "{error:#}");
 }
+
+/// Each class of what a service can answer: the status tells it, the window comes back, others go on.
+async fn a_sick_service(answer: impl Fn() -> Answer + Send + Sync + 'static, part: &str) -> World {
+    let world = World::start("2024-01-01T10:17:00Z", [exporter("well", "5m")]).await;
+    world.until_exported("well", "2024-01-01T10:15:00Z").await;
+    world.kusto.answer_with(move |asked| if asked.query.contains("\nsick\n") { answer() } else { one_row(asked) });
+    world.store.apply(exporter("sick", "5m"));
+    let object = world.until("sick", |object| has(object, OWNER, "False")).await;
+    let (_, reason, message) = condition(&object, OWNER).unwrap();
+    assert_eq!(reason, "ExecutionFailed");
+    assert!(message.contains(part), "{message}");
+    assert!(has(&object, "Failed", "True") && has(&object, "Completed", "False") && last_end(&object).is_none(), "{object:?}");
+    let metrics = world.metrics().await;
+    assert!(metrics.contains("runs_total{namespace=\"ns\",name=\"sick\",outcome=\"query_error\"} 1\n"), "{metrics}");
+    world
+}
+
+async fn it_gets_well(world: World, at: &str) {
+    world.until_asleep(at).await;
+    world.kusto.answer_with(one_row);
+    world.clock.set(time(at));
+    let object = world.until_exported("sick", "2024-01-01T10:15:00Z").await;
+    assert!(has(&object, OWNER, "True") && has(&object, "Failed", "False"));
+    let metrics = world.metrics().await;
+    assert!(metrics.contains("runs_total{namespace=\"ns\",name=\"sick\",outcome=\"success\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("runs_total{namespace=\"ns\",name=\"well\",outcome=\"success\"} 1\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_throttling_service_is_told_of_and_gets_the_pause_that_it_asks_for() {
+    let answer = || Answer::refusal(429, "TooManyRequests", "slow down", false).asking_to_wait(120);
+    let world = a_sick_service(answer, "TooManyRequests: querying database Metrics: slow down").await;
+    it_gets_well(world, "2024-01-01T10:19:00Z").await;
+}
+
+#[tokio::test]
+async fn a_service_that_answers_500_is_told_of_and_asked_again() {
+    let world = a_sick_service(|| Answer::refusal(500, "InternalServiceError", "oops", false), "InternalServiceError: ").await;
+    it_gets_well(world, "2024-01-01T10:17:15Z").await;
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_answer_is_told_of_and_asked_again() {
+    let world = World::start("2024-01-01T10:17:00Z", []).await;
+    world.kusto.answer_with(|_| Answer::silence());
+    world.store.apply(exporter("sick", "5m"));
+    let asked = async {
+        while world.kusto.asked().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap();
+    tokio::time::pause();
+    let mut objects = world.store.objects();
+    while !objects.get(&Key::new("ns", "sick")).is_some_and(|object| has(&object, OWNER, "False")) {
+        objects.changed().await;
+    }
+    tokio::time::resume();
+    let (_, _, message) = condition(&world.get("sick"), OWNER).unwrap();
+    assert!(message.contains("DEADLINE: querying database Metrics: no answer within 300s"), "{message}");
+    world.until_asleep("2024-01-01T10:17:15Z").await;
+    world.kusto.answer_with(one_row);
+    world.clock.set(time("2024-01-01T10:17:15Z"));
+    world.until_exported("sick", "2024-01-01T10:15:00Z").await;
+}
+
+#[tokio::test]
+async fn a_database_that_the_service_does_not_have_is_told() {
+    let answer = || Answer::refusal(400, "BadRequest_EntityNotFound", "Entity ID 'Metrics' of kind 'Database' was not found.", true);
+    let world = a_sick_service(answer, "Entity ID 'Metrics' of kind 'Database' was not found").await;
+    it_gets_well(world, "2024-01-01T10:17:15Z").await;
+}
+
+#[tokio::test]
+async fn a_body_of_a_megabyte_is_asked() {
+    let mut big = exporter("big", "5m");
+    big.spec.body.push_str(&format!("\n// {}", "x".repeat(1 << 20)));
+    let world = World::start("2024-01-01T10:17:00Z", [big, exporter("small", "5m")]).await;
+    world.until_exported("big", "2024-01-01T10:15:00Z").await;
+    world.until_exported("small", "2024-01-01T10:15:00Z").await;
+    assert!(world.kusto.asked().iter().any(|asked| asked.query.len() > 1 << 20));
+}
+
+#[tokio::test]
+async fn rows_without_the_columns_are_told_with_what_there_is() {
+    let world = World::start("2024-01-01T10:17:00Z", []).await;
+    world.kusto.answer_with(|_| Answer::rows(&[("other", "long")], vec![json!([1])]));
+    world.store.apply(exporter("a", "5m"));
+    let object = world.until("a", |object| has(object, OWNER, "False")).await;
+    let (_, _, message) = condition(&object, OWNER).unwrap();
+    assert_eq!(message, "value column \"n\" is not in the query's result, which has other");
+    let metrics = world.metrics().await;
+    assert!(metrics.contains("runs_total{namespace=\"ns\",name=\"a\",outcome=\"transform_error\"} 1\n"), "{metrics}");
+}

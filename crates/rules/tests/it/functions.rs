@@ -322,7 +322,8 @@ async fn each_process_drops_what_is_in_its_own_databases() {
     let (mut one, mut other) = (process(&here, "A"), process(&there, "B"));
     one.pass(start(), &Leader::always()).await;
     other.pass(start(), &Leader::always()).await;
-    (here.said(), there.said());
+    here.said();
+    there.said();
     store.delete(&key("f"));
     let now = store.objects().get(&key("f")).unwrap().metadata.deletion_timestamp.clone().unwrap().0;
     let wait = one.pass(now, &Leader::always()).await;

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use crds::{SummaryRule, SummaryRuleSpec, conditions};
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
 use rules::clock::{Clock, ManualClock};
 use rules::lease::{Baton, Leader};
 use rules::store::memory::MemoryStore;
@@ -39,6 +40,8 @@ struct ServiceState {
     polls: Vec<String>,
     /// Answers instead of the usual one: a status and a body.
     refusals: VecDeque<(u16, &'static str)>,
+    /// Whether commands get no answer at all.
+    silent: bool,
     /// State, ShouldRetry and Status of operations; `Completed` if nothing is said.
     operations: BTreeMap<String, (&'static str, f64, &'static str)>,
 }
@@ -62,7 +65,11 @@ impl Service {
 async fn answer(State(service): State<Service>, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap();
     let csl = body["csl"].as_str().unwrap().to_owned();
-    service.asked.notify_waiters();
+    service.asked.notify_one();
+    let silent = service.state.lock().silent && !csl.starts_with(".show");
+    if silent {
+        std::future::pending::<()>().await;
+    }
     let mut state = service.state.lock();
     if csl.starts_with(".show operations") {
         let known = state.commands.len();
@@ -110,6 +117,7 @@ struct Running {
     clock: ManualClock,
     baton: Baton,
     shutdown: CancellationToken,
+    registry: Registry,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -119,12 +127,14 @@ impl Running {
         let clock = ManualClock::new(at("2024-01-01T10:17:00Z"));
         let clusters = clusters.iter().map(|(name, client)| ((*name).to_owned(), Arc::new(client.clone()) as Arc<dyn Kusto>)).collect();
         let labels = BTreeMap::from([("region".to_owned(), "eastus".to_owned())]);
-        let runner = Runner::new(store.clone(), clusters, &labels, owner, Arc::new(clock.clone()), Metrics::default());
+        let (metrics, mut registry) = (Metrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        let runner = Runner::new(store.clone(), clusters, &labels, owner, Arc::new(clock.clone()), metrics);
         let (baton, leader) = Leader::told();
         baton.pass(true);
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(runner.run(leader, shutdown.clone()));
-        Running { store, clock, baton, shutdown, task }
+        Running { store, clock, baton, shutdown, registry, task }
     }
 
     fn rule(&self, name: &str) -> Arc<SummaryRule> {
@@ -157,6 +167,14 @@ impl Running {
         tokio::time::timeout(Duration::from_secs(60), wait)
             .await
             .unwrap_or_else(|_| panic!("never: {what}; {:?}", self.store.objects().snapshot()));
+    }
+
+    /// How many windows had an outcome.
+    fn windows(&self, outcome: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let start = format!("adxmon_summaryrule_windows_total{{outcome=\"{outcome}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&start)).map_or(0, |count| count.parse().unwrap())
     }
 
     async fn stop(self) {
@@ -355,5 +373,85 @@ async fn a_suspended_rule_waits_and_makes_up_for_it() {
     suspend(false);
     running.until("it has caught up", || end() == Some(at("2024-01-01T15:00:00Z"))).await;
     assert_eq!(service.commands().len(), 6);
+    running.stop().await;
+}
+
+/// A class of what a service can answer: the status and the metrics tell it, and the window comes back.
+async fn a_refusal_is_told_and_the_window_comes_back(status: u16, body: &'static str, part: &str) {
+    let (service, client) = Service::start().await;
+    service.state.lock().refusals.push_back((status, body));
+    let running = Running::start(Owner::Ingestor, [rule("r", "DB")], &[("DB", client)]);
+    let told = || running.condition("r", HEALTH).is_some_and(|(status, _)| status == "False");
+    running.until("it is told", told).await;
+    let (_, message) = running.condition("r", HEALTH).unwrap();
+    let start = "failed to submit window [2024-01-01T09:00:00Z, 2024-01-01T10:00:00Z) of DB.r: ";
+    assert!(message.starts_with(start) && message.contains(part), "{message}");
+    assert_eq!(running.condition("r", "Failed").unwrap().0, "True");
+    assert_eq!((running.windows("refused"), running.windows("submitted")), (1, 0));
+    let done = || running.rule("r").status.as_ref().is_some_and(|s| s.last_window_end.is_some());
+    running.until("it is in the table", done).await;
+    assert_eq!(running.rule("r").status.clone().unwrap().last_window_start.unwrap().0, at("2024-01-01T09:00:00Z"));
+    assert_eq!((running.condition("r", HEALTH).unwrap().0, running.condition("r", "Failed").unwrap().0), ("True".into(), "False".into()));
+    assert_eq!((running.windows("refused"), running.windows("submitted")), (1, 1));
+    running.until("it is counted", || running.windows("completed") == 1).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn throttling_is_told_and_the_window_comes_back() {
+    a_refusal_is_told_and_the_window_comes_back(429, "", "HTTP_429").await;
+}
+
+#[tokio::test]
+async fn an_error_of_the_service_is_told_and_the_window_comes_back() {
+    a_refusal_is_told_and_the_window_comes_back(500, "", "HTTP_500").await;
+}
+
+#[tokio::test]
+async fn a_database_that_the_service_does_not_have_is_told_and_the_window_comes_back() {
+    let body =
+        r#"{"error":{"code":"BadRequest_EntityNotFound","@message":"Entity ID 'DB' of kind 'Database' was not found.","@permanent":true}}"#;
+    a_refusal_is_told_and_the_window_comes_back(400, body, "Entity ID 'DB' of kind 'Database' was not found").await;
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_answer_is_told_and_the_window_comes_back() {
+    let (service, client) = Service::start().await;
+    service.state.lock().silent = true;
+    let running = Running::start(Owner::Ingestor, [rule("r", "DB")], &[("DB", client)]);
+    service.asked.notified().await;
+    // The request is there: time runs on to its deadline.
+    tokio::time::pause();
+    let mut objects = running.store.objects();
+    while running.condition("r", HEALTH).is_none_or(|(status, _)| status != "False") {
+        objects.changed().await;
+    }
+    tokio::time::resume();
+    service.state.lock().silent = false;
+    let (_, message) = running.condition("r", HEALTH).unwrap();
+    assert!(message.contains("DEADLINE") && message.contains("no answer within 120s"), "{message}");
+    assert_eq!(running.windows("refused"), 1);
+    let done = || running.rule("r").status.as_ref().is_some_and(|s| s.last_window_end.is_some());
+    running.until("it is in the table", done).await;
+    running.stop().await;
+}
+
+/// What another process said of a database that is served now: the first window comes at once, and the status is put right.
+#[tokio::test]
+async fn a_database_that_is_served_now_is_no_longer_missing() {
+    let (service, client) = Service::start().await;
+    let mut waiting = rule("r", "DB");
+    waiting.metadata.generation = Some(1);
+    waiting.status = Some(
+        serde_json::from_value(json!({"conditions": [{"type": HEALTH, "status": "False", "reason": "DatabaseNotFound",
+            "message": "there is no database", "observedGeneration": 1, "lastTransitionTime": "2024-01-01T10:16:00Z"}]}))
+        .unwrap(),
+    );
+    let running = Running::start(Owner::Ingestor, [waiting], &[("DB", client)]);
+    let done = || running.rule("r").status.as_ref().is_some_and(|s| s.last_window_end.is_some());
+    running.until("the first window", done).await;
+    assert_eq!(running.condition("r", HEALTH), Some(("True".to_owned(), String::new())));
+    assert_eq!(service.commands().len(), 1);
+    assert!(running.clock.now() < at("2024-01-01T10:20:00Z"), "{}", running.clock.now());
     running.stop().await;
 }
