@@ -1,0 +1,158 @@
+//! What is followed: paths and patterns, and how they are found in the file system.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+
+use crate::budget::Budget;
+
+/// Folders that `**` goes down.
+const DEPTH: usize = 32;
+
+/// Files that are read in the same way.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Tells it from the other targets.
+    pub key: Arc<str>,
+    /// What keeps positions apart when two targets follow one file, and the label of metrics.
+    pub scope: Arc<str>,
+    /// Bytes of a line that are kept.
+    pub max_line_bytes: usize,
+    /// Bytes of its files that may be in flight.
+    pub budget: Arc<Budget>,
+    include: Vec<Pattern>,
+    exclude: GlobSet,
+}
+
+/// A pattern that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("{pattern:?} is not a pattern for files: {reason}")]
+pub struct BadPattern {
+    /// The text.
+    pub pattern: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+#[derive(Debug, Clone)]
+struct Pattern {
+    text: PathBuf,
+    /// The part without wildcards, and one matcher for each further component.
+    root: PathBuf,
+    steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// `**`: any number of folders.
+    Any,
+    Name(GlobMatcher),
+}
+
+fn glob(text: &str) -> Result<globset::Glob, BadPattern> {
+    let bad = |error: globset::Error| BadPattern { pattern: text.to_owned(), reason: error.kind().to_string() };
+    GlobBuilder::new(text).literal_separator(true).build().map_err(bad)
+}
+
+fn has_wildcard(text: &str) -> bool {
+    text.contains(['*', '?', '[', '{'])
+}
+
+impl Pattern {
+    fn new(text: &str) -> Result<Pattern, BadPattern> {
+        glob(text)?;
+        let path = PathBuf::from(text);
+        let mut root = PathBuf::new();
+        let mut steps = Vec::new();
+        for component in path.components() {
+            let name = component.as_os_str().to_str().unwrap_or_default();
+            match component {
+                Component::Normal(_) if name == "**" => steps.push(Step::Any),
+                Component::Normal(_) if !steps.is_empty() || has_wildcard(name) => steps.push(Step::Name(glob(name)?.compile_matcher())),
+                _ => root.push(component),
+            }
+        }
+        Ok(Pattern { text: path, root, steps })
+    }
+}
+
+impl Target {
+    /// Follows what matches one of `include` and none of `exclude`: absolute paths, with `*`, `?`, `[ab]`, `{a,b}` within a
+    /// name and `**` for any number of folders.
+    ///
+    /// # Errors
+    /// The first pattern that is none.
+    pub fn new(key: &str, scope: &str, include: &[String], exclude: &[String], budget: Arc<Budget>) -> Result<Target, BadPattern> {
+        let include = include.iter().map(|text| Pattern::new(text)).collect::<Result<_, _>>()?;
+        let mut set = GlobSetBuilder::new();
+        for text in exclude {
+            set.add(glob(text)?);
+        }
+        let exclude = set.build().map_err(|error| BadPattern { pattern: exclude.join(", "), reason: error.to_string() })?;
+        Ok(Target { key: key.into(), scope: scope.into(), max_line_bytes: 1 << 20, budget, include, exclude })
+    }
+
+    /// The same with another limit of a line.
+    #[must_use]
+    pub fn max_line_bytes(self, bytes: usize) -> Target {
+        Target { max_line_bytes: bytes.max(1), ..self }
+    }
+
+    /// Whether two targets follow the same files.
+    pub(crate) fn same_files(&self, other: &Target) -> bool {
+        self.scope == other.scope && self.include.iter().map(|p| &p.text).eq(other.include.iter().map(|p| &p.text))
+    }
+
+    /// Whether the file is named as it is, so that it is waited for.
+    pub(crate) fn names(&self, path: &Path) -> bool {
+        self.include.iter().any(|pattern| pattern.steps.is_empty() && pattern.text == path)
+    }
+
+    /// The paths that exist or are named, and the folders in which more may come up.
+    pub(crate) fn find(&self) -> Discovered {
+        let mut found = Discovered::default();
+        for pattern in &self.include {
+            if pattern.steps.is_empty() {
+                found.paths.insert(pattern.text.clone());
+            } else {
+                self.walk(&pattern.root, &pattern.steps, 0, &mut found);
+            }
+        }
+        found
+    }
+
+    fn walk(&self, dir: &Path, steps: &[Step], depth: usize, found: &mut Discovered) {
+        let Some((step, rest)) = steps.split_first() else { return };
+        let Ok(entries) = std::fs::read_dir(dir) else { return };
+        found.dirs.insert(dir.to_owned());
+        if matches!(step, Step::Any) {
+            self.walk(dir, rest, depth, found);
+        }
+        for entry in entries.flatten() {
+            let path = entry.path();
+            match step {
+                // Links to folders are not gone down: they may lead back.
+                Step::Any if depth < DEPTH && entry.file_type().is_ok_and(|kind| kind.is_dir()) => {
+                    self.walk(&path, steps, depth + 1, found)
+                }
+                Step::Name(name) if name.is_match(entry.file_name()) => {
+                    if !rest.is_empty() {
+                        self.walk(&path, rest, depth, found);
+                    } else if !self.exclude.is_match(&path) && !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                        found.paths.insert(path);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What a walk found.
+#[derive(Debug, Default)]
+pub(crate) struct Discovered {
+    pub(crate) paths: BTreeSet<PathBuf>,
+    pub(crate) dirs: BTreeSet<PathBuf>,
+}
