@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use telemetry::{Lift, RowSet, SampleType, Schema, text};
+use telemetry::{Added, Lift, RowSet, SampleType, Schema, text};
 
 use crate::lines::Entry;
 use crate::record::{Destination, Record};
@@ -16,27 +16,28 @@ use crate::value::{Map, Value, write_object};
 /// How records of a source become rows.
 #[derive(Debug)]
 pub struct Encoder {
-    add_attributes: BTreeMap<String, Value>,
+    added: Added,
     lift_resources: Vec<Lift>,
     schema: Arc<Schema>,
 }
 
 /// A resource as it stands in rows: the `Resource` field and the lifted columns after it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct EncodedResource {
+    /// What was added to it.
+    added: Arc<BTreeMap<String, String>>,
     json: Vec<u8>,
     /// `,<lifted>,<lifted>\n`
     lifted: Vec<u8>,
 }
 
 impl Encoder {
-    /// An encoder that sets `add_attributes` on the resource of every record and gives `lift_resources` columns of
-    /// their own, in the order of their resource keys.
-    pub fn new(add_attributes: &BTreeMap<String, String>, mut lift_resources: Vec<Lift>) -> Self {
+    /// An encoder that sets the attributes `added` on every resource and gives `lift_resources` columns of their own, in
+    /// the order of their resource keys.
+    pub fn new(added: Added, mut lift_resources: Vec<Lift>) -> Self {
         lift_resources.sort_by(|a, b| a.name.cmp(&b.name));
-        let add_attributes = add_attributes.iter().map(|(key, text)| (key.clone(), Value::from(text.as_str()))).collect();
         let schema = Arc::new(Schema::logs(&lift_resources));
-        Self { add_attributes, lift_resources, schema }
+        Self { added, lift_resources, schema }
     }
 
     /// Columns of the rows.
@@ -46,9 +47,11 @@ impl Encoder {
 
     /// Encodes a resource, once for all records that share it.
     pub fn resource(&self, resource: &Map) -> Arc<EncodedResource> {
-        let own = resource.iter().chain(&self.add_attributes).map(|(key, value)| (key.as_str(), value));
-        let mut members: BTreeMap<&str, &Value> = own.collect();
-        let mut encoded = EncodedResource::default();
+        let added = self.added.get();
+        let values: Vec<(&str, Value)> = added.iter().map(|(key, text)| (key.as_str(), Value::from(text.as_str()))).collect();
+        let own = resource.iter().map(|(key, value)| (key.as_str(), value));
+        let mut members: BTreeMap<&str, &Value> = own.chain(values.iter().map(|(key, value)| (*key, value))).collect();
+        let mut encoded = EncodedResource { added: Arc::clone(&added), json: Vec::new(), lifted: Vec::new() };
         for lift in &self.lift_resources {
             encoded.lifted.push(b',');
             if let Some(value) = take(&mut members, &lift.name) {
@@ -59,6 +62,11 @@ impl Encoder {
         let hidden = |key: &str| is_internal(key) || key.starts_with("label.") || key.starts_with("annotation.");
         object_field(&mut encoded.json, members.into_iter(), hidden);
         Arc::new(encoded)
+    }
+
+    /// Whether a resource would still be encoded that way: what is added may change while the collector runs.
+    pub fn is_current(&self, resource: &EncodedResource) -> bool {
+        Arc::ptr_eq(&resource.added, &self.added.get())
     }
 }
 

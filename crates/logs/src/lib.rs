@@ -19,7 +19,7 @@
 //! use std::sync::Arc;
 //! use logs::{Batch, Destination, Encoder, LineFormat, LineOptions, LineReader};
 //!
-//! let encoder = Encoder::new(&Default::default(), Vec::new());
+//! let encoder = Encoder::new(Default::default(), Vec::new());
 //! let resource = encoder.resource(&logs::Map::from([("pod".to_owned(), "web-1".into())]));
 //! let destination = Destination::new("Logs", "Web").unwrap();
 //! let mut reader = LineReader::new(Arc::new(LineOptions { format: LineFormat::Cri, ..Default::default() }));

@@ -88,12 +88,7 @@ impl Route {
 /// A float as Go's `%v` writes it, because routes were written for a collector that holds every number of JSON as one:
 /// `500`, but `1e+06`.
 fn go_float(number: f64) -> String {
-    let shortest = format!("{number:e}");
-    match shortest.split_once('e').map(|(digits, exponent)| (digits, exponent.parse::<i32>())) {
-        Some((digits, Ok(exponent))) if !(-4..6).contains(&exponent) => {
-            let sign = if exponent < 0 { '-' } else { '+' };
-            format!("{digits}e{sign}{:02}", exponent.abs())
-        }
-        _ => number.to_string(),
-    }
+    let mut out = Vec::new();
+    telemetry::text::go_float(&mut out, number);
+    String::from_utf8_lossy(&out).into_owned()
 }

@@ -14,9 +14,6 @@ mod rename;
 mod resource;
 mod sample;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 pub use config::{PathStep, TransformError};
 
 use crate::record::Record;
@@ -28,14 +25,15 @@ use redact::Redact;
 use rename::Rename;
 use sample::Sample;
 
-/// Transforms in their order. A clone shares the counts, so that each worker can have its own.
+/// Transforms in their order. Each worker has its own clone.
 #[derive(Clone, Debug, Default)]
 pub struct Transforms(Vec<Step>);
 
 #[derive(Clone, Debug)]
 struct Step {
     transform: Transform,
-    counts: Arc<Counts>,
+    dropped: u64,
+    failed: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -49,19 +47,11 @@ enum Transform {
     Sample(Sample),
 }
 
-#[derive(Debug, Default)]
-struct Counts {
-    dropped: AtomicU64,
-    failed: AtomicU64,
-}
-
-/// What a transform has done since it was made.
+/// What a transform has done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TransformCounts {
     /// Its name in configurations.
     pub name: &'static str,
-    /// Its place in the list, from 0.
-    pub index: usize,
     /// Records that it dropped, as it is meant to.
     pub dropped: u64,
     /// Records that it could not work on; they stayed as they were.
@@ -89,7 +79,7 @@ impl Transforms {
         let (mut steps, mut errors) = (Vec::new(), Vec::new());
         for (index, (name, config)) in list.into_iter().enumerate() {
             match Transform::new(name, config) {
-                Ok(transform) => steps.push(Step { transform, counts: Arc::default() }),
+                Ok(transform) => steps.push(Step { transform, dropped: 0, failed: 0 }),
                 Err(found) => errors.extend(found.into_iter().map(|error| TransformError { index, ..error })),
             }
         }
@@ -114,29 +104,27 @@ impl Transforms {
 
     /// Changes a record. False when it is to be dropped. `now` is in nanoseconds since 1970.
     pub fn apply(&mut self, record: &mut Record, now: u64) -> bool {
-        for Step { transform, counts } in &mut self.0 {
+        for Step { transform, dropped, failed } in &mut self.0 {
             match transform.apply(record, now) {
                 Fate::Keep => {}
                 Fate::Drop => {
-                    counts.dropped.fetch_add(1, Ordering::Relaxed);
+                    *dropped += 1;
                     return false;
                 }
-                Fate::Failed => {
-                    counts.failed.fetch_add(1, Ordering::Relaxed);
-                }
+                Fate::Failed => *failed += 1,
             }
         }
         true
     }
 
-    /// What each has done so far, clones included.
-    pub fn counts(&self) -> impl Iterator<Item = TransformCounts> {
-        self.0.iter().enumerate().map(|(index, step)| TransformCounts {
+    /// What each that did something has done since the last time this was asked.
+    pub fn take_counts(&mut self) -> Vec<TransformCounts> {
+        let taken = self.0.iter_mut().map(|step| TransformCounts {
             name: step.transform.name(),
-            index,
-            dropped: step.counts.dropped.load(Ordering::Relaxed),
-            failed: step.counts.failed.load(Ordering::Relaxed),
-        })
+            dropped: std::mem::take(&mut step.dropped),
+            failed: std::mem::take(&mut step.failed),
+        });
+        taken.filter(|counts| counts.dropped + counts.failed > 0).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use logs::{Batch, BatchCounts, Destination, Encoder, LineFormat, LineOptions, Map, NoRow, Parsers, Record, Value, otlp_records};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
-use telemetry::{Encoding, Lift, LogIntake, LogOptions, RowSet};
+use telemetry::{Added, Encoding, Lift, LogIntake, LogOptions, RowSet};
 
 use crate::support::{NOW, reader};
 
@@ -34,7 +34,7 @@ fn both_ways(request: &Json, settings: &LogOptions) -> RowSet {
     let body = serde_json::to_vec(request).unwrap();
     let mut straight = RowSet::new();
     let outcome = LogIntake::new(settings.clone()).otlp_at(&body, Encoding::Json, NOW, &mut straight).unwrap();
-    let encoder = Encoder::new(&settings.add_attributes, settings.lift_resources.clone());
+    let encoder = Encoder::new(Added::new(settings.add_attributes.clone()), settings.lift_resources.clone());
     let mut batch = Batch::new(&encoder);
     let default = (settings.default_database.as_deref(), settings.default_table.as_deref());
     let read = otlp_records(&body, Encoding::Json, NOW, default, |record, _| {
@@ -119,7 +119,7 @@ proptest! {
     /// The short way of a line gives the row of its record.
     #[test]
     fn plain_lines_have_the_rows_of_their_records(message in "\\PC{0,40}|[\\x00-\\x7f]{0,20}", stream in "stdout|stderr") {
-        let encoder = Encoder::new(&settings().add_attributes, settings().lift_resources);
+        let encoder = Encoder::new(Added::new(settings().add_attributes), settings().lift_resources);
         let destination = Destination::new("D", "T").unwrap();
         let resource = Arc::new(Map::from([("service.name".to_owned(), Value::from("svc")), ("z".to_owned(), Value::Int(1))]));
         let encoded = encoder.resource(&resource);
@@ -140,7 +140,7 @@ proptest! {
 /// A row as the reference documents it, written by hand.
 #[test]
 fn a_row_in_full() {
-    let encoder = Encoder::new(&BTreeMap::from([("node".to_owned(), "n1".to_owned())]), vec![lift("pod")]);
+    let encoder = Encoder::new(Added::new(BTreeMap::from([("node".to_owned(), "n1".to_owned())])), vec![lift("pod")]);
     let mut batch = Batch::new(&encoder);
     let record = Record {
         timestamp: 1_704_164_645_600_000_000,
@@ -164,7 +164,7 @@ fn a_row_in_full() {
 
 #[test]
 fn records_without_destination_are_counted() {
-    let encoder = Encoder::new(&BTreeMap::new(), Vec::new());
+    let encoder = Encoder::new(Added::default(), Vec::new());
     let mut batch = Batch::new(&encoder);
     assert_eq!(batch.record(&Record::default()), Err(NoRow::Unrouted));
     assert_eq!(Destination::new("--", "T"), None);
@@ -174,7 +174,7 @@ fn records_without_destination_are_counted() {
 /// The encoded resource is kept for the next record, but not for one whose resource was changed.
 #[test]
 fn a_changed_resource_is_encoded_anew() {
-    let encoder = Encoder::new(&BTreeMap::new(), Vec::new());
+    let encoder = Encoder::new(Added::default(), Vec::new());
     let mut batch = Batch::new(&encoder);
     let mut record = Record { destination: Destination::new("D", "T"), ..Record::default() };
     for value in 0..2 {
@@ -185,4 +185,20 @@ fn a_changed_resource_is_encoded_anew() {
     let text = tables(batch.rows()).remove(0).4;
     let resources: Vec<&str> = text.lines().map(|line| if line.contains(":0}") { "0" } else { "1" }).collect();
     assert_eq!(resources, ["0", "0", "1", "1"]);
+}
+
+/// Labels of the node come and go while the collector runs.
+#[test]
+fn what_is_added_may_change() {
+    let added = Added::new(BTreeMap::from([("fixed".to_owned(), "1".to_owned())]));
+    let encoder = Encoder::new(added.clone(), Vec::new());
+    let destination = Destination::new("D", "T").unwrap();
+    let before = encoder.resource(&Map::new());
+    assert!(encoder.is_current(&before));
+    added.set(BTreeMap::from([("node".to_owned(), "n1".to_owned())]));
+    assert!(!encoder.is_current(&before));
+    let mut batch = Batch::new(&encoder);
+    let mut reader = reader(LineOptions::default());
+    reader.push(b"x", 0, NOW, |entry| batch.line(&entry, &encoder.resource(&Map::new()), &destination).unwrap());
+    assert!(tables(batch.rows())[0].4.contains(r#""{""fixed"":""1"",""node"":""n1""}""#));
 }

@@ -19,9 +19,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use http_body_util::{BodyExt, Full};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::json;
-use telemetry::{Encoding, LogIntake, MetricIntake, Outcome, TraceIntake};
+use telemetry::{Encoding, MetricIntake, Outcome, TraceIntake};
 
-use super::otlp::{Failure, Receiver, Signal, export_response};
+use super::otlp::{Failure, LogDecoder, Receiver, Signal, export_response};
 use super::status::{Code, details, rpc_status};
 use super::{Received, plain, retry_after};
 use crate::body::{BodyError, inflate_message, read_body_into, read_wire};
@@ -45,7 +45,7 @@ pub fn metrics(intake: Arc<MetricIntake>, sink: Arc<dyn Sink>, limits: BodyLimit
 }
 
 /// The logs service, for [`LOGS_PATH`].
-pub fn logs(intake: Arc<LogIntake>, sink: Arc<dyn Sink>, limits: BodyLimits, timeout: Duration) -> MethodRouter {
+pub fn logs(intake: Arc<impl LogDecoder>, sink: Arc<dyn Sink>, limits: BodyLimits, timeout: Duration) -> MethodRouter {
     service(Receiver { signal: intake, sink, limits }, timeout)
 }
 

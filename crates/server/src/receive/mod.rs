@@ -19,7 +19,7 @@ use axum::routing::MethodRouter;
 use http::{HeaderValue, StatusCode, header};
 use telemetry::Outcome;
 
-pub use otlp::{otlp_logs, otlp_metrics, otlp_traces};
+pub use otlp::{LogDecoder, otlp_logs, otlp_metrics, otlp_traces};
 pub use remote_write::remote_write;
 
 /// What a receiver did with one request, in the extensions of its response, for metrics.

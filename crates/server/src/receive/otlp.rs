@@ -50,14 +50,29 @@ impl Signal for MetricIntake {
     }
 }
 
-impl Signal for LogIntake {
+/// What makes rows of OTLP log requests.
+pub trait LogDecoder: Send + Sync + 'static {
+    /// Decodes an `ExportLogsServiceRequest` into rows.
+    ///
+    /// # Errors
+    /// When the body cannot be read as a whole.
+    fn decode_logs(&self, body: &[u8], encoding: Encoding, rows: &mut RowSet) -> Result<Outcome, DecodeError>;
+}
+
+impl LogDecoder for LogIntake {
+    fn decode_logs(&self, body: &[u8], encoding: Encoding, rows: &mut RowSet) -> Result<Outcome, DecodeError> {
+        self.otlp(body, encoding, rows)
+    }
+}
+
+impl<D: LogDecoder> Signal for D {
     const REJECTED: &'static str = "rejectedLogRecords";
     const ITEMS: &'static str = "log records";
     const UNREADABLE: &'static str = "Failed to unmarshal request body:";
     const UNROUTED: &'static str = "Logs lacking kusto.database and kusto.table attributes or body fields";
 
     fn decode(&self, body: &[u8], encoding: Encoding, rows: &mut RowSet) -> Result<Outcome, DecodeError> {
-        self.otlp(body, encoding, rows)
+        self.decode_logs(body, encoding, rows)
     }
 
     fn refuse(outcome: &Outcome) -> Option<String> {
@@ -120,7 +135,7 @@ pub fn otlp_metrics(intake: Arc<MetricIntake>, sink: Arc<dyn Sink>, limits: Body
 }
 
 /// The receiver of `ExportLogsServiceRequest`.
-pub fn otlp_logs(intake: Arc<LogIntake>, sink: Arc<dyn Sink>, limits: BodyLimits) -> MethodRouter {
+pub fn otlp_logs(intake: Arc<impl LogDecoder>, sink: Arc<dyn Sink>, limits: BodyLimits) -> MethodRouter {
     receiver(intake, sink, limits)
 }
 
