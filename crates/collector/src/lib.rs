@@ -14,6 +14,7 @@ mod exporting;
 mod identity;
 mod listeners;
 mod metrics;
+mod otlp_logs;
 mod pipeline;
 // Read by scraping and by file logs.
 #[allow(dead_code, unused_imports)]

@@ -54,6 +54,12 @@ pub(crate) struct SourceStage {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceTransform {
+    source: &'static str,
+    transform: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ScrapeResult {
     pub(crate) result: &'static str,
 }
@@ -116,6 +122,7 @@ pub(crate) struct Metrics {
     pub(crate) logs_keys: Family<Table, PlainCount>,
     pub(crate) logs_sent: Family<SourceSink, PlainCount>,
     pub(crate) logs_dropped: Family<SourceStage, PlainCount>,
+    transform_failures: Family<SourceTransform, Counter>,
     pub(crate) spans_stored: Counter,
     pub(crate) scrapes: Family<ScrapeResult, Counter>,
     reloads: Family<ReloadResult, Counter>,
@@ -148,6 +155,11 @@ impl Metrics {
         registry.register("adxmon_collector_logs_keys", "Log records received by destination", m.logs_keys.clone());
         registry.register("adxmon_collector_logs_sent", "Log records stored", m.logs_sent.clone());
         registry.register("adxmon_collector_logs_dropped", "Log records dropped", m.logs_dropped.clone());
+        registry.register(
+            "adxmon_collector_log_transform_failures",
+            "Log records that a transform could not work on; they are stored as they were",
+            m.transform_failures.clone(),
+        );
         registry.register("adxmon_collector_spans_stored", "Spans made durable", m.spans_stored.clone());
         registry.register("adxmon_collector_scrapes", "Scrapes by result", m.scrapes.clone());
         registry.register("adxmon_collector_config_reloads", "Reloads of the configuration by result", m.reloads.clone());
@@ -160,6 +172,18 @@ impl Metrics {
         registry.register("adxmon_collector_discovery_up", "1 while what is discovered follows its source", m.discovery_up.clone());
         registry.register("adxmon_collector_discovery_failures", "Failed tries to discover", m.discovery_failures.clone());
         Arc::new(m)
+    }
+
+    /// Counts what the transforms of a source did.
+    pub(crate) fn transformed(&self, source: &'static str, transforms: &mut logs::Transforms) {
+        for logs::TransformCounts { name, dropped, failed } in transforms.take_counts() {
+            if dropped > 0 {
+                self.logs_dropped.get_or_create(&SourceStage { source, stage: name }).inc_by(dropped);
+            }
+            if failed > 0 {
+                self.transform_failures.get_or_create(&SourceTransform { source, transform: name }).inc_by(failed);
+            }
+        }
     }
 
     /// Counts a reload.

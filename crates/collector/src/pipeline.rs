@@ -13,13 +13,14 @@ use axum::routing::MethodRouter;
 use exporters::Buffer;
 use futures::future::BoxFuture;
 use server::receive::grpc::{self, CallStatus};
-use server::receive::{self, Received};
+use server::receive::{self, LogDecoder, Received};
 use server::{BodyLimits, Marks, Refused, Sink, WalSink};
 use telemetry::export::ExportRows;
 use telemetry::{LogIntake, MetricIntake, RowSet, TableRows, TraceIntake};
 
 use crate::config::{Config, LogSource, MetricEndpoint, MetricProtocol, RuleScope, TraceSource};
 use crate::metrics::{Metrics, OtlpRequest, PathCode, SourceSink, SourceStage, Table};
+use crate::otlp_logs::{OTLP_LOGS, TransformedLogs};
 
 /// What the sources of a collector share.
 pub(crate) struct Pipeline {
@@ -123,8 +124,15 @@ impl Pipeline {
 
     /// Path and gRPC service of OTLP logs.
     fn logs(&self, source: &LogSource) -> (MethodRouter, MethodRouter) {
-        let intake = Arc::new(LogIntake::new(source.options.clone()));
-        let sink = self.sink(Kind::Logs { source: "otlp-logs" }, None, false, &source.exporters);
+        // Without transforms, requests become rows without a record in between.
+        if source.transforms.is_empty() {
+            return self.log_receivers(source, Arc::new(LogIntake::new(source.options.clone())));
+        }
+        self.log_receivers(source, Arc::new(TransformedLogs::new(source, Arc::clone(&self.metrics))))
+    }
+
+    fn log_receivers(&self, source: &LogSource, intake: Arc<impl LogDecoder>) -> (MethodRouter, MethodRouter) {
+        let sink = self.sink(Kind::Logs { source: OTLP_LOGS }, None, false, &source.exporters);
         let path = receive::with_timeout(receive::otlp_logs(Arc::clone(&intake), Arc::clone(&sink), self.body), source.timeout);
         let service = grpc::logs(intake, sink, self.body, source.timeout);
         (self.counted(path, Counted::Logs, "/v1/logs"), self.counted(service, Counted::Logs, grpc::LOGS_PATH))
@@ -207,7 +215,7 @@ impl Counted {
             }
             Counted::Logs if received.rejected > 0 => {
                 metrics.invalid_logs.inc_by(received.rejected);
-                let dropped = SourceStage { source: "otlp-logs", stage: "routing" };
+                let dropped = SourceStage { source: OTLP_LOGS, stage: "routing" };
                 metrics.logs_dropped.get_or_create(&dropped).inc_by(received.rejected);
             }
             Counted::Logs | Counted::Traces => {}

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 
 use telemetry::{Added, Lift, RowSet, SampleType, Schema, text};
@@ -103,6 +104,18 @@ pub enum NoRow {
     TooManyTables,
     /// The batch is full: commit it and start another.
     Full,
+}
+
+impl fmt::Display for NoRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unrouted => {
+                f.write_str("the record has no destination: kusto.database and kusto.table are missing or have no letter or digit")
+            }
+            Self::TooManyTables => f.write_str(&RowSet::too_many_tables()),
+            Self::Full => f.write_str(&RowSet::too_large()),
+        }
+    }
 }
 
 /// What became of the records of a batch.

@@ -17,7 +17,6 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
     note(!file.lift_attributes.is_empty(), "lift-attributes", LIFT_ATTRIBUTES);
     if let Some(log) = &file.otel_log {
         note(!log.lift_attributes.is_empty(), "otel-log.lift-attributes", LIFT_ATTRIBUTES);
-        note(!log.transforms.is_empty(), "otel-log.transforms", "transforms are not run by this version; records are stored as they came");
     }
     if let Some(scrape) = &file.prometheus_scrape {
         note(

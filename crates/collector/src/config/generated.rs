@@ -131,6 +131,11 @@ reference-labels = false
 default-database = ''
 default-table = ''
 request-timeout-seconds = 15
+# What is done to records before they are stored, in order: addattributes, drop, kql, logrouter, redact, rename,
+# sample. docs/logs.md has examples.
+# [[otel-log.transforms]]
+# name = 'redact'
+# config = { presets = ['email', 'credit-card'] }
 
 # Receiver of OTLP traces over HTTP.
 [otel-trace]

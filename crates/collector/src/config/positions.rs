@@ -42,7 +42,12 @@ impl Place {
 
     /// The item `index` of the array `key` in the table that this place is.
     pub(super) fn item(&self, key: &str, index: usize) -> Place {
-        self.key(key).step(Step::Index(index))
+        self.key(key).index(index)
+    }
+
+    /// The item `index` of the array that this place is.
+    pub(super) fn index(&self, index: usize) -> Place {
+        self.step(Step::Index(index))
     }
 
     fn step(&self, step: Step) -> Place {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use telemetry::{Lift, LogOptions, TraceOptions};
 
 use super::exporters::ExporterSettings;
-use super::file::{File, MetricSource};
+use super::file::{File, MetricSource, Transform};
 use super::rules::RuleScope;
 use super::{Problem, Warning};
 
@@ -240,6 +240,8 @@ pub struct LogSource {
     pub options: LogOptions,
     /// Names of the exporters that get its records too.
     pub exporters: Vec<String>,
+    /// What is done to records before they are stored.
+    pub transforms: logs::Transforms,
     /// Longest time of a request.
     pub timeout: Duration,
 }
@@ -321,7 +323,7 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         transfer_gzip: !file.disable_gzip,
         lift_labels: lifts(&file.lift_labels),
         metrics: metric_endpoints(&file, &global),
-        logs: log_source(&file),
+        logs: log_source(&file).map_err(problem)?,
         traces: trace_source(&file),
         scrape: scrape(&file, &global, hostname),
         exporters: file.exporters.settings().map_err(problem)?,
@@ -398,12 +400,21 @@ fn source_rules(global: &RuleScope, source: &MetricSource) -> RuleScope {
     global.clone().with(RuleScope::source(source))
 }
 
-fn log_source(file: &File) -> Option<LogSource> {
-    let log = file.otel_log.as_ref()?;
+/// The transforms of a list in the file.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub(super) fn transforms(list: &[Transform]) -> Result<logs::Transforms, Vec<logs::TransformError>> {
+    logs::Transforms::new(list.iter().map(|transform| (transform.name.as_str(), &transform.config)))
+}
+
+fn log_source(file: &File) -> Result<Option<LogSource>, String> {
+    let Some(log) = &file.otel_log else { return Ok(None) };
     let mut add_attributes = file.add_attributes.clone();
     add_attributes.extend(log.add_attributes.clone());
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-    Some(LogSource {
+    let message = |errors: Vec<logs::TransformError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    Ok(Some(LogSource {
         options: LogOptions {
             default_database: some(&log.default_database),
             default_table: some(&log.default_table),
@@ -411,8 +422,9 @@ fn log_source(file: &File) -> Option<LogSource> {
             lift_resources: lifts(&file.lift_resources),
         },
         exporters: log.exporters.clone(),
+        transforms: transforms(&log.transforms).map_err(message)?,
         timeout: request_timeout(log.request_timeout_seconds),
-    })
+    }))
 }
 
 fn trace_source(file: &File) -> Option<TraceSource> {

@@ -448,12 +448,23 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn transforms(&mut self, name: &str, transforms: &'a [Transform]) {
-        self.each("transforms", transforms, |check, _, transform| {
-            if !["plugin", "addattributes", "logrouter"].contains(&transform.name.as_str()) {
-                check.say("name", format!("{name}.transforms {} is not a valid transform", transform.name));
-            }
-        });
+    fn transforms(&mut self, name: &str, transforms: &[Transform]) {
+        let Err(errors) = settings::transforms(transforms) else { return };
+        for error in errors {
+            let message = match transforms.get(error.index) {
+                // In the reference's words.
+                Some(transform) if error.message.starts_with("unknown transform type") => {
+                    let hint = error.message.split_once(';').map_or("", |(_, hint)| hint);
+                    format!("{name}.transforms {} is not a valid transform;{hint}", transform.name)
+                }
+                _ => format!("{name}.{error}"),
+            };
+            let place = error.path.iter().fold(self.at.item("transforms", error.index), |place, step| match step {
+                logs::PathStep::Key(key) => place.key(key),
+                logs::PathStep::Index(index) => place.index(*index),
+            });
+            self.problems.push((place, message));
+        }
     }
 
     fn scrape(&mut self) {

@@ -55,6 +55,41 @@ fn the_reference_cases_give_the_same_first_message() {
     }
 }
 
+/// Every mistake of a transform has the place of its key.
+#[test]
+fn transforms_are_checked_with_their_places() {
+    let toml = "[otel-log]
+[[otel-log.transforms]]
+name = 'redact'
+config = { presets = ['email', 'emial'], in = ['Body'] }
+[[otel-log.transforms]]
+name = 'plugin'
+config = { GoPath = '/transforms', ImportName = 'x' }
+[[otel-log.transforms]]
+name = 'kql'
+[otel-log.transforms.config]
+query = '''
+where Body.level != 'debug'
+| summarize count() by Table'''
+[[host-log]]
+[[host-log.transforms]]
+name = 'smaple'
+";
+    let operators = "where, extend, project, project-away, project-keep, project-rename, project-reorder, parse, parse-where, parse-kv";
+    let expected = [
+        "line 4, column 32: otel-log.transforms[0].config.presets[1]: emial is not a preset; did you mean email?".to_owned(),
+        "line 6, column 1: otel-log.transforms[1].name: plugin: transforms written in Go cannot be run; write the transform in KQL \
+         instead: name = \"kql\" with config.query = \"where … | extend …\""
+            .to_owned(),
+        format!(
+            "line 11, column 1: otel-log.transforms[2].config.query: line 2, column 3 of the query: Unsupported: SEM0002: summarize needs \
+             many rows, and here each row is alone; use only {operators}"
+        ),
+        "line 16, column 1: host-log.transforms smaple is not a valid transform; did you mean sample?".to_owned(),
+    ];
+    assert_eq!(errors(toml), expected);
+}
+
 #[test]
 fn all_unknown_keys_are_reported_with_their_place() {
     let toml = "endpiont = 'x'\n[otel-log]\nrequest-timeout-seconds = 5\n  colour = 1\n[[prometheus-remote-write]]\npath='/r'\ndatabase='m'\n  size = 2\n";
@@ -284,7 +319,7 @@ METRICS
 request-timeout-seconds = 1
 add-attributes = { a = 'b' }
 lift-attributes = ['a']
-transforms = [{ name = 'plugin', config = { GoPath = '/g' } }]
+transforms = [{ name = 'logrouter' }]
 exporters = ['fluent']
 add-metadata-labels = { kubernetes-node = { labels = { a = 'b' } } }
 [[host-log]]
@@ -345,7 +380,6 @@ fn every_key_of_the_reference_is_known_and_what_is_not_run_is_named() {
         "host-log[0].transforms",
         "lift-attributes",
         "otel-log.lift-attributes",
-        "otel-log.transforms",
         "prometheus-scrape pod discovery",
     ];
     assert_eq!(absent, expected);

@@ -6,6 +6,7 @@ mod configuration;
 mod filters;
 mod grpc;
 mod http_vectors;
+mod log_transforms;
 mod process;
 mod reload;
 mod scraping;
