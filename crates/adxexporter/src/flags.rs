@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser};
@@ -63,7 +64,8 @@ pub struct Flags {
     /// the metrics' resource.
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', action = ArgAction::Append, value_parser = pair)]
     pub cluster_labels: Vec<(String, String)>,
-    /// Databases. Rules of other databases do not run, which their status says.
+    /// Databases. Rules of other databases do not run, which their status says. At https endpoints the default chain of Azure's
+    /// credentials is used, as in docs/credentials.md.
     #[arg(long, value_name = "DATABASE=URL", value_delimiter = ',', action = ArgAction::Append, value_parser = endpoint)]
     pub kusto_endpoints: Vec<(String, String)>,
     /// URL of the OTLP receiver, for HTTP with its path.
@@ -111,9 +113,10 @@ impl Flags {
     /// An endpoint that cannot be used.
     pub fn config(self) -> anyhow::Result<Config> {
         let labels: BTreeMap<String, String> = self.cluster_labels.into_iter().collect();
+        let credentials = azure::Credentials::new().default_chain();
         let mut databases = BTreeMap::new();
         for (database, url) in self.kusto_endpoints {
-            let client = Client::builder(&url).application("adx-mon-adxexporter").build()?;
+            let client = Client::builder(&url).application("adx-mon-adxexporter").credentials(Arc::clone(&credentials)).build()?;
             if databases.insert(database.clone(), client).is_some() {
                 anyhow::bail!("--kusto-endpoints names database {database} twice; a database has one endpoint");
             }

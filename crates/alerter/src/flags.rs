@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
+use azure::{Credentials, Identity, TokenSource};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::run::Config;
@@ -73,10 +75,11 @@ pub struct CommonFlags {
     /// A database and its cluster, `<name>=<url>`. Rules name the database; case matters.
     #[arg(long, value_delimiter = ',', action = ArgAction::Append, value_name = "NAME=URL")]
     pub kusto_endpoint: Vec<String>,
-    /// Client id of a managed identity. Not supported yet: an error with an https endpoint.
+    /// Managed identity for https endpoints, by its client id or resource id. Without it and without a token: the default
+    /// chain of Azure, as in docs/credentials.md.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub auth_msi_id: String,
-    /// Bearer token. Sent to https endpoints only.
+    /// Bearer token for https endpoints, if there is no --auth-msi-id.
     #[arg(long, default_value = "", hide_default_value = true, env = "ALERTER_AUTH_TOKEN", hide_env_values = true)]
     pub auth_token: String,
     /// The cloud: label `cloud` of criteria.
@@ -148,14 +151,9 @@ impl CommonFlags {
     /// URLs by database.
     ///
     /// # Errors
-    /// Where a flag is not `name=url`, or asks for what there is not.
+    /// Where a flag is not `name=url`.
     pub fn endpoints(&self) -> anyhow::Result<BTreeMap<String, String>> {
-        let endpoints = pairs("--kusto-endpoint", &self.kusto_endpoint)?;
-        let https = endpoints.values().any(|url| url.trim().starts_with("https://"));
-        if https && !self.auth_msi_id.is_empty() {
-            bail!("--auth-msi-id: managed identities are not supported yet; give a token with --auth-token or ALERTER_AUTH_TOKEN");
-        }
-        Ok(endpoints)
+        pairs("--kusto-endpoint", &self.kusto_endpoint)
     }
 
     /// Labels without region and cloud.
@@ -166,8 +164,16 @@ impl CommonFlags {
         pairs("--tag", &self.tag)
     }
 
-    pub(crate) fn token(&self) -> Option<String> {
-        Some(self.auth_token.clone()).filter(|token| !token.is_empty())
+    /// What https endpoints get: tokens of the managed identity, the bearer token, or those of the default chain.
+    ///
+    /// # Errors
+    /// Where the token cannot be one.
+    pub fn credentials(&self) -> anyhow::Result<Arc<dyn TokenSource>> {
+        match (self.auth_msi_id.trim(), self.auth_token.trim()) {
+            ("", "") => Ok(Credentials::new().default_chain()),
+            ("", token) => azure::fixed_token(token).context("--auth-token"),
+            (id, _) => Ok(Credentials::new().managed_identity(Identity::user(id))),
+        }
     }
 }
 
@@ -182,7 +188,7 @@ impl RunFlags {
         Ok(Config {
             listen: SocketAddr::new(self.listen_address, self.port),
             kusto_endpoints,
-            auth_token: self.common.token(),
+            credentials: Some(self.common.credentials()?),
             cloud: self.common.cloud.clone(),
             region: self.common.region.clone(),
             tags: self.common.tags()?,

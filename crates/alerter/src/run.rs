@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use azure::TokenSource;
 use crds::AlertRule;
 use crds::criteria::Labels;
 use kusto::Client;
@@ -39,8 +40,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// URL of the cluster, by database.
     pub kusto_endpoints: BTreeMap<String, String>,
-    /// Bearer token for https endpoints.
-    pub auth_token: Option<String>,
+    /// Tokens for https endpoints.
+    pub credentials: Option<Arc<dyn TokenSource>>,
     /// The cloud, a label of criteria.
     pub cloud: String,
     /// The region: a label of criteria, and `_region` of queries.
@@ -131,9 +132,8 @@ impl Config {
     pub fn clients(&self) -> anyhow::Result<BTreeMap<String, Client>> {
         let client = |(database, endpoint): (&String, &String)| {
             let mut builder = Client::builder(endpoint).application("adx-mon-alerter").max_answer_bytes(MAX_ANSWER_BYTES);
-            // Credentials never travel in the clear.
-            if let Some(token) = self.auth_token.as_deref().filter(|_| endpoint.trim().starts_with("https://")) {
-                builder = builder.bearer_token(token);
+            if let Some(credentials) = &self.credentials {
+                builder = builder.credentials(Arc::clone(credentials));
             }
             let client = builder.build().with_context(|| format!("--kusto-endpoint of database {database}"))?;
             Ok((database.clone(), client))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
@@ -103,31 +103,25 @@ impl Pauses {
 pub struct Credentials {
     pub(crate) environment: Environment,
     pub(crate) now: Now,
-    pub(crate) directory: reqwest::Client,
+    pub(crate) directory: Client,
     pub(crate) directory_pauses: Pauses,
-    pub(crate) machine: reqwest::Client,
+    pub(crate) machine: Client,
     pub(crate) machine_pauses: Pauses,
 }
 
 impl Credentials {
     /// The environment of the process, the system's clock, and pauses as Microsoft advises.
-    ///
-    /// # Errors
-    /// Where an HTTP client cannot be made, for instance without certificates of authorities.
-    pub fn new() -> Result<Credentials, Error> {
-        // Another default provider may be installed already; then that one serves.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        // The metadata service is on this machine or nowhere, and never behind a proxy.
-        let machine = bare().no_proxy().connect_timeout(Duration::from_secs(1)).timeout(Duration::from_secs(20));
-        Ok(Credentials {
+    #[must_use]
+    pub fn new() -> Credentials {
+        Credentials {
             environment: Environment::process(),
             now: Arc::new(Timestamp::now),
-            directory: made(directory())?,
+            directory: Client::new(directory),
             directory_pauses: Pauses { first: Duration::from_millis(500), times: 3 },
-            machine: made(machine)?,
+            machine: Client::new(machine),
             // An update of the metadata service takes up to 70 seconds; these are 2 + 4 + 8 + 16 + 32 + 64, or a little more.
             machine_pauses: Pauses { first: Duration::from_secs(2), times: 6 },
-        })
+        }
     }
 
     /// Other environment variables.
@@ -149,7 +143,7 @@ impl Credentials {
     pub fn authorities(self, pem: &[u8]) -> Result<Credentials, Error> {
         let wrong = |error: reqwest::Error| Error::refused(format!("certificates of authorities: {error}"));
         let authorities = reqwest::Certificate::from_pem_bundle(pem).map_err(wrong)?;
-        Ok(Credentials { directory: made(directory().tls_certs_only(authorities))?, ..self })
+        Ok(Credentials { directory: Client::new(move || directory().tls_certs_only(authorities)), ..self })
     }
 
     /// Other pauses between repetitions, for directory and metadata service.
@@ -189,8 +183,36 @@ fn directory() -> reqwest::ClientBuilder {
     bare().connect_timeout(Duration::from_secs(10)).timeout(Duration::from_secs(30))
 }
 
-fn made(client: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
-    client.build().map_err(|error| Error::refused(format!("preparing requests for tokens: {error}")))
+/// The metadata service is on this machine or nowhere, and never behind a proxy.
+fn machine() -> reqwest::ClientBuilder {
+    bare().no_proxy().connect_timeout(Duration::from_secs(1)).timeout(Duration::from_secs(20))
+}
+
+/// An HTTP client that is made when it is needed: who talks to no https endpoint needs no certificates of authorities.
+#[derive(Clone)]
+pub(crate) struct Client(Arc<LazyLock<Made, Box<dyn FnOnce() -> Made + Send>>>);
+
+type Made = Result<reqwest::Client, Error>;
+
+impl Client {
+    fn new(builder: impl FnOnce() -> reqwest::ClientBuilder + Send + 'static) -> Client {
+        let make = move || {
+            // Another default provider may be installed already; then that one serves.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            builder().build().map_err(|error| Error::refused(format!("preparing requests for tokens: {error}")))
+        };
+        Client(Arc::new(LazyLock::new(Box::new(make))))
+    }
+
+    pub(crate) fn get(&self) -> Made {
+        (**self.0).clone()
+    }
+}
+
+impl Default for Credentials {
+    fn default() -> Credentials {
+        Credentials::new()
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -220,7 +242,7 @@ mod tests {
     /// Microsoft: after a 410 the metadata service is there within 70 seconds.
     #[test]
     fn an_update_of_the_metadata_service_is_waited_out() {
-        let pauses: Vec<Duration> = Credentials::new().unwrap().machine_pauses.exponential().build().collect();
+        let pauses: Vec<Duration> = Credentials::new().machine_pauses.exponential().build().collect();
         assert!(pauses.iter().sum::<Duration>() >= Duration::from_secs(70), "{pauses:?}");
         assert!(pauses[0] >= Duration::from_secs(1));
     }

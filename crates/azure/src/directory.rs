@@ -122,8 +122,9 @@ impl Directory<'_> {
 
     async fn token(&self, scope: &Scope, client: &str, proof: &[(&str, &SecretString)]) -> Result<Token, Error> {
         let form = form(scope, client, proof);
+        let http_client = self.settings.directory.get()?;
         let ask = || {
-            let request = self.settings.directory.post(self.endpoint.clone());
+            let request = http_client.post(self.endpoint.clone());
             let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").header("Accept", "application/json");
             http::ask(request.body(form.expose_secret().to_owned()), &self.settings.now, http::directory_is_busy)
         };
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_directory_is_that_of_the_scopes_cloud() {
-        let settings = Credentials::new().unwrap().environment(Environment::of([]));
+        let settings = Credentials::new().environment(Environment::of([]));
         let scope = Scope::new("r");
         for (scope, endpoint) in [
             (scope.clone(), "https://login.microsoftonline.com/t.example/oauth2/v2.0/token"),

@@ -6,6 +6,8 @@
 //!   that is set up and fails ends the chain, since another identity in its place would be a surprise.
 //! - [`Credentials::managed_identity`] is one identity of the machine and nothing else.
 //!
+//! [`fixed_token`] is for a token that somebody else looks after.
+//!
 //! Tokens are kept per scope and renewed in the background once half of their life is over. However many callers wait,
 //! one request is under way; while a renewal fails the old token serves, and tries come further and further apart.
 //!
@@ -19,10 +21,12 @@ mod cli;
 mod credentials;
 mod directory;
 mod error;
+mod fixed;
 mod http;
 mod managed;
 mod token;
 
 pub use credentials::{Credentials, Environment, Identity, Now, Pauses};
 pub use error::{Error, Kind};
+pub use fixed::fixed_token;
 pub use token::{Principal, Scope, Token, TokenSource};

@@ -30,7 +30,8 @@ impl Credential for ManagedIdentity {
 
     async fn fetch(&self, scope: &Scope) -> Result<Token, Error> {
         let service = Service::find(&self.settings)?;
-        let ask = || http::ask(service.request(&self.settings, &self.identity, scope), &self.settings.now, http::machine_is_busy);
+        let client = self.settings.machine.get()?;
+        let ask = || http::ask(service.request(&client, &self.identity, scope), &self.settings.now, http::machine_is_busy);
         http::persist(self.settings.machine_pauses, ask).await.map_err(|failure| self.explain(&service, failure))
     }
 }
@@ -103,7 +104,7 @@ impl Service {
         Ok(Service { url, version: METADATA_VERSION, resource_id: "msi_res_id", secret: None })
     }
 
-    fn request(&self, settings: &Credentials, identity: &Identity, scope: &Scope) -> RequestBuilder {
+    fn request(&self, client: &reqwest::Client, identity: &Identity, scope: &Scope) -> RequestBuilder {
         let mut url = self.url.clone();
         {
             let mut query = url.query_pairs_mut();
@@ -114,7 +115,7 @@ impl Service {
                 Identity::ResourceId(id) => drop(query.append_pair(self.resource_id, id)),
             }
         }
-        let request = settings.machine.get(url);
+        let request = client.get(url);
         match &self.secret {
             Some(secret) => request.header("X-IDENTITY-HEADER", secret.clone()),
             None => request.header("Metadata", "true"),

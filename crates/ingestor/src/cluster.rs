@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use azure::TokenSource;
 use crds::criteria::Labels;
 use crds::{Function, ManagementCommand, SummaryRule};
 use kusto::Client;
@@ -47,13 +48,13 @@ pub(crate) struct Running {
 }
 
 /// Starts to run rules, if there is a cluster and a database.
-pub(crate) async fn start(config: &Config, registry: &mut Registry) -> anyhow::Result<Option<Running>> {
+pub(crate) async fn start(config: &Config, credentials: &Arc<dyn TokenSource>, registry: &mut Registry) -> anyhow::Result<Option<Running>> {
     let Some(cluster) = &config.cluster else { return Ok(None) };
     let Some(client) = kubernetes::connect(cluster.kubeconfig.as_deref()).await? else {
         tracing::info!("no rules are run: there is neither --kubeconfig nor KUBECONFIG nor the service account of a pod");
         return Ok(None);
     };
-    let clients = clients(config)?;
+    let clients = clients(config, credentials)?;
     if clients.is_empty() {
         tracing::info!("no rules are run: there are no databases with an endpoint");
         return Ok(None);
@@ -100,10 +101,10 @@ pub(crate) async fn start(config: &Config, registry: &mut Registry) -> anyhow::R
 }
 
 /// The databases with their clients.
-fn clients(config: &Config) -> anyhow::Result<Vec<(String, Client)>> {
+fn clients(config: &Config, credentials: &Arc<dyn TokenSource>) -> anyhow::Result<Vec<(String, Client)>> {
     let endpoints = config.metrics.iter().chain(&config.logs);
     let client = endpoints.map(|endpoint| {
-        let client = Client::builder(&endpoint.url).application("adx-mon-ingestor").build();
+        let client = Client::builder(&endpoint.url).application("adx-mon-ingestor").credentials(Arc::clone(credentials)).build();
         Ok((endpoint.database.clone(), client.with_context(|| format!("preparing the client of {}", endpoint.url))?))
     });
     client.collect()

@@ -52,7 +52,7 @@ pub struct Flags {
     /// Where data goes: adx.
     #[arg(long, value_name = "BACKEND", default_value = "adx", env = "INGESTOR_STORAGE_BACKEND")]
     pub storage_backend: String,
-    /// Databases of metrics.
+    /// Databases of metrics. At https endpoints the default chain of Azure's credentials is used, as in docs/credentials.md.
     #[arg(long, value_name = "DATABASE=URL", value_delimiter = ',', action = ArgAction::Append)]
     pub metrics_kusto_endpoints: Vec<String>,
     /// Databases of logs and traces.

@@ -15,6 +15,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
+use azure::TokenSource;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use server::{Connections, Limits, Sink, Tls, TlsFiles, receive};
@@ -81,9 +82,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let store_metrics = StoreMetrics::default();
     store_metrics.register(&mut registry, &config.region);
 
-    let rules = cluster::start(&config, &mut registry).await?;
+    // One source for all, so that a token is asked for once.
+    let credentials = azure::Credentials::new().default_chain();
+    let rules = cluster::start(&config, &credentials, &mut registry).await?;
     let stop_uploads = CancellationToken::new();
-    let workers = start_workers(&config, &store, &mut registry, &stop_uploads)?;
+    let workers = start_workers(&config, &credentials, &store, &mut registry, &stop_uploads)?;
     let admission = Arc::new(Admission::new(store.clone(), &config, &workers, shutdown.clone()));
     let receiver = ReceiverMetrics::default();
     receiver.register(&mut registry);
@@ -165,14 +168,20 @@ fn open_when_free(options: &wal::Options) -> Result<(Store, wal::OpenReport), wa
     }
 }
 
-fn start_workers(config: &Config, store: &Store, registry: &mut Registry, stop: &CancellationToken) -> anyhow::Result<Vec<Worker>> {
+fn start_workers(
+    config: &Config,
+    credentials: &Arc<dyn TokenSource>,
+    store: &Store,
+    registry: &mut Registry,
+    stop: &CancellationToken,
+) -> anyhow::Result<Vec<Worker>> {
     let metrics = Arc::new(UploadMetrics::default());
     metrics.register(registry);
     let (wake, sealed) = watch::channel(0u64);
     store.on_sealed(Arc::new(move || wake.send_modify(|n| *n += 1)));
     let limits = UploadLimits { max_segments: config.max_batch_segments, max_bytes: BATCH_BYTES, concurrency: config.uploads };
     let mut workers: Vec<Worker> = Vec::new();
-    for (database, destination) in destinations(config)? {
+    for (database, destination) in destinations(config, credentials)? {
         if workers.iter().any(|w| w.database == database) {
             anyhow::bail!("database {database} is named for metrics and for logs: a database is of one kind");
         }
@@ -182,14 +191,14 @@ fn start_workers(config: &Config, store: &Store, registry: &mut Registry, stop: 
     Ok(workers)
 }
 
-fn destinations(config: &Config) -> anyhow::Result<Vec<(String, Destination)>> {
+fn destinations(config: &Config, credentials: &Arc<dyn TokenSource>) -> anyhow::Result<Vec<(String, Destination)>> {
     let mut all = Vec::new();
     for (endpoints, metrics, fake) in [(&config.metrics, true, "FakeMetrics"), (&config.logs, false, "FakeLogs")] {
         if endpoints.is_empty() {
             all.push((fake.to_owned(), Destination::Fake));
         }
         for Endpoint { database, url } in endpoints {
-            let kusto = KustoDatabase::new(database, url, metrics)?;
+            let kusto = KustoDatabase::new(database, url, metrics, Arc::clone(credentials))?;
             all.push((database.clone(), Destination::Kusto(kusto)));
         }
     }

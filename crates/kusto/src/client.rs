@@ -100,8 +100,7 @@ impl Default for StreamOptions {
 #[derive(Clone)]
 pub struct ClientBuilder {
     endpoint: String,
-    token: Option<Arc<str>>,
-    azure: Option<Arc<dyn TokenSource>>,
+    tokens: Option<Arc<dyn TokenSource>>,
     authorities: Option<Vec<u8>>,
     retry: RetryPolicy,
     max_answer_bytes: usize,
@@ -109,15 +108,9 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// A bearer token for every request. Refused for http endpoints when the client is built.
-    pub fn bearer_token(mut self, token: &str) -> Self {
-        self.token = Some(token.into());
-        self
-    }
-
     /// Where tokens come from, for every request the current one. An http endpoint gets none.
     pub fn credentials(mut self, source: Arc<dyn TokenSource>) -> Self {
-        self.azure = Some(source);
+        self.tokens = Some(source);
         self
     }
 
@@ -148,16 +141,12 @@ impl ClientBuilder {
     /// Checks the settings and makes the client; nothing is sent yet.
     ///
     /// # Errors
-    /// A permanent error for an unusable endpoint or for a token that would travel in the clear.
+    /// A permanent error for an unusable endpoint or unusable certificates.
     pub fn build(self) -> Result<Client, Error> {
         let endpoint = Endpoint::parse(&self.endpoint)?;
-        let credentials = match (&self.token, self.azure) {
-            (Some(_), _) if !endpoint.is_https() => {
-                return Err(Error::invalid("INSECURE", format!("credentials are not sent to {endpoint}: it is not https")));
-            }
-            (Some(token), _) => Credentials::fixed(token)?,
-            (None, Some(source)) if endpoint.is_https() => Credentials::Azure { source, audience: Audience::default() },
-            (None, _) => Credentials::None,
+        let credentials = match self.tokens {
+            Some(source) if endpoint.is_https() => Credentials::Azure { source, audience: Audience::default() },
+            _ => Credentials::None,
         };
         // Another default provider may be installed already; then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -222,8 +211,7 @@ impl Client {
     pub fn builder(endpoint: &str) -> ClientBuilder {
         ClientBuilder {
             endpoint: endpoint.to_owned(),
-            token: None,
-            azure: None,
+            tokens: None,
             authorities: None,
             retry: RetryPolicy::default(),
             max_answer_bytes: 256 << 20,

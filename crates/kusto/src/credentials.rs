@@ -13,18 +13,12 @@ use crate::error::{Delivery, Error};
 /// Credentials of one endpoint. An endpoint without TLS has none.
 pub(crate) enum Credentials {
     None,
-    /// A token that somebody else looks after.
-    Fixed(HeaderValue),
-    Azure {
-        source: Arc<dyn TokenSource>,
-        audience: Audience,
-    },
+    Azure { source: Arc<dyn TokenSource>, audience: Audience },
 }
 
 /// What a request was sent with.
 pub(crate) enum Proof {
     None,
-    Fixed(HeaderValue),
     Token(Arc<Token>),
 }
 
@@ -32,28 +26,16 @@ impl Proof {
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         match self {
             Proof::None => None,
-            Proof::Fixed(header) => Some(header.clone()),
             Proof::Token(token) => Some(token.header()),
         }
     }
 }
 
 impl Credentials {
-    /// A bearer token as the value of a header that no log shows.
-    pub(crate) fn fixed(token: &str) -> Result<Credentials, Error> {
-        let token = token.trim();
-        let wrong = || Error::invalid("CREDENTIALS", "the bearer token is empty or has characters that no HTTP header may have");
-        let header = HeaderValue::from_str(&format!("Bearer {token}")).ok().filter(|_| !token.is_empty());
-        let mut header = header.ok_or_else(wrong)?;
-        header.set_sensitive(true);
-        Ok(Credentials::Fixed(header))
-    }
-
     /// What the next request is sent with.
     pub(crate) async fn proof(&self, doing: &str, http: &reqwest::Client, endpoint: &Endpoint, deadline: Instant) -> Result<Proof, Error> {
         let (source, audience) = match self {
             Credentials::None => return Ok(Proof::None),
-            Credentials::Fixed(header) => return Ok(Proof::Fixed(header.clone())),
             Credentials::Azure { source, audience } => (source, audience),
         };
         let token = async { source.token(&audience.scope(http, endpoint).await).await };

@@ -35,11 +35,10 @@ impl Access {
 /// Adds the way out to a refusal; other errors stay as they are.
 pub(crate) fn explain(mut error: Error, proof: &Proof, access: Access, database: &str) -> Error {
     let way_out = match (error.status, proof) {
-        (Some(401), Proof::None) => "no credentials are sent to an endpoint without https".to_owned(),
-        (Some(401), Proof::Fixed(_)) => "the bearer token is not taken: it has ended, or is for another audience or tenant".to_owned(),
+        (Some(401), Proof::None) => "no token was sent: there are no credentials, or the endpoint is not https".to_owned(),
         (Some(401), Proof::Token(token)) => {
             let principal = token.principal().and_then(|principal| principal.fqn()).unwrap_or_else(|| "an unknown principal".to_owned());
-            format!("the token of {principal} is not taken; is the cluster in another tenant or cloud?")
+            format!("the token of {principal} is not taken; has it ended, or is the cluster in another tenant or cloud?")
         }
         (Some(403), proof) => {
             let (role, name) = access.role();

@@ -187,7 +187,7 @@ fn alerter_config(ports: &Ports, kusto: &str, data_dir: &DataDir) -> Result<aler
     Ok(alerter::Config {
         listen: ports.alerter,
         kusto_endpoints: [METRICS, LOGS].map(|name| (name.to_owned(), kusto.to_owned())).into(),
-        auth_token: None,
+        credentials: None,
         cloud: String::new(),
         region: "local".to_owned(),
         tags: BTreeMap::new(),

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use adxexporter::{Flags, Rules};
+use azure_testing::Azure;
 use clap::{CommandFactory as _, Parser as _};
 use serde_json::json;
 
@@ -145,6 +146,27 @@ async fn the_program_exports_rules_from_files_and_remembers_what_it_did() {
     assert_eq!(names(), ["first", "second"]);
     let exported: Vec<_> = receiver.metrics().iter().map(|metric| metric.name.clone()).collect();
     assert_eq!(exported, ["first_n", "second_n"]);
+}
+
+/// A token of the default chain opens a Kusto over TLS.
+#[tokio::test]
+async fn the_program_shows_an_azure_token_to_a_kusto_over_https() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.yaml"), rule("first")).unwrap();
+    let kusto = FakeKusto::start(|_| Answer::rows(&[("n", "long")], vec![json!([1])])).await;
+    let receiver = Receiver::start([]).await;
+    let azure = Azure::before(&kusto.url).await;
+    let running = Command::new(PROGRAM)
+        .args(["--rules-dir", dir.path().to_str().unwrap(), "--data-dir", dir.path().join("data").to_str().unwrap()])
+        .args(["--kusto-endpoints", &format!("Metrics={}", azure.kusto), "--otlp-endpoint", &receiver.url])
+        .args(["--otlp-protocol=grpc", "--health-probe-port=127.0.0.1:0"])
+        .envs(azure.environment())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    receiver.until_batches(1).await;
+    stop(running).await;
+    assert_eq!((azure.asked().len(), azure.refused().len(), kusto.asked().len()), (1, 0, 1));
 }
 
 async fn stop(mut program: std::process::Child) {

@@ -1,6 +1,7 @@
 //! Rules tried out on their databases: each query runs once over the last interval, and nothing is sent.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use crds::AlertRule;
@@ -31,11 +32,10 @@ pub(super) struct Config {
 impl Config {
     pub(super) fn new(flags: &CommonFlags) -> anyhow::Result<Config> {
         let mut databases = BTreeMap::new();
+        let credentials = flags.credentials()?;
         for (database, endpoint) in flags.endpoints()? {
-            let mut builder = Client::builder(&endpoint).application("adx-mon-alerter-lint").max_answer_bytes(MAX_ANSWER_BYTES);
-            if let Some(token) = flags.token().filter(|_| endpoint.trim().starts_with("https://")) {
-                builder = builder.bearer_token(&token);
-            }
+            let builder = Client::builder(&endpoint).application("adx-mon-alerter-lint").max_answer_bytes(MAX_ANSWER_BYTES);
+            let builder = builder.credentials(Arc::clone(&credentials));
             databases.insert(database.clone(), builder.build().with_context(|| format!("--kusto-endpoint of database {database}"))?);
         }
         let forced = [("region".to_owned(), flags.region.clone()), ("cloud".to_owned(), flags.cloud.clone())];

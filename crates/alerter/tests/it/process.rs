@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use azure_testing::Azure;
 use serde_json::json;
 use tokio::process::{Child, Command};
 
-use crate::fake::{Kusto, Receiver, Reply};
+use crate::fake::{Answer, Kusto, Receiver, Reply};
 
 fn alerter() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_alerter"));
@@ -32,7 +33,7 @@ async fn wrong_command_lines_name_the_flag() {
             1,
             "there is no cluster: give --kubeconfig, or rules in files with --rules-dir",
         ),
-        (vec!["--kusto-endpoint", "DB=https://c", "--auth-msi-id", "x"], 1, "--auth-msi-id"),
+        (vec!["--kusto-endpoint", "DB=https://c", "--auth-token", "a\u{1}b"], 1, "--auth-token"),
         (vec!["--nonsense"], 2, "--nonsense"),
         (vec!["lint"], 2, "--lint-dir"),
         (vec!["--help"], 0, "alerter lint --lint-dir ./rules --schema schema.kql"),
@@ -65,6 +66,39 @@ async fn lint_ends_with_a_code_for_pipelines() {
     std::fs::write(rules, RULE.replace("Title = Host", "Title = Name")).unwrap();
     let (code, said) = run(&["l", "--lint-dir", rules, "--schema", schema]).await;
     assert!(code == 1 && said.contains("rule.yaml:8: error: document 1, ns/hot: the query, line 1, column"), "{said}");
+}
+
+/// The whole way over TLS: a token of the machine's identity, for the schema and for the query of the rule.
+#[tokio::test]
+async fn a_managed_identity_opens_a_kusto_over_https() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("rule.yaml");
+    std::fs::write(&rules, RULE).unwrap();
+    let kusto = Kusto::start().await;
+    let schema = json!({"Databases": {"DB": {"Name": "DB", "Tables": {"Cpu": {"Name": "Cpu", "OrderedColumns": [
+        {"Name": "Timestamp", "CslType": "datetime"}, {"Name": "Host", "CslType": "string"},
+    ]}}}}});
+    kusto.answer("schema as json", Answer::Rows(vec![("DatabaseSchema", "string")], vec![vec![json!(schema.to_string())]]));
+    let azure = Azure::before(&kusto.url).await;
+    let endpoint = format!("DB={}", azure.kusto);
+    let lint = async |flags: &[&str]| {
+        let mut program = alerter();
+        program.args(["lint", "--lint-dir", rules.to_str().unwrap(), "--kusto-endpoint", &endpoint]).args(flags);
+        let output = program.envs(azure.environment()).env_remove("AZURE_CLIENT_ID").output().await.unwrap();
+        (output.status.code().unwrap(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    // Without the flag by the default chain, whose managed identity is that of the system.
+    for (flags, parameter) in [(&["--auth-msi-id", "ID"][..], "&client_id=ID"), (&[], "")] {
+        assert_eq!(lint(flags).await, (0, "1 rules, 0 errors, 0 warnings\n".to_owned()));
+        let asked = azure.asked();
+        let expected = format!("api-version=2018-02-01&resource=https%3A%2F%2Fkusto.kusto.windows.net{parameter}");
+        assert_eq!(asked.last(), Some(&expected));
+    }
+    assert_eq!((azure.asked().len(), azure.refused().len(), kusto.asked("Cpu |").len()), (2, 0, 2));
+
+    let (code, said) = lint(&["--auth-token", "HIDDEN"]).await;
+    assert!(code == 1 && said.contains("has it ended") && !said.contains("HIDDEN"), "{said}");
+    assert_eq!((azure.asked().len(), azure.refused()), (2, vec!["/v1/rest/mgmt".to_owned()]));
 }
 
 fn start(folder: &Path, kusto: &Kusto, receiver: &Receiver) -> Child {

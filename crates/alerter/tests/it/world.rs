@@ -53,7 +53,7 @@ impl World {
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             kusto_endpoints: BTreeMap::from([("DB".to_owned(), kusto.url.clone())]),
-            auth_token: None,
+            credentials: None,
             cloud: "public".into(),
             region: "eastus".into(),
             tags: BTreeMap::new(),

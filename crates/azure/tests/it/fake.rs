@@ -11,8 +11,6 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use azure::{Credentials, Environment, Pauses, Scope};
 use jiff::Timestamp;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const NOW: i64 = 1_800_000_000;
@@ -68,24 +66,11 @@ impl Fake {
     }
 
     pub(crate) async fn tls(replies: impl IntoIterator<Item = Reply>) -> Fake {
-        server::install_crypto();
-        let (authority_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-        let mut authority = CertificateParams::new(Vec::new()).unwrap();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = authority.self_signed(&authority_key).unwrap();
-        let issuer = Issuer::new(authority, authority_key);
-        let own = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-        let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![own.der().clone()], private).unwrap();
-        Fake::start("https", Some(Arc::new(tls)), certificate.pem(), replies).await
+        let (authority, tls) = azure_testing::authority();
+        Fake::start("https", Some(tls), authority, replies).await
     }
 
-    async fn start(
-        scheme: &str,
-        tls: Option<Arc<rustls::ServerConfig>>,
-        authority: String,
-        replies: impl IntoIterator<Item = Reply>,
-    ) -> Fake {
+    async fn start(scheme: &str, tls: Option<server::Tls>, authority: String, replies: impl IntoIterator<Item = Reply>) -> Fake {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let fake = Fake {
             asked: Arc::default(),
@@ -131,7 +116,7 @@ async fn answer(State(fake): State<Fake>, method: Method, uri: Uri, headers: Hea
 pub(crate) fn credentials<const N: usize>(environment: [(&str, &str); N]) -> Credentials {
     let pauses = Pauses { first: std::time::Duration::from_millis(1), times: 3 };
     let now = Arc::new(|| Timestamp::from_second(NOW).unwrap());
-    Credentials::new().unwrap().environment(Environment::of(environment)).now(now).pauses(pauses)
+    Credentials::new().environment(Environment::of(environment)).now(now).pauses(pauses)
 }
 
 pub(crate) fn kusto() -> Scope {

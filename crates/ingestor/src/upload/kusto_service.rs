@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use azure::TokenSource;
 use kusto::{BatchId, Client, Delivery, Error, Kind, RetryPolicy, StreamOptions};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -81,13 +82,14 @@ enum Step {
 }
 
 impl KustoDatabase {
-    /// A database of metrics (which gets the `prom_*` functions) or of logs. Nothing is sent yet.
+    /// A database of metrics (which gets the `prom_*` functions) or of logs; an https endpoint gets tokens. Nothing is sent
+    /// yet.
     ///
     /// # Errors
     /// When the endpoint is no URL of a Kusto service.
-    pub fn new(database: &str, url: &str, metrics: bool) -> Result<KustoDatabase, Error> {
+    pub fn new(database: &str, url: &str, metrics: bool, credentials: Arc<dyn TokenSource>) -> Result<KustoDatabase, Error> {
         // The plan keeps the batch and knows when to try again, so the client tries once.
-        let client = Client::builder(url).application("adx-mon-ingestor").retry(RetryPolicy::none());
+        let client = Client::builder(url).application("adx-mon-ingestor").retry(RetryPolicy::none()).credentials(credentials);
         Ok(KustoDatabase {
             client: client.build()?,
             database: database.to_owned(),

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use azure_testing::Azure;
 use serde_json::Value;
 
 use crate::fake_kusto::{FakeKusto, Kind};
@@ -106,6 +107,17 @@ async fn sigterm_uploads_what_is_here_and_ends_well() {
     let ports: Vec<u16> =
         text.split("127.0.0.1:").skip(1).filter_map(|part| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()).collect();
     assert!(port.is_some() && ports.len() == 2, "{text}");
+    assert!(hand_in(ports).await);
+    assert!(kusto.rows("Metrics.Cpu").is_empty());
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let rest = tokio::task::spawn_blocking(move || (lines.count(), child.wait().unwrap()));
+    let (_, status) = tokio::time::timeout(Duration::from_secs(60), rest).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(kusto.rows("Metrics.Cpu"), ["t1,1"]);
+}
+
+/// Hands in a row at the one of these ports that speaks TLS.
+async fn hand_in(ports: Vec<u16>) -> bool {
     let mut taken = false;
     for port in ports {
         let url = format!("https://127.0.0.1:{port}/transfer?filename=Metrics_Cpu_aaa_2f5d0c3e517e4001.wal");
@@ -114,11 +126,28 @@ async fn sigterm_uploads_what_is_here_and_ends_well() {
             taken = true;
         }
     }
-    assert!(taken);
-    assert!(kusto.rows("Metrics.Cpu").is_empty());
+    taken
+}
+
+/// A token of the default chain opens a Kusto over TLS, for commands and rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_reach_a_kusto_over_https_with_an_azure_token() {
+    let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Adx).await);
+    let azure = Azure::before(&kusto.url).await;
+    let storage = format!("--storage-dir={}", dir.path().display());
+    let endpoint = format!("--metrics-kusto-endpoints=Metrics={}", azure.kusto);
+    let mut command = ingestor(&[&storage, &endpoint, "--listen-plain=127.0.0.1:0", "--listen-tls=127.0.0.1:0"]);
+    command.envs(azure.environment()).env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST");
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let running = lines.by_ref().find(|line| line.contains("is running")).unwrap();
+    let port = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+    assert!(hand_in(running.split("127.0.0.1:").skip(1).filter_map(port).collect()).await);
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    let rest = tokio::task::spawn_blocking(move || (lines.count(), child.wait().unwrap()));
-    let (_, status) = tokio::time::timeout(Duration::from_secs(60), rest).await.unwrap().unwrap();
-    assert_eq!(status.code(), Some(0));
+    let rest = tokio::task::spawn_blocking(move || (lines.collect::<Vec<_>>(), child.wait().unwrap()));
+    let (log, status) = tokio::time::timeout(Duration::from_secs(60), rest).await.unwrap().unwrap();
+    assert!(status.success());
     assert_eq!(kusto.rows("Metrics.Cpu"), ["t1,1"]);
+    assert_eq!((azure.asked().len(), azure.refused()), (1, Vec::new()));
+    assert!(!log.join("").contains("TOKEN-"), "{log:?}");
 }

@@ -180,10 +180,3 @@ async fn an_answer_too_large_is_refused() {
     let error = client.query("d", "x", &QueryOptions::default()).await.unwrap_err();
     assert_eq!((error.code.as_str(), error.kind), ("ANSWER_TOO_LARGE", Kind::Permanent));
 }
-
-#[test]
-fn credentials_do_not_travel_over_http() {
-    let error = Client::builder("http://localhost:1").bearer_token("secret").build().unwrap_err();
-    assert_eq!(error.code, "INSECURE");
-    assert!(Client::builder("https://localhost:1").bearer_token("secret").build().is_ok());
-}

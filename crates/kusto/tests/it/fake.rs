@@ -9,8 +9,6 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Asked {
@@ -42,26 +40,11 @@ impl Fake {
 
     /// Over TLS, HTTP/2 if the client likes.
     pub(crate) async fn tls(replies: impl IntoIterator<Item = Reply>) -> Fake {
-        server::install_crypto();
-        let (authority_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-        let mut authority = CertificateParams::new(Vec::new()).unwrap();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = authority.self_signed(&authority_key).unwrap();
-        let issuer = Issuer::new(authority, authority_key);
-        let own = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-        let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![own.der().clone()], private);
-        let mut tls = tls.unwrap();
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Fake::serve("https", certificate.pem(), Some(Arc::new(tls)), replies).await
+        let (authority, tls) = azure_testing::authority();
+        Fake::serve("https", authority, Some(tls), replies).await
     }
 
-    async fn serve(
-        scheme: &str,
-        authority: String,
-        tls: Option<Arc<rustls::ServerConfig>>,
-        replies: impl IntoIterator<Item = Reply>,
-    ) -> Fake {
+    async fn serve(scheme: &str, authority: String, tls: Option<server::Tls>, replies: impl IntoIterator<Item = Reply>) -> Fake {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let fake = Fake {
             asked: Arc::default(),
