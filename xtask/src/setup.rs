@@ -24,6 +24,8 @@ const PYTHON: &[&str] = &[
     "opentelemetry-exporter-otlp-proto-grpc==1.45.0",
     "azure-kusto-data==6.0.4",
     "azure-kusto-ingest==6.0.4",
+    "rotel==0.0.1a15",
+    "msgpack==1.2.4",
 ];
 
 /// Cargo tools: (arguments that show it is there, crate, version).

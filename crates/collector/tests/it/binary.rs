@@ -105,11 +105,16 @@ async fn ingestor(received: Received, stop: CancellationToken) -> String {
     url
 }
 
-/// Starts the binary; gives its URL once it listens.
+/// Starts the binary with a sender; gives its URL once it listens.
 fn start(dir: &std::path::Path, endpoint: &str) -> (Child, String) {
+    launch(dir, &format!("endpoint = '{endpoint}'\ndisable-gzip = true\n{RECEIVERS}"))
+}
+
+/// Starts the binary with a configuration; gives its URL once it listens.
+pub(crate) fn launch(dir: &std::path::Path, configuration: &str) -> (Child, String) {
     let file = dir.join("c.toml");
-    let top = format!("endpoint = '{endpoint}'\nlisten-addr = '127.0.0.1:0'\nstorage-dir = '{}'\ndisable-gzip = true\n", dir.display());
-    std::fs::write(&file, top + RECEIVERS).unwrap();
+    let top = format!("listen-addr = '127.0.0.1:0'\nstorage-dir = '{}'\n", dir.display());
+    std::fs::write(&file, top + configuration).unwrap();
     let mut child =
         collector().arg("--config").arg(&file).env("METRICS_DEBUG", "1").stdout(Stdio::piped()).spawn().expect("the binary starts");
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -405,6 +405,35 @@ fn exporters_are_checked() {
     assert_eq!(got, wanted);
 }
 
+/// The examples of the printed configuration, with their comment signs taken away.
+#[test]
+fn the_printed_exporters_are_valid() {
+    let (_, exporters) = collector::config::DEFAULT_FILE.split_once("# Metrics to an OTLP receiver.").unwrap();
+    let exporters: String = exporters.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| !line.starts_with("# ")).fold(
+        "storage-dir='/x'\n".to_owned(),
+        |all, line| if line.starts_with("[[") || line.contains(" = ") { all + line + "\n" } else { all },
+    );
+    let (config, _) = Config::from_toml(&exporters, "n").unwrap_or_else(|error| panic!("{error}\n{exporters}"));
+    let names: Vec<_> = config.exporters.iter().map(|exporter| exporter.name.as_str()).collect();
+    assert_eq!(names, ["otel", "prometheus", "fluent"]);
+    // What is shown as the default is the default.
+    let bare = |key: &str| !key.contains('=') || key.starts_with("name") || key.starts_with("destination") || key.starts_with("tag-");
+    let shown = ["add-resource", "headers"];
+    let bare: String = exporters
+        .lines()
+        .filter(|line| bare(line) || shown.iter().any(|key| line.starts_with(key)))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let (defaults, _) = Config::from_toml(&format!("storage-dir='/x'\n{bare}"), "n").unwrap();
+    for (shown, default) in config.exporters.iter().zip(&defaults.exporters) {
+        assert_eq!(
+            (&shown.client, shown.max_buffer_bytes, shown.max_buffer_age),
+            (&default.client, default.max_buffer_bytes, default.max_buffer_age)
+        );
+        assert_eq!(shown.timeout, default.timeout);
+    }
+}
+
 /// `endpoint` is one URL, several with commas, or an array.
 #[test]
 fn ingestors_may_be_several() {

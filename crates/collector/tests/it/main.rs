@@ -3,11 +3,13 @@
 
 mod binary;
 mod configuration;
+mod exporting;
 mod filters;
 mod grpc;
 mod http_vectors;
 mod log_transforms;
 mod process;
+mod real_receivers;
 mod reload;
 mod scraping;
 mod support;
