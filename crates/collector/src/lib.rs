@@ -7,6 +7,7 @@
 
 // Read by scraping and by file logs.
 #[allow(dead_code)]
+mod authentication;
 mod cluster;
 pub mod config;
 mod debug;

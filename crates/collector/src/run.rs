@@ -14,7 +14,7 @@ use axum::Router;
 use axum::routing::{any, get};
 use prometheus_client::registry::Registry;
 use reqwest::StatusCode;
-use server::Connections;
+use server::{Connections, ListenerMetrics};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ use crate::listeners::Listeners;
 use crate::metrics::{Metrics, StateCollector};
 use crate::pipeline::{Kind, Pipeline};
 use crate::reload::{Intake, LiveRoutes, Reload, Reloaded, Reloader};
-use crate::{debug, identity, scrape};
+use crate::{authentication, debug, identity, scrape};
 
 /// How long the drain tries to send what is left.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
@@ -90,10 +90,12 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     };
     let sender = (!config.endpoints.is_empty()).then(|| parts.sender(&config, &mut registry));
     registry.register_collector(Box::new(StateCollector { store: parts.store.clone(), connections: Arc::clone(&parts.connections) }));
+    registry.register_collector(Box::new(ListenerMetrics(vec![Arc::clone(&parts.connections)])));
     let accepting = shutdown.child_token();
+    let auth = authentication::start(&config, &mut registry, &accepting).await?;
     let intake = parts.intake(&config, &accepting).await?;
     let routes = LiveRoutes::new(&intake.receivers);
-    let routers = routes.routers(parts.operations(registry));
+    let routers = authentication::protected(auth.as_ref(), routes.routers(parts.operations(registry)));
     let served = listeners.serve(routers, &config, Arc::clone(&parts.connections), &accepting)?;
     let ticks = server::run_store_ticks(parts.store.clone(), parts.background.clone());
     tokio::spawn(log_status(parts.store.clone(), Arc::clone(&parts.metrics), parts.background.clone()));
@@ -146,6 +148,7 @@ impl Parts {
             concurrency: config.transfer_concurrency,
             gzip: config.transfer_gzip,
             insecure_skip_verify: config.insecure_skip_verify,
+            credentials: config.credentials.clone(),
             ..SenderOptions::default()
         };
         Sender::start(self.store.clone(), options, self.background.clone(), registry)

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use server::auth::Accounts;
 use wal::Durability;
 
 use crate::cluster::Cluster;
@@ -65,6 +66,12 @@ pub enum ConfigError {
     /// Only one of a pair of files is given.
     #[error("--ca-cert and --key belong together: give both, or neither for a self-signed certificate")]
     HalfCertificate,
+    /// Client certificates without a certificate of one's own.
+    #[error("--client-ca needs --ca-cert and --key: clients could not know whom they show their certificates to")]
+    ClientCa,
+    /// Settings of authentication that have no effect.
+    #[error("--auth-audiences, --auth-service-accounts and --auth-open-paths need --auth-token-file or --auth-token-review")]
+    NoAuthentication,
     /// A value is out of its range.
     #[error("{flag}: {reason}")]
     Value {
@@ -73,6 +80,21 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// Who may send.
+#[derive(Clone, Debug, Default)]
+pub struct Authentication {
+    /// File with the tokens that are good.
+    pub token_file: Option<PathBuf>,
+    /// Whether Kubernetes is asked about other tokens.
+    pub token_review: bool,
+    /// What these tokens must be meant for; the API server itself when empty.
+    pub audiences: Vec<String>,
+    /// Whose they must be; anybody's when empty.
+    pub service_accounts: Vec<Accounts>,
+    /// Paths that need no token.
+    pub open_paths: Vec<String>,
 }
 
 /// An ingestor's settings. [`Config::new`] has the defaults of the command line.
@@ -94,6 +116,10 @@ pub struct Config {
     pub transfer_on_plain: bool,
     /// PEM files of certificate and key; nothing means a self-signed certificate.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// PEM file of the authorities whose certificates clients must show on the address with TLS.
+    pub client_ca: Option<PathBuf>,
+    /// Who may send; everybody without it.
+    pub authentication: Option<Authentication>,
     /// Uploads at a time for each database.
     pub uploads: usize,
     /// Connections at a time on each listener; 0 is no limit.
@@ -134,6 +160,8 @@ impl Config {
             listen_plain: SocketAddr::from(([0, 0, 0, 0], 9091)),
             transfer_on_plain: false,
             certificate: None,
+            client_ca: None,
+            authentication: None,
             uploads: 50,
             max_connections: 1000,
             max_segment_bytes: 1 << 30,

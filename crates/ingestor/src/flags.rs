@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser};
+use server::auth::{AuthError, OPEN_PATHS};
 use wal::Durability;
 
 use crate::cluster::Cluster;
-use crate::config::{Config, ConfigError, Endpoint};
+use crate::config::{Authentication, Config, ConfigError, Endpoint};
 
 /// Shown below the flags.
 const EXAMPLES: &str = "\
@@ -116,6 +117,24 @@ pub struct Flags {
     /// PEM file of its key.
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    /// PEM file of authorities: clients of the address with TLS must show a certificate of one of them.
+    #[arg(long, value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
+    /// File with bearer tokens, one a line; senders need one of them. Read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    pub auth_token_file: Option<PathBuf>,
+    /// Take bearer tokens that Kubernetes knows; needs deploy/rbac/token-review.yaml.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    pub auth_token_review: bool,
+    /// What tokens of Kubernetes must be meant for; any of the cluster will do without it.
+    #[arg(long, value_delimiter = ',', action = ArgAction::Append, value_name = "AUDIENCE")]
+    pub auth_audiences: Vec<String>,
+    /// Whose tokens of Kubernetes are good, `<namespace>/<name>` or `<namespace>/*`; anybody's without it.
+    #[arg(long, value_delimiter = ',', action = ArgAction::Append, value_name = "NAMESPACE/NAME")]
+    pub auth_service_accounts: Vec<String>,
+    /// Paths that need no token [default: /metrics,/readyz,/healthz].
+    #[arg(long, value_delimiter = ',', action = ArgAction::Append, value_name = "PATH")]
+    pub auth_open_paths: Vec<String>,
     /// Accept any certificate of peers. No effect without peers.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub insecure_skip_verify: bool,
@@ -159,6 +178,11 @@ impl Flags {
             (None, None) => None,
             _ => return Err(ConfigError::HalfCertificate),
         };
+        config.client_ca = self.client_ca.clone();
+        if config.client_ca.is_some() && config.certificate.is_none() {
+            return Err(ConfigError::ClientCa);
+        }
+        config.authentication = self.authentication()?;
         config.durability = self.durability;
         config.uploads = at_least_one(self.uploads, "--uploads")?;
         config.max_batch_segments = at_least_one(self.max_batch_segments, "--max-batch-segments")?;
@@ -173,6 +197,27 @@ impl Flags {
         config.listen_tls = Some(self.listen_tls);
         config.listen_plain = self.listen_plain;
         Ok(config)
+    }
+}
+
+impl Flags {
+    fn authentication(&self) -> Result<Option<Authentication>, ConfigError> {
+        if self.auth_token_file.is_none() && !self.auth_token_review {
+            let useless = [&self.auth_audiences, &self.auth_service_accounts, &self.auth_open_paths].iter().any(|list| !list.is_empty());
+            return if useless { Err(ConfigError::NoAuthentication) } else { Ok(None) };
+        }
+        let invalid = |error: AuthError| ConfigError::Value { flag: "--auth-service-accounts", reason: error.to_string() };
+        let open_paths = match self.auth_open_paths.as_slice() {
+            [] => OPEN_PATHS.map(str::to_owned).to_vec(),
+            given => given.to_vec(),
+        };
+        Ok(Some(Authentication {
+            token_file: self.auth_token_file.clone(),
+            token_review: self.auth_token_review,
+            audiences: self.auth_audiences.clone(),
+            service_accounts: self.auth_service_accounts.iter().map(|text| text.parse().map_err(invalid)).collect::<Result<_, _>>()?,
+            open_paths,
+        }))
     }
 }
 
@@ -314,6 +359,8 @@ mod tests {
             ("--storage-backend=ClickHouse", "not supported"),
             ("--storage-backend=x", "unknown"),
             ("--ca-cert=/x", "belong together"),
+            ("--client-ca=/x", "--ca-cert"),
+            ("--auth-audiences=x", "--auth-token-review"),
             ("--uploads=0", "at least 1"),
         ] {
             let error = config(&["--storage-dir=/d", flag]).unwrap_err().to_string();

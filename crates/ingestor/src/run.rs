@@ -18,9 +18,11 @@ use axum::routing::{MethodRouter, get};
 use azure::TokenSource;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use server::{Connections, Limits, Sink, Tls, TlsFiles, receive};
+use server::auth::Reviewer;
+use server::{Auth, AuthOptions, Connections, Limits, ListenerMetrics, Sink, Tls, TlsFiles, receive};
 use telemetry::rules::MetricRules;
 use telemetry::{LogIntake, LogOptions, MetricIntake, TraceIntake, TraceOptions};
+use token_review::KubeReviewer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -39,6 +41,8 @@ use crate::upload::{Destination, KustoDatabase, Worker};
 /// Bytes of segments in an upload: about as much CSV as a service takes in a few requests.
 const BATCH_BYTES: u64 = 8 << 20;
 const METRICS_PERIOD: Duration = Duration::from_secs(5);
+/// How often the files of certificates and tokens are looked at.
+const FILES_PERIOD: Duration = Duration::from_secs(10);
 /// How long the storage directory may still be in use at the start.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// A transfer may be large and its network slow.
@@ -73,7 +77,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     server::install_crypto();
     let (plain, tls) = bind(&config).await?;
     let certificate = match &tls {
-        Some(_) => Some(certificate(&config)?),
+        Some(_) => Some(certificate(&config, &shutdown)?),
         None => None,
     };
     let addresses = (plain.local_addr()?, tls.as_ref().map(TcpListener::local_addr).transpose()?);
@@ -91,10 +95,12 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let receiver = ReceiverMetrics::default();
     receiver.register(&mut registry);
     let invalid_logs = store_metrics.invalid_logs.clone();
-    let routers = Routers::new(&config, &store, &admission, receiver, invalid_logs, Arc::new(registry));
+    let auth = authentication(&config, &mut registry, &shutdown).await?;
+    let connections: Vec<Arc<Connections>> = vec![Arc::default(), Arc::default()];
+    registry.register_collector(Box::new(ListenerMetrics(connections.clone())));
+    let routers = Routers::new(&config, &store, &admission, receiver, invalid_logs, Arc::new(registry)).protected(auth.as_ref());
 
     let limits = limits(&config);
-    let connections: Vec<Arc<Connections>> = vec![Arc::default(), Arc::default()];
     let counts = connections[0].clone();
     let serving = server::serve_counted(plain, routers.plain, limits.clone(), None, shutdown.clone(), counts);
     let mut listeners = vec![tokio::spawn(serving)];
@@ -122,9 +128,35 @@ async fn bind(config: &Config) -> anyhow::Result<(TcpListener, Option<TcpListene
     Ok((plain, tls))
 }
 
-fn certificate(config: &Config) -> anyhow::Result<Tls> {
+/// Who may send, if not everybody.
+async fn authentication(config: &Config, registry: &mut Registry, stop: &CancellationToken) -> anyhow::Result<Option<Arc<Auth>>> {
+    let Some(settings) = &config.authentication else { return Ok(None) };
+    let reviewer: Option<Arc<dyn Reviewer>> = match settings.token_review {
+        false => None,
+        true => {
+            let kubeconfig = config.cluster.as_ref().and_then(|cluster| cluster.kubeconfig.as_deref());
+            let reviewer = KubeReviewer::connect(kubeconfig, settings.audiences.clone()).await?;
+            Some(Arc::new(reviewer.context("--auth-token-review is given, but there is no cluster here: give --kubeconfig")?))
+        }
+    };
+    let options = AuthOptions {
+        token_file: settings.token_file.clone(),
+        reviewer,
+        accounts: settings.service_accounts.clone(),
+        open_paths: settings.open_paths.clone(),
+    };
+    let auth = Auth::new(options, registry).context("authentication")?;
+    tokio::spawn(auth.clone().follow(FILES_PERIOD, stop.clone()));
+    Ok(Some(auth))
+}
+
+/// TLS of the listener; certificates in files are followed.
+fn certificate(config: &Config, stop: &CancellationToken) -> anyhow::Result<Tls> {
     if let Some((cert, key)) = &config.certificate {
-        return Ok(Tls::from_files(&TlsFiles { certificate: cert.clone(), key: key.clone(), client_ca: None })?);
+        let files = TlsFiles { certificate: cert.clone(), key: key.clone(), client_ca: config.client_ca.clone() };
+        let tls = Tls::from_files(&files)?;
+        tokio::spawn(tls.clone().follow(files, FILES_PERIOD, stop.clone()));
+        return Ok(tls);
     }
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     names.extend(std::env::var("HOSTNAME").ok().filter(|n| !n.is_empty()));
@@ -220,6 +252,12 @@ struct Routers {
 }
 
 impl Routers {
+    /// The same behind `auth`.
+    fn protected(self, auth: Option<&Arc<Auth>>) -> Routers {
+        let Some(auth) = auth else { return self };
+        Routers { plain: auth.protect(self.plain), tls: auth.protect(self.tls) }
+    }
+
     fn new(
         config: &Config,
         store: &Store,

@@ -1,6 +1,7 @@
 //! What an operator's tools ask of a process: metrics, readiness, health; and the clock of the
 //! store.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,10 +9,15 @@ use axum::Router;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::Connections;
 use crate::exposition::{CLASSIC, OPEN_METRICS, classic, wants_open_metrics};
 
 /// `/metrics`, `/readyz` (200 `ok`, or 503 `not ready` with the reason) and `/healthz`.
@@ -38,6 +44,23 @@ fn exposition(registry: &Registry, headers: &HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let (content_type, text) = if wants_open_metrics(accept) { (OPEN_METRICS, text) } else { (CLASSIC, classic(&text)) };
     ([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))], text).into_response()
+}
+
+/// Counts of listeners that a registry reads when it is asked.
+#[derive(Debug)]
+pub struct ListenerMetrics(pub Vec<Arc<Connections>>);
+
+impl Collector for ListenerMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let sum = |count: fn(&Connections) -> u64| self.0.iter().map(|connections| count(connections)).sum::<u64>();
+        for (name, help, count) in [
+            ("adxmon_listener_failed_handshakes", "TLS handshakes that failed.", sum(Connections::handshakes_failed)),
+            ("adxmon_listener_overdue_connections", "Connections closed because their time was over.", sum(Connections::overdue)),
+        ] {
+            ConstCounter::new(count).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        Ok(())
+    }
 }
 
 /// How often a store looks at its ages.

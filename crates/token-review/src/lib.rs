@@ -3,6 +3,8 @@
 //! Needs the right to create TokenReviews, which the cluster role `system:auth-delegator` gives (`deploy/rbac`). Source:
 //! the Kubernetes API `authentication.k8s.io/v1`.
 
+use std::path::Path;
+
 use futures::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube_client::Client;
@@ -22,6 +24,16 @@ impl KubeReviewer {
     #[must_use]
     pub fn new(client: Client, audiences: Vec<String>) -> Self {
         KubeReviewer { client, audiences }
+    }
+
+    /// [`KubeReviewer::new`] for the cluster of `kubeconfig`, of `KUBECONFIG`, or of the pod that this runs in; none where
+    /// none of these is there.
+    ///
+    /// # Errors
+    /// A kubeconfig or service account that cannot be used.
+    pub async fn connect(kubeconfig: Option<&Path>, audiences: Vec<String>) -> Result<Option<KubeReviewer>, kube_watch::ConnectError> {
+        let client = kube_watch::connect(kubeconfig).await?;
+        Ok(client.map(|client| KubeReviewer::new(client, audiences)))
     }
 
     async fn ask(&self, token: String) -> Result<Review, String> {

@@ -18,4 +18,4 @@ pub mod receiver;
 mod sender;
 
 pub use names::{CONTENT_TYPE_MANY, HEADER_DATABASE, HEADER_EXPECT, HEADER_RECEIVER, HEADER_VERSION};
-pub use sender::{DrainReport, Sender, SenderOptions, SenderStatus};
+pub use sender::{Credentials, DrainReport, Sender, SenderOptions, SenderStatus, may_carry_token};

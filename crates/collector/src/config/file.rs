@@ -29,6 +29,11 @@ pub struct File {
     pub tls_key_file: String,
     pub tls_cert_file: String,
     pub tls_client_ca_file: String,
+    pub authentication: Option<Authentication>,
+    pub transfer_token_file: String,
+    pub transfer_client_cert_file: String,
+    pub transfer_client_key_file: String,
+    pub transfer_ca_file: String,
     pub storage_backend: Option<String>,
     pub max_connections: i64,
     pub max_batch_size: i64,
@@ -90,6 +95,18 @@ impl OneOrMany {
         };
         one.into_iter().flatten().chain(many.into_iter().flatten().map(String::as_str)).map(str::trim).filter(|text| !text.is_empty())
     }
+}
+
+/// `[authentication]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[allow(missing_docs)]
+pub struct Authentication {
+    pub token_file: String,
+    pub token_review: bool,
+    pub audiences: Vec<String>,
+    pub service_accounts: Vec<String>,
+    pub open_paths: Option<Vec<String>>,
 }
 
 /// A pair of expressions for a label's name and value.

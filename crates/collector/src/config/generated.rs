@@ -23,6 +23,14 @@ tls-cert-file = ''
 tls-key-file = ''
 # Certificates of authorities (PEM): clients must show a certificate of one of them.
 tls-client-ca-file = ''
+# How the collector shows the ingestor who it is; the files are read again when they change. A bearer token, which goes
+# to https endpoints and to this host only ...
+transfer-token-file = ''
+# ... a client certificate and its key (PEM): both or neither ...
+transfer-client-cert-file = ''
+transfer-client-key-file = ''
+# ... and the authorities (PEM) that may have signed the ingestor's certificate; those of the system without it.
+transfer-ca-file = ''
 # What the collector writes for: 'adx'.
 storage-backend = 'adx'
 # Open connections; 0 is no limit.
@@ -87,6 +95,19 @@ disable-metrics-forwarding = false
 # column = 'Service'
 
 # Scraping of static targets.
+# Who may send; without this table everybody may. Requests carry a bearer token, which is one of the file's (one a line,
+# read again when it changes, so that several make rotation possible) or one that Kubernetes knows.
+# [authentication]
+# token-file = '/etc/adx-mon/tokens'
+# Ask the API server whose a token is; needs deploy/rbac/token-review.yaml.
+# token-review = true
+# What tokens must be meant for; every token of the cluster will do when empty.
+# audiences = ['adx-mon']
+# Whose they must be, namespace/name or namespace/*; anybody's when empty.
+# service-accounts = ['monitoring/prometheus', 'apps/*']
+# Paths that need no token.
+# open-paths = ['/metrics', '/readyz', '/healthz']
+
 [prometheus-scrape]
 # Database of the metrics.
 database = 'Metrics'

@@ -19,8 +19,8 @@ pub use exporters::{ExporterClient, ExporterSettings};
 pub use generated::DEFAULT_FILE;
 pub use rules::RuleScope;
 pub use settings::{
-    Backend, Config, KubeletSettings, KubernetesSettings, LogSource, MetricEndpoint, MetricProtocol, ScrapeSettings, ScrapeTarget,
-    TraceSource,
+    Authentication, Backend, Config, KubeletSettings, KubernetesSettings, LogSource, MetricEndpoint, MetricProtocol, ScrapeSettings,
+    ScrapeTarget, TraceSource,
 };
 
 use file::File;

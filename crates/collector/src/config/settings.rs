@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use server::auth::{Accounts, AuthError, OPEN_PATHS};
 use telemetry::{Lift, LogOptions, TraceOptions};
+use transfer::Credentials;
 
 use super::exporters::ExporterSettings;
 use super::file::{File, MetricSource, Transform};
@@ -69,6 +71,10 @@ pub struct Config {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Authorities of the certificates that clients must show.
     pub tls_client_ca: Option<PathBuf>,
+    /// Who may send; everybody without it.
+    pub authentication: Option<Authentication>,
+    /// How the collector shows the ingestor who it is.
+    pub credentials: Credentials,
     /// What the collector writes for.
     pub backend: Backend,
     /// Open connections, 0 for no limit.
@@ -170,6 +176,8 @@ until_restart! {
     region: "region",
     tls: "tls-cert-file, tls-key-file",
     tls_client_ca: "tls-client-ca-file",
+    authentication: "authentication",
+    credentials: "transfer-token-file, transfer-client-cert-file, transfer-client-key-file, transfer-ca-file",
     backend: "storage-backend",
     max_connections: "max-connections",
     storage_dir: "storage-dir",
@@ -181,6 +189,21 @@ until_restart! {
     max_tables_per_database: "max-tables-per-database",
     transfer_concurrency: "max-transfer-concurrency",
     transfer_gzip: "disable-gzip",
+}
+
+/// `[authentication]`: who may send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authentication {
+    /// File with the tokens that are good.
+    pub token_file: Option<PathBuf>,
+    /// Whether Kubernetes is asked about other tokens.
+    pub token_review: bool,
+    /// What these tokens must be meant for; the API server itself when empty.
+    pub audiences: Vec<String>,
+    /// Whose they must be; anybody's when empty.
+    pub service_accounts: Vec<Accounts>,
+    /// Paths that need no token.
+    pub open_paths: Vec<String>,
 }
 
 /// How metrics arrive at an endpoint's path.
@@ -310,6 +333,8 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         count_drops: std::env::var_os("METRICS_DEBUG").is_some_and(|value| !value.is_empty()),
         tls: (!file.tls_cert_file.is_empty()).then(|| ((&file.tls_cert_file).into(), (&file.tls_key_file).into())),
         tls_client_ca: (!file.tls_client_ca_file.is_empty()).then(|| (&file.tls_client_ca_file).into()),
+        authentication: file.authentication.as_ref().map(authentication).transpose().map_err(problem)?,
+        credentials: credentials(&file),
         backend: Backend::parse(file.storage_backend.as_deref()).map_err(problem)?,
         max_connections: positive(file.max_connections).unwrap_or(0) as usize,
         storage_dir,
@@ -486,6 +511,30 @@ fn kubernetes(file: &File, hostname: &str) -> KubernetesSettings {
 /// The URL, if it is one of http or https with a host.
 pub(super) fn http_url(text: &str) -> Option<reqwest::Url> {
     reqwest::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+fn authentication(settings: &super::file::Authentication) -> Result<Authentication, String> {
+    let accounts = settings.service_accounts.iter().map(|text| text.parse().map_err(|error: AuthError| error.to_string()));
+    Ok(Authentication {
+        token_file: path(&settings.token_file),
+        token_review: settings.token_review,
+        audiences: settings.audiences.clone(),
+        service_accounts: accounts.collect::<Result<_, _>>()?,
+        open_paths: settings.open_paths.clone().unwrap_or_else(|| OPEN_PATHS.map(str::to_owned).to_vec()),
+    })
+}
+
+fn credentials(file: &File) -> Credentials {
+    Credentials {
+        token_file: path(&file.transfer_token_file),
+        client_certificate: path(&file.transfer_client_cert_file).zip(path(&file.transfer_client_key_file)),
+        server_ca: path(&file.transfer_ca_file),
+    }
+}
+
+/// Empty means absent.
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| text.into())
 }
 
 /// Host and port of `host:port`, where the host may be absent.

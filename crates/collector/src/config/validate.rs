@@ -13,6 +13,7 @@ use super::rules::RuleScope;
 use super::settings;
 use super::settings::Backend;
 use ::exporters::fluent::Destination;
+use server::auth::Accounts;
 use telemetry::Schema;
 
 /// The problems of `file` and where they are; the first is what the reference would say.
@@ -62,6 +63,8 @@ impl<'a> Check<'a> {
                 "tls-client-ca-file needs tls-cert-file and tls-key-file: clients show certificates on TLS only",
             );
         }
+        self.authentication();
+        self.credentials();
         self.lifts("lift-labels", &file.lift_labels);
         self.lifts("lift-resources", &file.lift_resources);
         self.global_rules();
@@ -93,6 +96,38 @@ impl<'a> Check<'a> {
         let outside = std::mem::replace(&mut self.at, place);
         check(self);
         self.at = outside;
+    }
+
+    fn authentication(&mut self) {
+        let Some(settings) = &self.file.authentication else { return };
+        self.table("authentication", |check| {
+            if settings.token_file.is_empty() && !settings.token_review {
+                check.say("token-file", "authentication.token-file or authentication.token-review must be set: nobody could send");
+            }
+            let only_reviewed = [&settings.audiences, &settings.service_accounts];
+            if !settings.token_review && only_reviewed.iter().any(|list| !list.is_empty()) {
+                check.say("token-review", "authentication.audiences and authentication.service-accounts need token-review = true");
+            }
+            for account in &settings.service_accounts {
+                if let Err(error) = account.parse::<Accounts>() {
+                    check.say("service-accounts", format!("authentication.service-accounts: {error}"));
+                }
+            }
+        });
+    }
+
+    fn credentials(&mut self) {
+        let file = self.file;
+        if file.transfer_client_cert_file.is_empty() != file.transfer_client_key_file.is_empty() {
+            let key = if file.transfer_client_cert_file.is_empty() { "transfer-client-key-file" } else { "transfer-client-cert-file" };
+            self.say(key, "transfer-client-cert-file and transfer-client-key-file must both be set or both be empty");
+        }
+        if file.transfer_token_file.is_empty() {
+            return;
+        }
+        for endpoint in file.endpoint.iter().filter(|endpoint| !transfer::may_carry_token(endpoint)) {
+            self.say("transfer-token-file", format!("transfer-token-file is not sent to {endpoint} in the clear; use https"));
+        }
     }
 
     fn kubelet(&mut self) {

@@ -12,4 +12,5 @@ mod process;
 mod real_receivers;
 mod reload;
 mod scraping;
+mod secure;
 mod support;

@@ -9,6 +9,7 @@ mod failures;
 mod fake_kusto;
 mod process;
 mod receiving;
+mod secure;
 mod support;
 mod uploads;
 mod vectors;

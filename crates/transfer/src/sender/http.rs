@@ -4,12 +4,13 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
+use http::{Method, StatusCode};
 use serde::Deserialize;
 use wal::{SegmentInfo, Store};
 
 use super::SenderOptions;
+use super::access::Accesses;
 use crate::body::{Directory, Entry, image_checksum};
 use crate::machine::{Answer, Contract};
 use crate::names::{CONTENT_TYPE_MANY, HEADER_EXPECT, HEADER_RECEIVER, HEADER_VERSION, hex, unhex};
@@ -20,7 +21,7 @@ const ANSWER_BYTES: usize = 1 << 20;
 
 /// The client of all endpoints.
 pub(super) struct Http {
-    client: reqwest::Client,
+    accesses: Accesses,
     endpoints: Vec<String>,
     sender: [u8; 16],
     gzip: bool,
@@ -47,33 +48,34 @@ struct Refused {
 }
 
 impl Http {
-    pub(super) fn new(options: &SenderOptions, sender: [u8; 16]) -> Result<Http, reqwest::Error> {
-        // Another default provider may be installed already; then that one serves.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(10))
-            .timeout(options.timeout)
-            .pool_idle_timeout(Duration::from_secs(90))
-            .tcp_nodelay(true)
-            .http1_only()
-            .tls_danger_accept_invalid_certs(options.insecure_skip_verify)
-            .build()?;
+    pub(super) fn new(options: &SenderOptions, sender: [u8; 16]) -> Http {
         let endpoints = options.endpoints.iter().map(|e| e.trim_end_matches('/').to_owned());
-        Ok(Http { client, endpoints: endpoints.collect(), sender, gzip: options.gzip })
+        Http { endpoints: endpoints.collect(), sender, gzip: options.gzip, accesses: Accesses::new(options.clone()) }
     }
 
     /// Asks an endpoint what it is; nothing when it does not answer.
     pub(super) async fn probe(&self, endpoint: usize) -> Option<Contract> {
         let url = format!("{}/transfer", self.endpoints.get(endpoint)?);
-        let request = self.client.get(url).header(USER_AGENT, "adx-mon").timeout(PROBE_TIMEOUT);
-        let response = match request.send().await {
+        let sent = match self.request(Method::GET, &url) {
+            Ok(request) => request.timeout(PROBE_TIMEOUT).send().await.map_err(|error| chain(&error)),
+            Err(error) => Err(error),
+        };
+        let response = match sent {
             Ok(response) => response,
             Err(error) => {
-                tracing::warn!(error = chain(&error), "an ingestor cannot be reached");
+                tracing::warn!(error, "an ingestor cannot be reached");
                 return None;
             }
         };
+        if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            self.accesses.refused();
+            tracing::warn!(
+                url,
+                status = response.status().as_u16(),
+                "an ingestor does not let us in; see the settings of token and certificate"
+            );
+            return None;
+        }
         if response.status().is_server_error() {
             return None;
         }
@@ -105,17 +107,27 @@ impl Http {
         let request = match request {
             Ok(request) => request,
             Err(error) => {
-                return (Answer::Unavailable { retry_after_ms: None }, Some(error.to_string()));
+                return (Answer::Unavailable { retry_after_ms: None }, Some(error));
             }
         };
-        match request.header(USER_AGENT, "adx-mon").send().await {
+        match request.send().await {
             Ok(response) => self.answer(response, out.receiver.is_some()).await,
             Err(error) if error.is_connect() || error.is_builder() => (Answer::Unavailable { retry_after_ms: None }, Some(chain(&error))),
             Err(error) => (Answer::Unknown, Some(chain(&error))),
         }
     }
 
-    fn many(&self, endpoint: &str, receiver: [u8; 16], out: &Outgoing, images: Vec<Vec<u8>>) -> io::Result<reqwest::RequestBuilder> {
+    /// A request with what all have in common.
+    fn request(&self, method: Method, url: &str) -> Result<reqwest::RequestBuilder, String> {
+        let access = self.accesses.current()?;
+        let request = access.client.request(method, url).header(USER_AGENT, "adx-mon");
+        Ok(match access.token_for(url)? {
+            Some(token) => request.header(AUTHORIZATION, token),
+            None => request,
+        })
+    }
+
+    fn many(&self, endpoint: &str, receiver: [u8; 16], out: &Outgoing, images: Vec<Vec<u8>>) -> Result<reqwest::RequestBuilder, String> {
         let entries = out.segments.iter().zip(&images).map(|(info, image)| Entry {
             file_name: info.file_name.clone(),
             number: info.number,
@@ -126,38 +138,40 @@ impl Http {
             checksum: image_checksum(image),
         });
         let directory = Directory { sender: self.sender, entries: entries.collect() };
-        let mut body = directory.encode().map_err(io::Error::other)?;
+        let mut body = directory.encode().map_err(|error| error.to_string())?;
         body.reserve(images.iter().map(Vec::len).sum());
         for image in images {
             body.extend_from_slice(&image);
         }
-        let request =
-            self.client.post(format!("{endpoint}/transfer")).header(CONTENT_TYPE, CONTENT_TYPE_MANY).header(HEADER_EXPECT, hex(&receiver));
+        let request = self.request(Method::POST, &format!("{endpoint}/transfer"))?;
+        let request = request.header(CONTENT_TYPE, CONTENT_TYPE_MANY).header(HEADER_EXPECT, hex(&receiver));
         self.with_body(request, body)
     }
 
     /// The reference's contract; one segment.
-    fn single(&self, endpoint: &str, out: &Outgoing, images: Vec<Vec<u8>>) -> io::Result<reqwest::RequestBuilder> {
+    fn single(&self, endpoint: &str, out: &Outgoing, images: Vec<Vec<u8>>) -> Result<reqwest::RequestBuilder, String> {
         let name = out.segments.first().map(|info| info.file_name.as_str()).unwrap_or_default();
         let request = self
-            .client
-            .post(format!("{endpoint}/transfer?filename={name}"))
+            .request(Method::POST, &format!("{endpoint}/transfer?filename={name}"))?
             .header(CONTENT_TYPE, "text/csv")
             .header("X-Request-ID", uuid::Uuid::new_v4().simple().to_string());
         self.with_body(request, images.concat())
     }
 
-    fn with_body(&self, request: reqwest::RequestBuilder, body: Vec<u8>) -> io::Result<reqwest::RequestBuilder> {
+    fn with_body(&self, request: reqwest::RequestBuilder, body: Vec<u8>) -> Result<reqwest::RequestBuilder, String> {
         if !self.gzip {
             return Ok(request.body(body));
         }
         let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 2), flate2::Compression::fast());
-        encoder.write_all(&body)?;
-        Ok(request.header(CONTENT_ENCODING, "gzip").body(encoder.finish()?))
+        let compressed = encoder.write_all(&body).and_then(|()| encoder.finish()).map_err(|error| error.to_string())?;
+        Ok(request.header(CONTENT_ENCODING, "gzip").body(compressed))
     }
 
     async fn answer(&self, response: reqwest::Response, ours: bool) -> (Answer, Option<String>) {
         let status = response.status();
+        if status == StatusCode::UNAUTHORIZED {
+            self.accesses.refused();
+        }
         let retry_after_ms = retry_after_ms(response.headers());
         let actual = receiver_of(response.headers());
         let text = read_text(response).await;
@@ -243,7 +257,7 @@ async fn read_text(mut response: reqwest::Response) -> Bytes {
 }
 
 /// The text of an error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut out = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -4,6 +4,7 @@
 //! tasks of their own and report back. Settlements that cannot be made durable (a full disk) are
 //! tried again; until then their segments are neither sent nor forgotten.
 
+mod access;
 mod http;
 mod metrics;
 
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use wal::{Outcome, Request, SegmentId, SegmentInfo, Settlement, Store};
 
 use crate::machine::{Answer, Config, Contract, Job, Key, Machine, Settle, Step};
+pub use access::{Credentials, may_carry_token};
 use http::{Http, Outgoing};
 use metrics::SenderMetrics;
 
@@ -43,6 +45,8 @@ pub struct SenderOptions {
     pub gzip: bool,
     /// Accept any certificate, as the self-signed one of an ingestor needs.
     pub insecure_skip_verify: bool,
+    /// How it shows who it is.
+    pub credentials: Credentials,
     /// Until the answer must be there.
     pub timeout: Duration,
 }
@@ -56,6 +60,7 @@ impl Default for SenderOptions {
             concurrency: 5,
             gzip: false,
             insecure_skip_verify: false,
+            credentials: Credentials::default(),
             timeout: Duration::from_secs(30),
         }
     }
@@ -102,16 +107,9 @@ impl Sender {
         store.on_sealed(Arc::new(move || sealed.notify_one()));
         let shared = Arc::new(Shared { status, wake, store: store.clone() });
         let (events, inbox) = mpsc::unbounded_channel();
-        let http = Http::new(&options, store.sender_id());
-        let actor = Actor {
-            machine: machine(&store, &options),
-            store,
-            http: http.map(Arc::new).map_err(|e| e.to_string()),
-            segments: HashMap::new(),
-            events,
-            metrics,
-            shared: shared.clone(),
-        };
+        let http = Arc::new(Http::new(&options, store.sender_id()));
+        let actor =
+            Actor { machine: machine(&store, &options), store, http, segments: HashMap::new(), events, metrics, shared: shared.clone() };
         tokio::spawn(actor.run(inbox, shutdown));
         Sender { shared }
     }
@@ -160,8 +158,7 @@ enum Event {
 struct Actor {
     machine: Machine,
     store: Store,
-    /// The client, or why there is none.
-    http: Result<Arc<Http>, String>,
+    http: Arc<Http>,
     /// The segments that the machine knows.
     segments: HashMap<Key, SegmentInfo>,
     events: mpsc::UnboundedSender<Event>,
@@ -171,10 +168,6 @@ struct Actor {
 
 impl Actor {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>, shutdown: CancellationToken) {
-        if let Err(error) = &self.http {
-            tracing::error!(%error, "segments cannot be sent");
-            return;
-        }
         self.offer();
         loop {
             let wake_at = self.advance();
@@ -226,8 +219,7 @@ impl Actor {
     }
 
     fn probe(&self, endpoint: usize) {
-        let Ok(http) = self.http.clone() else { return };
-        let events = self.events.clone();
+        let (http, events) = (self.http.clone(), self.events.clone());
         tokio::spawn(async move {
             let contract = http.probe(endpoint).await;
             let _ = events.send(Event::Probed(endpoint, contract));
@@ -249,7 +241,7 @@ impl Actor {
     }
 
     fn send(&self, job: Job) {
-        let Ok(http) = self.http.clone() else { return };
+        let http = self.http.clone();
         let segments = job.segments.iter().filter_map(|key| self.segments.get(key).cloned());
         let outgoing = Outgoing {
             endpoint: job.endpoint,
