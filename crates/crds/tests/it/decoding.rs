@@ -127,3 +127,33 @@ fn a_management_command_knows_its_scope() {
     assert_eq!(scope("", "Database"), Err("spec.database: is missing; scope Database needs it".to_owned()));
     assert_eq!(scope("", "Everywhere"), Err("spec.scope: is \"Everywhere\"; it can be Database, AllDatabases or Cluster".to_owned()));
 }
+
+/// Go's clients write what is not set as `""` or `null`: both are read, and of what must be set the executors say so.
+#[test]
+fn what_go_writes_for_nothing_is_read() {
+    let exporter = |transform: Value| -> MetricsExporter {
+        let spec = json!({"database": "DB", "body": "X", "interval": "5m", "transform": transform});
+        serde_json::from_value(json!({"apiVersion": "adx-mon.azure.com/v1", "kind": "MetricsExporter", "metadata": {}, "spec": spec}))
+            .unwrap()
+    };
+    for timestamp in [json!(""), Value::Null] {
+        let nothing = exporter(json!({"valueColumns": ["v"], "timestampColumn": timestamp, "defaultMetricName": "m",
+            "metricNameColumn": timestamp, "metricNamePrefix": timestamp, "labelColumns": null}));
+        assert_eq!(nothing.spec.validate(), Ok(()));
+        assert_eq!((nothing.spec.transform.timestamp_column.as_str(), nothing.spec.transform.label_columns.len()), ("", 0));
+        // Required by the schema, so that it is written back.
+        assert_eq!(serde_json::to_value(&nothing).unwrap()["spec"]["transform"]["timestampColumn"], "");
+    }
+    let columns = exporter(json!({"valueColumns": null, "defaultMetricName": "m"})).spec.validate().unwrap_err().to_string();
+    assert!(columns.starts_with("spec.transform.valueColumns: is empty"), "{columns}");
+    let function =
+        json!({"body": "B", "database": null, "allDatabases": true, "suspend": null, "criteriaExpression": null, "appliedEndpoint": null});
+    assert_eq!(serde_json::from_value::<crds::FunctionSpec>(function).unwrap().validate(), Ok(()));
+    let command = json!({"body": "B", "database": null, "scope": null, "criteriaExpression": null});
+    assert_eq!(serde_json::from_value::<ManagementCommandSpec>(command).unwrap().scope(), Ok(Scope::Cluster));
+    let rule = json!({"database": "DB", "table": "T", "body": "X", "interval": "1h", "ingestionDelay": null, "suspend": null,
+        "name": null, "backfill": null, "criteria": null, "criteriaExpression": null});
+    assert_eq!(serde_json::from_value::<crds::SummaryRuleSpec>(rule).unwrap().validate(), Ok(()));
+    let rule = json!({"database": null, "query": null, "destination": null, "interval": null, "autoMitigateAfter": null, "criteria": null});
+    assert!(serde_json::from_value::<AlertRuleSpec>(rule).unwrap().validate().is_err());
+}

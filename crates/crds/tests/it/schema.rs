@@ -198,3 +198,39 @@ fn a_kind_is_found_by_any_of_its_names() {
     }
     assert_eq!(crds::of_kind("nosuch"), None);
 }
+
+/// Go's clients write `""` for a text that is not set: no check stands against it but those of the reference.
+#[test]
+fn an_empty_text_is_as_good_as_none() {
+    let checked: BTreeSet<&str> = BTreeSet::from([
+        "ADXCluster spec.clusterName",
+        "ADXCluster spec.endpoint",
+        "ADXCluster spec.role",
+        "ADXCluster spec.databases[].databaseName",
+        "ADXCluster spec.databases[].telemetryType",
+        "ADXCluster spec.federation.federatedTargets[].heartbeatDatabase",
+        "ADXCluster spec.federation.federatedTargets[].heartbeatTable",
+        "ADXCluster spec.federation.heartbeatDatabase",
+        "ADXCluster spec.federation.heartbeatTable",
+        "ADXCluster spec.federation.heartbeatTTL",
+        "Alerter spec.notificationEndpoint",
+        "Collector spec.ingestorEndpoint",
+        "SummaryRule spec.backfill.requestId",
+        "SummaryRule spec.backfill.startTime",
+        "SummaryRule spec.backfill.endTime",
+        "ManagementCommand spec.scope",
+    ]);
+    let mut found = BTreeSet::new();
+    for crd in crds::all() {
+        let crd = serde_json::to_value(crd).unwrap();
+        let kind = crd["spec"]["names"]["kind"].as_str().unwrap();
+        for (path, words) in fields(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]) {
+            let checks = ["pattern=", "minLength=", "format=", "enum="];
+            let is_checked = words.iter().any(|word| checks.iter().any(|check| word.starts_with(check)));
+            if path.starts_with("spec.") && words.contains("string") && is_checked {
+                found.insert(format!("{kind} {path}"));
+            }
+        }
+    }
+    assert_eq!(found.iter().map(String::as_str).collect::<BTreeSet<_>>(), checked);
+}

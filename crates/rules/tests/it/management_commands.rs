@@ -15,7 +15,7 @@ use rules::target::Metrics;
 use serde_json::{Value, json};
 
 use crate::fake_kusto::{FakeKusto, cases, error, labels, without_cel};
-use crate::support::FailingStore;
+use crate::support::{FailingStore, LateStore};
 
 fn start() -> Timestamp {
     "2025-01-01T00:00:00Z".parse().unwrap()
@@ -237,4 +237,28 @@ async fn a_bad_command_says_where_and_others_run() {
     let owner = |name: &str| store.objects().get(&Key::new("default", name)).unwrap().status.clone().unwrap().conditions[0].clone();
     assert_eq!(owner("c").message, "running a command in DB: Syntax error: SYN0002 [line:position=1:7]");
     assert_eq!(owner("d").reason, "Created");
+}
+
+/// Whoever leads next may not have heard of the run yet: the record decides, not what its watch shows.
+#[tokio::test]
+async fn a_leader_whose_watch_is_late_repeats_no_command() {
+    for outcome_is_written in [true, false] {
+        let (kusto, store) = (FakeKusto::new(), Arc::new(MemoryStore::new([scoped("Cluster")])));
+        let late = Arc::new(LateStore::of(&store));
+        let mut next = ManagementCommands::new(late, vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+        if outcome_is_written {
+            let mut first = ManagementCommands::new(store.clone(), vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+            first.pass(start(), &Leader::always()).await;
+        } else {
+            let began = json!([{"target": "https://c", "status": "Failed", "observedGeneration": 1, "message": "run 1 has begun",
+                "started": "2025-01-01T00:00:00Z"}]);
+            let began: Vec<crds::TargetStatus> = serde_json::from_value(began).unwrap();
+            store.update_status(&key(), &|command| command.status.get_or_insert_default().targets.clone_from(&began)).await.unwrap();
+        }
+        let (ran, before) = (kusto.said().len(), store.objects().get(&key()).unwrap());
+        assert_eq!(ran, usize::from(outcome_is_written));
+        assert!(next.pass(start(), &Leader::always()).await.is_some(), "it looks again");
+        assert_eq!(kusto.said(), []);
+        assert_eq!(store.objects().get(&key()).unwrap().status, before.status);
+    }
 }

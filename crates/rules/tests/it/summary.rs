@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rules::clock::{Clock, ManualClock};
 use rules::lease::{Baton, Leader};
-use rules::store::memory::MemoryStore;
 use rules::store::{Key, Severity, Store};
 use rules::summary::metrics::Metrics;
 use rules::summary::operations::Kusto;
@@ -23,6 +22,8 @@ use rules::summary::{Owner, Runner};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use crate::support::FailingStore;
 
 const HEALTH: &str = "summaryrule.adx-mon.azure.com";
 
@@ -113,7 +114,7 @@ fn rule(name: &str, database: &str) -> SummaryRule {
 }
 
 struct Running {
-    store: Arc<MemoryStore<SummaryRule>>,
+    store: Arc<FailingStore<SummaryRule>>,
     clock: ManualClock,
     baton: Baton,
     shutdown: CancellationToken,
@@ -123,7 +124,10 @@ struct Running {
 
 impl Running {
     fn start(owner: Owner, rules: impl IntoIterator<Item = SummaryRule>, clusters: &[(&str, kusto::Client)]) -> Running {
-        let store = Arc::new(MemoryStore::new(rules));
+        Running::of(owner, Arc::new(FailingStore::new(rules)), clusters)
+    }
+
+    fn of(owner: Owner, store: Arc<FailingStore<SummaryRule>>, clusters: &[(&str, kusto::Client)]) -> Running {
         let clock = ManualClock::new(at("2024-01-01T10:17:00Z"));
         let clusters = clusters.iter().map(|(name, client)| ((*name).to_owned(), Arc::new(client.clone()) as Arc<dyn Kusto>)).collect();
         let labels = BTreeMap::from([("region".to_owned(), "eastus".to_owned())]);
@@ -207,7 +211,7 @@ async fn a_window_goes_from_the_rule_to_the_table() {
     assert_eq!(running.condition("r", HEALTH), Some(("True".to_owned(), String::new())));
     assert!(running.rule("elsewhere").status.is_none());
     // On record, submitted, complete: a write each, and none for what they cause.
-    assert_eq!(running.store.status_writes(), 3);
+    assert_eq!(running.store.inner.status_writes(), 3);
     running.stop().await;
 }
 
@@ -240,7 +244,7 @@ async fn a_mistake_is_told_with_its_place_in_the_body_and_others_go_on() {
     for name in ["a", "b"] {
         let mut edited = SummaryRule::clone(&running.rule(name));
         edited.spec.body.push_str(" | take 10");
-        running.store.apply(edited);
+        running.store.inner.apply(edited);
     }
     running.until("both are well", || ["a", "b"].iter().all(|name| health(name).is_some_and(|(s, _)| s == "True"))).await;
     let commands = service.commands();
@@ -276,8 +280,8 @@ async fn a_failed_window_is_told_and_comes_back() {
     let failed = running.rule("r").status.clone().unwrap().failed_windows;
     assert_eq!(failed[0].start_time.0, at("2024-01-01T09:00:00Z"));
     assert!(failed[0].message.contains("lacks memory") && failed[0].retry_at.is_some(), "{failed:?}");
-    running.until("an event tells of it", || !running.store.events().is_empty()).await;
-    let (_, event) = running.store.events().remove(0);
+    running.until("an event tells of it", || !running.store.inner.events().is_empty()).await;
+    let (_, event) = running.store.inner.events().remove(0);
     assert_eq!((event.severity, event.reason.as_str()), (Severity::Warning, "WindowFailed"));
     running.until("it is in the table", || running.rule("r").status.as_ref().is_some_and(|s| s.failed_windows.is_empty())).await;
     assert!(running.clock.now() >= at("2024-01-01T10:27:00Z"));
@@ -292,7 +296,7 @@ async fn only_the_leader_submits() {
     running.until("the first window", || running.rule("r").status.as_ref().is_some_and(|s| s.last_window_end.is_some())).await;
     running.baton.pass(false);
     running.clock.set(at("2024-01-01T13:00:00Z"));
-    running.store.apply(rule("new", "DB"));
+    running.store.inner.apply(rule("new", "DB"));
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
@@ -364,7 +368,7 @@ async fn a_suspended_rule_waits_and_makes_up_for_it() {
     let suspend = |suspend: bool| {
         let mut edited = SummaryRule::clone(&running.rule("r"));
         edited.spec.suspend = suspend;
-        running.store.apply(edited);
+        running.store.inner.apply(edited);
     };
     suspend(true);
     running.until("the edit is seen", || running.rule("r").status.as_ref().unwrap().conditions[0].observed_generation == Some(2)).await;
@@ -453,5 +457,26 @@ async fn a_database_that_is_served_now_is_no_longer_missing() {
     assert_eq!(running.condition("r", HEALTH), Some(("True".to_owned(), String::new())));
     assert_eq!(service.commands().len(), 1);
     assert!(running.clock.now() < at("2024-01-01T10:20:00Z"), "{}", running.clock.now());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn no_window_is_begun_before_it_is_on_record_and_none_twice() {
+    let (service, client) = Service::start().await;
+    let store = Arc::new(FailingStore::new([rule("r", "DB")]));
+    store.fail(true);
+    let running = Running::of(Owner::Ingestor, store.clone(), &[("DB", client)]);
+    // An hour in which no status can be written.
+    running.until("an hour is over", || running.clock.now() >= at("2024-01-01T11:17:00Z")).await;
+    assert_eq!(service.commands(), [""; 0]);
+    store.fail(false);
+    let done =
+        || running.rule("r").status.as_ref().is_some_and(|s| s.last_window_end.as_ref().is_some_and(|t| t.0 >= at("2024-01-01T11:00:00Z")));
+    running.until("the windows are in the table", done).await;
+    let commands = service.commands();
+    let starts: Vec<_> = commands.iter().map(|c| c.split("_startTime=datetime(").nth(1).unwrap().split(')').next().unwrap()).collect();
+    let mut once = starts.clone();
+    once.dedup();
+    assert_eq!(starts, once);
     running.stop().await;
 }

@@ -1,5 +1,6 @@
 //! A small custom resource to fill stores with.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -88,5 +89,37 @@ impl<K: Object> Store<K> for FailingStore<K> {
 
     async fn event(&self, object: &K, event: Event) {
         self.inner.event(object, event).await;
+    }
+}
+
+/// A store whose watch has stood still: it shows what was, and writes to what is.
+pub(crate) struct LateStore<K> {
+    shown: MemoryStore<K>,
+    real: Arc<MemoryStore<K>>,
+}
+
+impl<K: Object> LateStore<K> {
+    pub(crate) fn of(real: &Arc<MemoryStore<K>>) -> Self {
+        let shown = MemoryStore::new(real.objects().snapshot().values().map(|object| K::clone(object)));
+        Self { shown, real: real.clone() }
+    }
+}
+
+#[async_trait]
+impl<K: Object> Store<K> for LateStore<K> {
+    fn objects(&self) -> Objects<K> {
+        self.shown.objects()
+    }
+
+    async fn update_status(&self, key: &Key, change: Change<'_, K>) -> Result<(), StoreError> {
+        self.real.update_status(key, change).await
+    }
+
+    async fn update(&self, key: &Key, change: Change<'_, K>) -> Result<(), StoreError> {
+        self.real.update(key, change).await
+    }
+
+    async fn event(&self, object: &K, event: Event) {
+        self.real.event(object, event).await;
     }
 }

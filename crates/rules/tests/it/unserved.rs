@@ -17,6 +17,7 @@ use rules::unserved::{Catalogue, Named, Served, Unserved};
 use serde_json::Value;
 
 use crate::fake_kusto::{error, labels};
+use crate::support::LateStore;
 
 fn start() -> Timestamp {
     "2025-01-01T00:00:00Z".parse().unwrap()
@@ -254,4 +255,17 @@ async fn rules_that_are_not_ones_own_are_left_alone() {
     for rule in [suspended, elsewhere, expression, summary("DB")] {
         assert!(!looks_at(rule.clone(), "ingestor").await, "{rule:?}");
     }
+}
+
+/// A status that another process wrote meanwhile, which the watch does not show yet, stays.
+#[tokio::test]
+async fn what_was_written_meanwhile_stays() {
+    let (cluster, store) = (Cluster::with(&["DB"]), Arc::new(MemoryStore::new([summary("Gone")])));
+    let late = Arc::new(LateStore::of(&store));
+    let mut executor = Unserved::<SummaryRule>::new(late, cluster.served("ingestor", &["DB"]), labels(&Value::Null));
+    executor.pass(start(), &Leader::always()).await;
+    store.update_status(&key(), &|rule| write_status(rule, 0)).await.unwrap();
+    executor.pass(after(60), &Leader::always()).await;
+    assert_eq!(*cluster.asked.lock(), 1);
+    assert_eq!(told(&store).unwrap().reason, "Created");
 }
