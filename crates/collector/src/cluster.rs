@@ -8,13 +8,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, KubernetesSettings};
 use crate::metrics::Metrics;
-use crate::pods::{self, Kubelet, Node, PodSource, Pods, Problem, Source};
+use crate::pods::{self, Kubelet, Node, PodSource, Pods, Problem, Services, Source};
 
 /// Snapshots that follow the cluster. None of what nobody asked for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cluster {
     /// The pods of this node.
     pub(crate) pods: Option<watch::Receiver<Pods>>,
+    /// The annotated Services.
+    pub(crate) services: Option<watch::Receiver<Services>>,
     /// The Node object of this node.
     pub(crate) node: Option<watch::Receiver<Arc<Node>>>,
     wanted: Wanted,
@@ -26,6 +28,7 @@ pub(crate) struct Cluster {
 struct Wanted {
     settings: KubernetesSettings,
     pods: bool,
+    services: bool,
 }
 
 impl Cluster {
@@ -35,7 +38,7 @@ impl Cluster {
     /// # Errors
     /// No cluster where one is needed; a kubeconfig, token or certificate that cannot be used.
     pub(crate) async fn follow(&mut self, config: &Config, metrics: &Metrics, stop: &CancellationToken) -> anyhow::Result<()> {
-        let wanted = Wanted { settings: config.kubernetes.clone(), pods: config.discovers_pods() };
+        let wanted = Wanted { settings: config.kubernetes.clone(), pods: config.discovers_pods(), services: config.discovers_services() };
         if wanted != self.wanted {
             let joined = join(wanted, config, metrics, stop.child_token()).await?;
             self.stop.cancel();
@@ -48,7 +51,7 @@ impl Cluster {
 async fn join(wanted: Wanted, config: &Config, metrics: &Metrics, stop: CancellationToken) -> anyhow::Result<Cluster> {
     let settings = &wanted.settings;
     let problem = |source| Problem::new(source, metrics);
-    let needs_api = settings.node || (wanted.pods && settings.kubelet.is_none());
+    let needs_api = settings.node || wanted.services || (wanted.pods && settings.kubelet.is_none());
     let client = if needs_api { Some(client(settings).await?) } else { None };
     let source = match (&settings.kubelet, &client) {
         _ if !wanted.pods => None,
@@ -56,11 +59,13 @@ async fn join(wanted: Wanted, config: &Config, metrics: &Metrics, stop: Cancella
         (None, client) => client.clone().map(PodSource::Api),
     };
     let pods = source.map(|source| pods::start(source, &config.node, problem(Source::Pods), &stop));
+    let services = client.clone().filter(|_| wanted.services);
+    let services = services.map(|client| pods::start_services(client, problem(Source::Services), &stop));
     let node = match client {
         Some(client) if settings.node => Some(pods::start_node(client, &config.node, problem(Source::Node), &stop).await),
         _ => None,
     };
-    Ok(Cluster { pods, node, wanted, stop })
+    Ok(Cluster { pods, services, node, wanted, stop })
 }
 
 async fn client(settings: &KubernetesSettings) -> anyhow::Result<kube_client::Client> {

@@ -5,8 +5,6 @@
 //! then drains; a [`Reloader`] gives it another configuration meanwhile. The binary `collector` is a
 //! thin shell around the two; `adx-mon up` is another.
 
-// Read by scraping and by file logs.
-#[allow(dead_code)]
 mod authentication;
 mod cluster;
 pub mod config;
@@ -15,10 +13,11 @@ mod exporting;
 mod identity;
 mod listeners;
 mod metrics;
+mod node_labels;
 mod otlp_logs;
 mod pipeline;
-// Read by scraping and by file logs.
-#[allow(dead_code, unused_imports)]
+// File logs read the rest.
+#[allow(dead_code)]
 mod pods;
 mod reload;
 mod run;

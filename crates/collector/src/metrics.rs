@@ -64,6 +64,12 @@ pub(crate) struct ScrapeResult {
     pub(crate) result: &'static str,
 }
 
+/// A target, while it is one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct TargetUrl {
+    pub(crate) url: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReloadResult {
     result: &'static str,
@@ -125,6 +131,10 @@ pub(crate) struct Metrics {
     transform_failures: Family<SourceTransform, Counter>,
     pub(crate) spans_stored: Counter,
     pub(crate) scrapes: Family<ScrapeResult, Counter>,
+    pub(crate) scrape_targets: Gauge,
+    pub(crate) scrape_targets_dropped: Gauge,
+    pub(crate) bad_lines: Family<TargetUrl, Counter>,
+    pub(crate) exemplars_dropped: Counter,
     reloads: Family<ReloadResult, Counter>,
     last_reload_successful: Gauge,
     pub(crate) discovery_up: Family<Discovery, Gauge>,
@@ -162,6 +172,12 @@ impl Metrics {
         );
         registry.register("adxmon_collector_spans_stored", "Spans made durable", m.spans_stored.clone());
         registry.register("adxmon_collector_scrapes", "Scrapes by result", m.scrapes.clone());
+        registry.register("adxmon_collector_scrape_targets", "Targets that are scraped", m.scrape_targets.clone());
+        let help = "Targets that annotations ask for and that are not scraped; /targets says why";
+        registry.register("adxmon_collector_scrape_targets_dropped", help, m.scrape_targets_dropped.clone());
+        registry.register("adxmon_collector_scrape_bad_lines", "Scraped lines that could not be used", m.bad_lines.clone());
+        let help = "Exemplars of scraped pages, for which tables have no column";
+        registry.register("adxmon_collector_exemplars_dropped", help, m.exemplars_dropped.clone());
         registry.register("adxmon_collector_config_reloads", "Reloads of the configuration by result", m.reloads.clone());
         m.last_reload_successful.set(1);
         registry.register(

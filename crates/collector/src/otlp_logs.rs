@@ -23,11 +23,12 @@ pub(crate) struct TransformedLogs {
 }
 
 impl TransformedLogs {
-    pub(crate) fn new(source: &LogSource, metrics: Arc<Metrics>) -> Self {
+    /// `added` are the attributes set on every resource.
+    pub(crate) fn new(source: &LogSource, added: Added, metrics: Arc<Metrics>) -> Self {
         let options = source.options.clone();
         TransformedLogs {
             transforms: source.transforms.clone(),
-            encoder: Encoder::new(Added::new(options.add_attributes), options.lift_resources),
+            encoder: Encoder::new(added, options.lift_resources),
             default_database: options.default_database,
             default_table: options.default_table,
             metrics,

@@ -16,10 +16,11 @@ use server::receive::grpc::{self, CallStatus};
 use server::receive::{self, LogDecoder, Received};
 use server::{BodyLimits, Marks, Refused, Sink, WalSink};
 use telemetry::export::ExportRows;
-use telemetry::{LogIntake, MetricIntake, RowSet, TableRows, TraceIntake};
+use telemetry::{Added, LogIntake, MetricIntake, RowSet, TableRows, TraceIntake};
 
 use crate::config::{Config, LogSource, MetricEndpoint, MetricProtocol, RuleScope, TraceSource};
 use crate::metrics::{Metrics, OtlpRequest, PathCode, SourceSink, SourceStage, Table};
+use crate::node_labels::NodeLabeling;
 use crate::otlp_logs::{OTLP_LOGS, TransformedLogs};
 
 /// What the sources of a collector share.
@@ -29,6 +30,7 @@ pub(crate) struct Pipeline {
     pub(crate) draining: Arc<AtomicBool>,
     pub(crate) identity: BTreeMap<String, String>,
     pub(crate) body: BodyLimits,
+    pub(crate) node: NodeLabeling,
     /// By name of the exporter.
     pub(crate) exporters: BTreeMap<String, Buffer>,
 }
@@ -89,6 +91,7 @@ impl Pipeline {
             .intake(&endpoint.database, &rules, config, &endpoint.exporters)
             .with_context(|| format!("rules of {}", endpoint.name()))?;
         let intake = Arc::new(intake.reference_labels(endpoint.reference_labels));
+        self.node.follow(&endpoint.node_labels, intake.added());
         let sink = self.sink(Kind::Metrics, Some(&endpoint.database), endpoint.discard, &endpoint.exporters);
         Ok(Metric { endpoint, intake, sink })
     }
@@ -126,9 +129,13 @@ impl Pipeline {
     fn logs(&self, source: &LogSource) -> (MethodRouter, MethodRouter) {
         // Without transforms, requests become rows without a record in between.
         if source.transforms.is_empty() {
-            return self.log_receivers(source, Arc::new(LogIntake::new(source.options.clone())));
+            let intake = LogIntake::new(source.options.clone());
+            self.node.follow(&source.node_labels, intake.added());
+            return self.log_receivers(source, Arc::new(intake));
         }
-        self.log_receivers(source, Arc::new(TransformedLogs::new(source, Arc::clone(&self.metrics))))
+        let added = Added::new(source.options.add_attributes.clone());
+        self.node.follow(&source.node_labels, &added);
+        self.log_receivers(source, Arc::new(TransformedLogs::new(source, added, Arc::clone(&self.metrics))))
     }
 
     fn log_receivers(&self, source: &LogSource, intake: Arc<impl LogDecoder>) -> (MethodRouter, MethodRouter) {
@@ -141,6 +148,7 @@ impl Pipeline {
     /// Path and gRPC service of OTLP traces.
     fn traces(&self, source: &TraceSource) -> (MethodRouter, MethodRouter) {
         let intake = Arc::new(TraceIntake::new(source.options.clone()));
+        self.node.follow(&source.node_labels, intake.added());
         let sink = self.sink(Kind::Traces, None, false, &[]);
         let path = receive::with_timeout(receive::otlp_traces(Arc::clone(&intake), Arc::clone(&sink), self.body), source.timeout);
         let service = grpc::traces(intake, sink, self.body, source.timeout);

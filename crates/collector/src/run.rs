@@ -25,6 +25,7 @@ use crate::config::{Backend, Config};
 use crate::exporting::Exporters;
 use crate::listeners::Listeners;
 use crate::metrics::{Metrics, StateCollector};
+use crate::node_labels::NodeLabeling;
 use crate::pipeline::{Kind, Pipeline};
 use crate::reload::{Intake, LiveRoutes, Reload, Reloaded, Reloader};
 use crate::{authentication, debug, identity, scrape};
@@ -156,13 +157,19 @@ impl Parts {
 
     /// What takes data in, as `config` says, started; it ends when `stop` is cancelled.
     async fn intake(&self, config: &Config, stop: &CancellationToken) -> anyhow::Result<Intake> {
-        self.cluster.lock().await.follow(config, &self.metrics, &self.background).await?;
+        let cluster = {
+            let mut cluster = self.cluster.lock().await;
+            cluster.follow(config, &self.metrics, &self.background).await?;
+            cluster.clone()
+        };
         let exporters = {
             let mut exporters = self.exporters.lock().await;
             exporters.follow(config).await?;
             exporters.buffers()
         };
+        let stop = stop.child_token();
         let pipeline = Pipeline {
+            node: NodeLabeling { node: cluster.node, stop: stop.clone() },
             store: self.store.clone(),
             metrics: Arc::clone(&self.metrics),
             draining: Arc::clone(&self.draining),
@@ -171,22 +178,21 @@ impl Parts {
             exporters,
         };
         let mut receivers = pipeline.receivers(config)?;
+        let mut sources = JoinSet::new();
+        if let Some(settings) = &config.scrape {
+            let intake =
+                pipeline.intake(&settings.database, &settings.rules, config, &settings.exporters).context("rules of prometheus-scrape")?;
+            pipeline.node.follow(&settings.node_labels, intake.added());
+            let sink = pipeline.sink(Kind::Metrics, Some(&settings.database), settings.discard, &settings.exporters);
+            let scraper = scrape::Scraper::new(settings.clone(), config.node.clone(), intake, sink, Arc::clone(&self.metrics));
+            receivers.http = receivers.http.merge(scrape::router(scraper.board(), settings));
+            let discovered = scrape::Discovered {
+                pods: cluster.pods.filter(|_| settings.discovery),
+                services: cluster.services.filter(|_| settings.services),
+            };
+            sources = scrape::start(scraper, discovered, &stop);
+        }
         receivers.http = receivers.http.fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") });
-        let stop = stop.child_token();
-        let sources = match &config.scrape {
-            None => JoinSet::new(),
-            Some(settings) => {
-                let scraper = scrape::Scraper {
-                    intake: pipeline
-                        .intake(&settings.database, &settings.rules, config, &settings.exporters)
-                        .context("rules of prometheus-scrape")?,
-                    sink: pipeline.sink(Kind::Metrics, Some(&settings.database), settings.discard, &settings.exporters),
-                    metrics: Arc::clone(&self.metrics),
-                    settings: settings.clone(),
-                };
-                scrape::start(scraper, &stop)?
-            }
-        };
         Ok(Intake::new(receivers, sources, stop))
     }
 

@@ -12,18 +12,10 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
             absent.push((name.to_owned(), why));
         }
     };
-    note(has_metadata_labels(file), "add-metadata-labels", KUBERNETES);
     note(file.enable_pprof, "enable-pprof", "there is no profiling endpoint; use an external profiler such as perf");
     note(!file.lift_attributes.is_empty(), "lift-attributes", LIFT_ATTRIBUTES);
     if let Some(log) = &file.otel_log {
         note(!log.lift_attributes.is_empty(), "otel-log.lift-attributes", LIFT_ATTRIBUTES);
-    }
-    if let Some(scrape) = &file.prometheus_scrape {
-        note(
-            !scrape.disable_discovery,
-            "prometheus-scrape pod discovery",
-            "only static targets are scraped by this version; set disable-discovery = true to confirm",
-        );
     }
     for (i, log) in file.host_log.iter().enumerate() {
         let name = |target: &str| format!("host-log[{i}].{target}");
@@ -34,19 +26,10 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
         note(!log.transforms.is_empty(), &name("transforms"), HOST_LOG);
         note(!log.add_attributes.is_empty(), &name("add-attributes"), HOST_LOG);
         note(!log.exporters.is_empty(), &name("exporters"), HOST_LOG);
+        note(log.add_metadata_labels.is_some(), &name("add-metadata-labels"), HOST_LOG);
     }
     absent.into_iter().map(|(name, why)| Warning(format!("{name} has no effect: {why}"))).collect()
 }
 
-const KUBERNETES: &str = "this version does not add them";
 const HOST_LOG: &str = "logs of the host are not collected by this version";
 const LIFT_ATTRIBUTES: &str = "attributes stay in the Attributes column; use lift-resources for columns of their own";
-
-fn has_metadata_labels(file: &File) -> bool {
-    file.add_metadata_labels.is_some()
-        || file.prometheus_scrape.iter().any(|s| s.add_metadata_labels.is_some())
-        || file.prometheus_remote_write.iter().any(|s| s.add_metadata_labels.is_some())
-        || file.otel_metric.iter().any(|s| s.add_metadata_labels.is_some())
-        || file.otel_log.iter().any(|s| s.add_metadata_labels.is_some())
-        || file.host_log.iter().any(|s| s.add_metadata_labels.is_some())
-}

@@ -205,6 +205,11 @@ metric_source! {
         scrape_interval: i64,
         scrape_timeout: i64,
         disable_discovery: bool,
+        discover_services: Option<bool>,
+        protobuf: bool,
+        body_size_limit: i64,
+        sample_limit: i64,
+        store_stale_markers: bool,
         static_scrape_target: Vec<StaticScrapeTarget>,
     }
 }
@@ -237,6 +242,10 @@ pub struct StaticScrapeTarget {
     pub namespace: String,
     pub pod: String,
     pub container: String,
+    pub scrape_interval: i64,
+    pub service_account_token: bool,
+    pub ca_file: String,
+    pub insecure_skip_verify: bool,
 }
 
 /// `[otel-log]`

@@ -94,7 +94,6 @@ disable-metrics-forwarding = false
 # name = 'service.name'
 # column = 'Service'
 
-# Scraping of static targets.
 # Who may send; without this table everybody may. Requests carry a bearer token, which is one of the file's (one a line,
 # read again when it changes, so that several make rotation possible) or one that Kubernetes knows.
 # [authentication]
@@ -108,6 +107,7 @@ disable-metrics-forwarding = false
 # Paths that need no token.
 # open-paths = ['/metrics', '/readyz', '/healthz']
 
+# Scraping of this node's pods, as their annotations ask for it (adx-mon/scrape: "true"), and of static targets.
 [prometheus-scrape]
 # Database of the metrics.
 database = 'Metrics'
@@ -115,8 +115,19 @@ database = 'Metrics'
 scrape-interval = 30
 # Longest time of a scrape, in seconds; 0 is 10.
 scrape-timeout = 10
-# Static targets only.
+# Only the static targets below, no pods: no Kubernetes is needed then.
 disable-discovery = true
+# Also scrape the pods of this node behind annotated Services. Needs the API server; default: unless
+# kubelet-discovery is set.
+# discover-services = true
+# Ask targets for the protobuf exposition, which has native histograms.
+protobuf = false
+# Largest page, inflated, in bytes; 0 is 100 MiB. A larger one is a failed scrape.
+body-size-limit = 0
+# Samples of a page at most; 0 is no limit. A page of more is a failed scrape.
+sample-limit = 0
+# Store a row with the value NaN where a series has ended. Exporters are told of it either way.
+store-stale-markers = false
 
 # [[prometheus-scrape.static-scrape-target]]
 # # Scraped by the nodes whose name matches.
@@ -126,6 +137,15 @@ disable-discovery = true
 # namespace = 'node'
 # pod = 'node-exporter'
 # container = 'node-exporter'
+# # From one scrape to the next, in seconds; 0 is scrape-interval.
+# scrape-interval = 0
+# # Of an https url: authorities in PEM that its certificate is checked against, otherwise those of the
+# # system; or accept any certificate.
+# ca-file = ''
+# insecure-skip-verify = false
+# # Send the token of the collector's service account; https only. Without ca-file, the certificate is
+# # then checked against the cluster's authorities.
+# service-account-token = false
 
 # Receiver of Prometheus remote write 1.0. The filter and label settings above can be repeated here.
 [[prometheus-remote-write]]

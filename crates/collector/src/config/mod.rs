@@ -20,7 +20,7 @@ pub use generated::DEFAULT_FILE;
 pub use rules::RuleScope;
 pub use settings::{
     Authentication, Backend, Config, KubeletSettings, KubernetesSettings, LogSource, MetricEndpoint, MetricProtocol, ScrapeSettings,
-    ScrapeTarget, TraceSource,
+    ScrapeTarget, TlsMode, TraceSource,
 };
 
 use file::File;

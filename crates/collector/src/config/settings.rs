@@ -9,12 +9,12 @@ use telemetry::{Lift, LogOptions, TraceOptions};
 use transfer::Credentials;
 
 use super::exporters::ExporterSettings;
-use super::file::{File, MetricSource, Transform};
+use super::file::{File, MetadataLabels, MetricSource, NodeLabels, StaticScrapeTarget, Transform};
 use super::rules::RuleScope;
 use super::{Problem, Warning};
 
 /// Paths that the collector serves whatever the file says.
-pub(super) const OWN_PATHS: [&str; 4] = ["/metrics", "/readyz", "/healthz", "/debug/store"];
+pub(super) const OWN_PATHS: [&str; 6] = ["/metrics", "/readyz", "/healthz", "/debug/store", "/targets", "/api/v1/targets"];
 /// Where OTLP logs are received.
 pub(super) const LOGS_PATH: &str = "/v1/logs";
 /// Where OTLP traces are received unless the file says otherwise.
@@ -119,6 +119,11 @@ impl Config {
     /// Whether somebody needs the pods of this node.
     pub(crate) fn discovers_pods(&self) -> bool {
         self.scrape.as_ref().is_some_and(|scrape| scrape.discovery)
+    }
+
+    /// Whether somebody needs the annotated Services.
+    pub(crate) fn discovers_services(&self) -> bool {
+        self.scrape.as_ref().is_some_and(|scrape| scrape.services)
     }
 }
 
@@ -234,6 +239,8 @@ pub struct MetricEndpoint {
     pub discard: bool,
     /// Whether OTLP points keep only their own attributes as labels.
     pub reference_labels: bool,
+    /// Labels and annotations of the Node to add.
+    pub node_labels: NodeLabels,
     /// Names of the exporters that get its samples too.
     pub exporters: Vec<String>,
 }
@@ -261,6 +268,8 @@ impl MetricEndpoint {
 pub struct LogSource {
     /// Destination and attributes.
     pub options: LogOptions,
+    /// Labels and annotations of the Node to add.
+    pub node_labels: NodeLabels,
     /// Names of the exporters that get its records too.
     pub exporters: Vec<String>,
     /// What is done to records before they are stored.
@@ -276,6 +285,8 @@ pub struct TraceSource {
     pub path: String,
     /// Destination.
     pub options: TraceOptions,
+    /// Labels and annotations of the Node to add.
+    pub node_labels: NodeLabels,
     /// Longest time of a request.
     pub timeout: Duration,
 }
@@ -297,14 +308,26 @@ pub struct ScrapeSettings {
     pub discard: bool,
     /// Names of the exporters that get its samples too.
     pub exporters: Vec<String>,
+    /// Labels and annotations of the Node to add.
+    pub node_labels: NodeLabels,
     /// Whether annotated pods of this node are scraped.
     pub discovery: bool,
+    /// Whether the pods of this node behind annotated Services are scraped.
+    pub services: bool,
+    /// Whether the protobuf exposition is asked for.
+    pub protobuf: bool,
+    /// Largest page, inflated, in bytes.
+    pub max_page_bytes: usize,
+    /// Samples of a page at most; 0 is no limit. A page of more is a failed scrape.
+    pub max_samples: u64,
+    /// Whether stale markers become rows.
+    pub store_stale_markers: bool,
     /// The static targets whose `host-regex` matches this host.
     pub targets: Vec<ScrapeTarget>,
 }
 
 /// A page of metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ScrapeTarget {
     /// Its URL.
     pub url: String,
@@ -314,6 +337,27 @@ pub struct ScrapeTarget {
     pub pod: String,
     /// See `namespace`.
     pub container: String,
+    /// From one scrape to the next, where it is not that of the source.
+    pub interval: Option<Duration>,
+    /// Whether the service account's token is sent.
+    pub token: bool,
+    /// Whose certificate it must have.
+    pub tls: TlsMode,
+}
+
+/// How the certificate of a target is checked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TlsMode {
+    /// There is none: http.
+    Plain,
+    /// By the authorities that the system trusts.
+    System,
+    /// By the authorities of the cluster, which Kubernetes puts into every pod.
+    ClusterCa,
+    /// By those of a file.
+    File(PathBuf),
+    /// Not at all.
+    Unverified,
 }
 
 /// The settings of a valid file, and what to warn about.
@@ -408,6 +452,7 @@ fn metric_endpoints(file: &File, global: &RuleScope) -> Vec<MetricEndpoint> {
         timeout: request_timeout(seconds),
         discard: file.disable_metrics_forwarding || source.disable_metrics_forwarding,
         reference_labels,
+        node_labels: node_labels(file, source.add_metadata_labels.as_ref()),
         exporters: source.exporters.clone(),
     };
     let remote_write = file
@@ -419,6 +464,18 @@ fn metric_endpoints(file: &File, global: &RuleScope) -> Vec<MetricEndpoint> {
         ..endpoint(MetricProtocol::Otlp, &s.path, &s.source(), s.request_timeout_seconds, s.reference_labels)
     });
     remote_write.chain(otlp).collect()
+}
+
+/// `add-metadata-labels` of the file and of a source together; the source's win.
+pub(super) fn node_labels(file: &File, source: Option<&MetadataLabels>) -> NodeLabels {
+    let mut all = NodeLabels::default();
+    for scope in [file.add_metadata_labels.as_ref(), source].into_iter().flatten() {
+        if let Some(node) = &scope.kubernetes_node {
+            all.labels.extend(node.labels.clone());
+            all.annotations.extend(node.annotations.clone());
+        }
+    }
+    all
 }
 
 fn source_rules(global: &RuleScope, source: &MetricSource) -> RuleScope {
@@ -440,6 +497,7 @@ fn log_source(file: &File) -> Result<Option<LogSource>, String> {
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
     let message = |errors: Vec<logs::TransformError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     Ok(Some(LogSource {
+        node_labels: node_labels(file, log.add_metadata_labels.as_ref()),
         options: LogOptions {
             default_database: some(&log.default_database),
             default_table: some(&log.default_table),
@@ -458,6 +516,7 @@ fn trace_source(file: &File) -> Option<TraceSource> {
     add_attributes.extend(trace.add_attributes.clone());
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
     Some(TraceSource {
+        node_labels: node_labels(file, None),
         path: some(&trace.path).unwrap_or_else(|| TRACES_PATH.to_owned()),
         options: TraceOptions { default_database: some(&trace.database), default_table: some(&trace.table), add_attributes },
         timeout: request_timeout(trace.request_timeout_seconds),
@@ -478,16 +537,34 @@ fn scrape(file: &File, global: &RuleScope, hostname: &str) -> Option<ScrapeSetti
         batch_samples: positive(file.max_batch_size).unwrap_or(5000) as usize,
         discard: file.disable_metrics_forwarding || source.disable_metrics_forwarding,
         exporters: source.exporters.clone(),
+        node_labels: node_labels(file, source.add_metadata_labels.as_ref()),
         discovery: !scrape.disable_discovery,
-        targets: targets
-            .map(|t| ScrapeTarget {
-                url: t.url.clone(),
-                namespace: t.namespace.clone(),
-                pod: t.pod.clone(),
-                container: t.container.clone(),
-            })
-            .collect(),
+        services: !scrape.disable_discovery && scrape.discover_services.unwrap_or(file.kubelet_discovery.is_none()),
+        protobuf: scrape.protobuf,
+        max_page_bytes: positive(scrape.body_size_limit).unwrap_or(100 << 20) as usize,
+        max_samples: positive(scrape.sample_limit).unwrap_or(0),
+        store_stale_markers: scrape.store_stale_markers,
+        targets: targets.map(static_target).collect(),
     })
+}
+
+fn static_target(target: &StaticScrapeTarget) -> ScrapeTarget {
+    let tls = match http_url(&target.url) {
+        Some(url) if url.scheme() == "http" => TlsMode::Plain,
+        _ if target.insecure_skip_verify => TlsMode::Unverified,
+        _ if !target.ca_file.is_empty() => TlsMode::File((&target.ca_file).into()),
+        _ if target.service_account_token => TlsMode::ClusterCa,
+        _ => TlsMode::System,
+    };
+    ScrapeTarget {
+        url: target.url.clone(),
+        namespace: target.namespace.clone(),
+        pod: target.pod.clone(),
+        container: target.container.clone(),
+        interval: positive(target.scrape_interval).map(Duration::from_secs),
+        token: target.service_account_token,
+        tls,
+    }
 }
 
 fn kubernetes(file: &File, hostname: &str) -> KubernetesSettings {
@@ -509,7 +586,7 @@ fn kubernetes(file: &File, hostname: &str) -> KubernetesSettings {
 }
 
 /// The URL, if it is one of http or https with a host.
-pub(super) fn http_url(text: &str) -> Option<reqwest::Url> {
+pub(crate) fn http_url(text: &str) -> Option<reqwest::Url> {
     reqwest::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 

@@ -513,6 +513,11 @@ impl<'a> Check<'a> {
             if scrape.scrape_timeout < 0 {
                 check.say("scrape-timeout", format!("{name}.scrape-timeout must be at least 0"));
             }
+            for (key, value) in [("body-size-limit", scrape.body_size_limit), ("sample-limit", scrape.sample_limit)] {
+                if value < 0 {
+                    check.say(key, format!("{name}.{key} must be at least 0"));
+                }
+            }
             check.each("static-scrape-target", &scrape.static_scrape_target, |check, i, target| {
                 check.scrape_target(&format!("{name}.static-scrape-target[{i}]"), target);
             });
@@ -529,8 +534,18 @@ impl<'a> Check<'a> {
         if let Err(error) = regex::Regex::new(&target.host_regex) {
             self.say("host-regex", format!("{name}.host-regex is invalid: {error}"));
         }
-        if !target.url.is_empty() && settings::http_url(&target.url).is_none() {
+        let url = settings::http_url(&target.url);
+        if !target.url.is_empty() && url.is_none() {
             self.say("url", format!("{name}.url {} must be an http or https URL", target.url));
+        }
+        if target.service_account_token && url.is_some_and(|url| url.scheme() == "http") {
+            self.say("service-account-token", format!("{name}.service-account-token must not be sent over http; use an https url"));
+        }
+        if !target.ca_file.is_empty() && target.insecure_skip_verify {
+            self.say("ca-file", format!("{name}.ca-file has no effect with insecure-skip-verify; set one of them"));
+        }
+        if target.scrape_interval < 0 {
+            self.say("scrape-interval", format!("{name}.scrape-interval must be at least 0"));
         }
     }
 

@@ -73,6 +73,7 @@ where
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Source {
     Pods,
+    Services,
     Node,
 }
 

@@ -1,4 +1,4 @@
-//! The pods of this node, by a watch of the API server or by polling the kubelet; the Node itself.
+//! The pods of this node, by a watch of the API server or by polling the kubelet; the Node itself; Services.
 //!
 //! Whoever needs pods takes a [`watch::Receiver`] of [`Pods`], a snapshot that never changes: discovery replaces it when
 //! something did that is kept here. Only the parts of a pod that targets and logs are made of are kept. While the source is
@@ -8,10 +8,12 @@ mod api;
 mod kubelet;
 mod node;
 mod object;
+mod services;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -22,6 +24,9 @@ pub(crate) use api::{Problem, Source, follow_api};
 pub(crate) use kubelet::Kubelet;
 pub(crate) use node::{Node, start_node};
 pub(crate) use object::PodObject;
+#[cfg(test)]
+pub(crate) use services::ServicePort;
+pub(crate) use services::{Service, Services, start_services};
 
 /// Texts by name.
 pub(crate) type Map = BTreeMap<Box<str>, Box<str>>;
@@ -122,6 +127,15 @@ impl PortRef {
     /// What an annotation or a probe says.
     pub(crate) fn parse(text: &str) -> PortRef {
         text.parse().map_or_else(|_| PortRef::Name(text.into()), PortRef::Number)
+    }
+}
+
+impl fmt::Display for PortRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PortRef::Number(number) => write!(f, "{number}"),
+            PortRef::Name(name) => write!(f, "{name:?}"),
+        }
     }
 }
 

@@ -1,161 +1,171 @@
-//! Scraping of static targets: each target on its own schedule, so that a slow one delays nobody.
+//! Scraping: targets of annotated pods and Services of this node, and static ones.
 //!
-//! A scrape is one page at one instant. Its samples go to the store in batches, so that a page of
-//! any size takes little memory. Each scrape also writes `up`, `scrape_duration_seconds` and
-//! `scrape_samples_scraped`, as Prometheus does. While the store refuses data, scrapes are skipped
-//! and counted: a page of now is of no use later.
+//! Each target has its own place in time ([`schedule`]) and its own task ([`target`]), so that a slow one delays nobody. The
+//! targets follow the pods: one that is no longer annotated, has completed or is being deleted is scraped no more. While
+//! the store refuses data, scrapes are skipped and counted: a page of now is of no use later.
 
+mod board;
 mod fetch;
+mod page;
+mod schedule;
+mod target;
+mod targets;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use server::Sink;
-use telemetry::{MetricIntake, PageProgress, Reading, RowSet, ScrapedPage};
+use telemetry::MetricIntake;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ScrapeSettings, ScrapeTarget};
-use crate::metrics::{Metrics, ScrapeResult};
-use fetch::{Fetcher, Page};
+use crate::metrics::{Metrics, ScrapeResult, TargetUrl};
+use crate::pods::{Pods, Services};
+use fetch::Fetcher;
+use target::Target;
+use targets::{Dropped, Found};
 
-/// The first scrape of a target comes within this time of the start.
-const FIRST_SCRAPE_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) use board::Board;
+pub(crate) use page::router;
+
+/// Scrapes at a time. A node has some 250 pods, so this is reached only when very many targets hang.
+const MAX_CONCURRENT: usize = 256;
 
 /// What the targets of one collector share.
 pub(crate) struct Scraper {
-    pub(crate) settings: ScrapeSettings,
-    pub(crate) intake: MetricIntake,
-    pub(crate) sink: Arc<dyn Sink>,
-    pub(crate) metrics: Arc<Metrics>,
-}
-
-/// Scrapes all targets until `stop`.
-///
-/// # Errors
-/// When no HTTP client can be made (no trusted certificates on this system, say).
-pub(crate) fn start(scraper: Scraper, stop: &CancellationToken) -> anyhow::Result<JoinSet<()>> {
-    let scraper = Arc::new(scraper);
-    let mut tasks = JoinSet::new();
-    for target in scraper.settings.targets.clone() {
-        let target = Target::new(target, scraper.settings.timeout)?;
-        let (scraper, stop) = (Arc::clone(&scraper), stop.clone());
-        tasks.spawn(async move { scraper.run(target, &stop).await });
-    }
-    Ok(tasks)
-}
-
-struct Target {
-    url: String,
+    settings: ScrapeSettings,
+    node: String,
+    intake: MetricIntake,
+    sink: Arc<dyn Sink>,
+    metrics: Arc<Metrics>,
+    board: Arc<Board>,
     fetcher: Fetcher,
-    /// Labels of every scraped series.
-    labels: Vec<(String, String)>,
-    /// Labels of the series about the scrape.
-    instance: String,
-    job: String,
+    slots: Semaphore,
 }
 
-impl Target {
-    fn new(target: ScrapeTarget, timeout: Duration) -> anyhow::Result<Target> {
-        let fetcher = Fetcher::new(&target.url, timeout)?;
-        let labels = [("namespace", &target.namespace), ("pod", &target.pod), ("container", &target.container)];
-        Ok(Target {
-            labels: labels.into_iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| (format!("adxmon_{n}"), v.clone())).collect(),
-            instance: fetcher.instance(),
-            job: format!("{}/{}", target.namespace, target.container),
-            url: target.url,
-            fetcher,
-        })
-    }
-
-    /// A fixed place between 0 and 1 in the interval, so that targets are spread.
-    fn phase(&self) -> f64 {
-        let hash = xxhash_rust::xxh64::xxh64(self.url.as_bytes(), std::process::id().into());
-        (hash >> 11) as f64 / (1u64 << 53) as f64
-    }
+/// What is discovered; none of what is not.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Discovered {
+    pub(crate) pods: Option<watch::Receiver<Pods>>,
+    pub(crate) services: Option<watch::Receiver<Services>>,
 }
 
 impl Scraper {
-    async fn run(&self, target: Target, stop: &CancellationToken) {
-        let first = self.settings.interval.min(FIRST_SCRAPE_WITHIN).mul_f64(target.phase());
-        let mut schedule = tokio::time::interval_at(Instant::now() + first, self.settings.interval);
-        // A scrape that took too long skips its successors rather than bunching them.
-        schedule.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        while stop.run_until_cancelled(schedule.tick()).await.is_some() {
-            if stop.run_until_cancelled(self.scrape(&target)).await.is_none() {
-                return;
-            }
-        }
+    pub(crate) fn new(settings: ScrapeSettings, node: String, intake: MetricIntake, sink: Arc<dyn Sink>, metrics: Arc<Metrics>) -> Self {
+        let fetcher = Fetcher::new(settings.max_page_bytes, settings.protobuf);
+        let intake = intake.store_stale_markers(settings.store_stale_markers);
+        Scraper { settings, node, intake, sink, metrics, board: Arc::default(), fetcher, slots: Semaphore::new(MAX_CONCURRENT) }
     }
 
-    async fn scrape(&self, target: &Target) {
-        let result = match self.sink.ready() {
-            Err(reason) => {
-                tracing::warn!(url = target.url, reason, "scrape skipped");
-                "skipped"
-            }
-            Ok(()) => self.scrape_now(target).await,
-        };
+    /// The state of the targets.
+    pub(crate) fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    fn count(&self, result: &'static str) {
         self.metrics.scrapes.get_or_create(&ScrapeResult { result }).inc();
     }
 
-    async fn scrape_now(&self, target: &Target) -> &'static str {
-        let (started, now_ms) = (Instant::now(), now_ms());
-        let (result, scraped) = match target.fetcher.fetch().await {
-            Ok(page) => self.store_page(target, &page, now_ms).await,
-            Err(error) => {
-                tracing::warn!(url = target.url, %error, "scrape failed");
-                ("failed", None)
-            }
+    fn count_bad_lines(&self, target: &ScrapeTarget, lines: u64) {
+        self.metrics.bad_lines.get_or_create(&TargetUrl { url: target.url.clone() }).inc_by(lines);
+    }
+
+    /// All targets of now, and what is not scraped.
+    fn wanted(&self, pods: &Pods, services: &Services) -> Found {
+        let mut all = Found { targets: self.settings.targets.clone(), dropped: Vec::new() };
+        let mut urls: HashSet<String> = all.targets.iter().map(|target| target.url.clone()).collect();
+        let mut add = |found: Found| {
+            // A page is scraped once, whoever asks for it.
+            all.targets.extend(found.targets.into_iter().filter(|target| urls.insert(target.url.clone())));
+            all.dropped.extend(found.dropped);
         };
-        let duration = started.elapsed();
-        self.store_report(target, now_ms, duration, scraped).await;
-        result
+        pods.by_uid.values().for_each(|pod| add(targets::of_pod(pod)));
+        for service in services.values() {
+            add(targets::of_service(service, pods.by_uid.values().map(|pod| &**pod)));
+        }
+        all
     }
+}
 
-    /// Stores a page batch by batch; gives the result and the number of samples, if all were stored.
-    async fn store_page(&self, target: &Target, page: &Page, now_ms: i64) -> (&'static str, Option<u64>) {
-        let page = ScrapedPage { body: &page.body, format: page.format, target_labels: &target.labels, now_ms };
-        let mut progress = PageProgress::default();
-        let mut samples = 0;
-        let mut rejected = 0;
-        while !progress.is_done() {
-            let mut rows = RowSet::new();
-            let batch = self.settings.batch_samples as u64;
-            let outcome = server::receive::on_this_task(self.settings.batch_samples * 100, || {
-                self.intake.scrape_part(&page, &mut progress, Reading::Samples, batch, &mut rows)
-            });
-            if let Some(reason) = &outcome.first_error
-                && rejected == 0
-            {
-                tracing::warn!(url = target.url, reason, "a scraped line cannot be used");
+/// Scrapes until `stop`.
+pub(crate) fn start(scraper: Scraper, discovered: Discovered, stop: &CancellationToken) -> JoinSet<()> {
+    let mut sources = JoinSet::new();
+    sources.spawn(follow(Arc::new(scraper), discovered, stop.clone()));
+    sources
+}
+
+/// Starts and ends targets as they come and go.
+async fn follow(scraper: Arc<Scraper>, mut discovered: Discovered, stop: CancellationToken) {
+    let mut running: BTreeMap<ScrapeTarget, CancellationToken> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let pods = discovered.pods.as_mut().map(|pods| pods.borrow_and_update().clone()).unwrap_or_default();
+        let services = discovered.services.as_mut().map(|services| services.borrow_and_update().clone()).unwrap_or_default();
+        let found = scraper.wanted(&pods, &services);
+        tell_dropped(&scraper.board.dropped(), &found.dropped);
+        scraper.metrics.scrape_targets.set(i64::try_from(found.targets.len()).unwrap_or(i64::MAX));
+        scraper.metrics.scrape_targets_dropped.set(i64::try_from(found.dropped.len()).unwrap_or(i64::MAX));
+        scraper.board.drop_these(found.dropped);
+        running.retain(|target, gone| {
+            let stays = found.targets.contains(target);
+            if !stays {
+                tracing::info!(url = target.url, namespace = target.namespace, pod = target.pod, "a target is scraped no more");
+                gone.cancel();
+                scraper.board.remove(target);
+                scraper.metrics.bad_lines.remove(&TargetUrl { url: target.url.clone() });
             }
-            samples += outcome.accepted + outcome.filtered;
-            rejected += outcome.rejected;
-            if let Err(error) = self.sink.commit(rows, outcome.filtered).await {
-                tracing::warn!(url = target.url, %error, samples, "scraped samples were not stored");
-                return ("refused", None);
+            stays
+        });
+        for target in found.targets {
+            if !running.contains_key(&target) {
+                tracing::info!(url = target.url, namespace = target.namespace, pod = target.pod, "a target is scraped from now on");
+                let gone = CancellationToken::new();
+                running.insert(target.clone(), gone.clone());
+                let target = show(&scraper, target);
+                let (scraper, stop) = (Arc::clone(&scraper), stop.clone());
+                tasks.spawn(async move { target.run(&scraper, &gone, &stop).await });
             }
         }
-        self.metrics.samples_rejected.inc_by(rejected);
-        ("ok", Some(samples))
-    }
-
-    /// Writes `up` and its companions.
-    async fn store_report(&self, target: &Target, now_ms: i64, duration: Duration, scraped: Option<u64>) {
-        let mut labels: Vec<(&str, &str)> = target.labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        labels.extend([("instance", target.instance.as_str()), ("job", target.job.as_str())]);
-        let mut rows = RowSet::new();
-        let mut put = |name, value| self.intake.sample(name, &labels, now_ms, value, &mut rows);
-        put("up", f64::from(u8::from(scraped.is_some())));
-        put("scrape_duration_seconds", duration.as_secs_f64());
-        put("scrape_samples_scraped", scraped.unwrap_or(0) as f64);
-        if let Err(error) = self.sink.commit(rows, 0).await {
-            tracing::warn!(url = target.url, %error, "the result of a scrape was not stored");
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = changed(&mut discovered.pods) => {}
+            () = changed(&mut discovered.services) => {}
         }
+        while tasks.try_join_next().is_some() {}
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Puts a target on the board.
+fn show(scraper: &Scraper, target: ScrapeTarget) -> Target {
+    let interval = target.interval.unwrap_or(scraper.settings.interval);
+    let next = SystemTime::now() + schedule::delay(&target.url, &scraper.node, interval, now_ms());
+    let status = scraper.board.add(&target, next);
+    Target::new(target, status, scraper)
+}
+
+/// Waits for a change; for ever where there is nothing to change.
+async fn changed<T>(receiver: &mut Option<watch::Receiver<T>>) {
+    match receiver {
+        Some(receiver) => {
+            if receiver.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Says once of what is asked for and is not scraped.
+fn tell_dropped(before: &[Dropped], now: &[Dropped]) {
+    for dropped in now.iter().filter(|dropped| !before.contains(dropped)) {
+        let Dropped { kind, namespace, name, reason } = dropped;
+        tracing::warn!(kind, namespace, name, reason, "annotations ask for a target that is not scraped");
     }
 }
 

@@ -369,9 +369,9 @@ fn every_key_of_the_reference_is_known_and_what_is_not_run_is_named() {
     let mut absent: Vec<_> = warnings.iter().filter_map(|w| w.0.split_once(" has no effect: ").map(|(name, _)| name)).collect();
     absent.sort_unstable();
     let expected = [
-        "add-metadata-labels",
         "enable-pprof",
         "host-log[0].add-attributes",
+        "host-log[0].add-metadata-labels",
         "host-log[0].exporters",
         "host-log[0].file-target",
         "host-log[0].journal-target",
@@ -380,7 +380,6 @@ fn every_key_of_the_reference_is_known_and_what_is_not_run_is_named() {
         "host-log[0].transforms",
         "lift-attributes",
         "otel-log.lift-attributes",
-        "prometheus-scrape pod discovery",
     ];
     assert_eq!(absent, expected);
 }

@@ -44,6 +44,17 @@ impl ExpositionFormat {
             _ => Ok(()),
         }
     }
+
+    /// How many samples a page has, about: lines that are no comments, or metrics, one histogram being one.
+    pub fn count_samples(self, page: &[u8]) -> u64 {
+        match self {
+            Self::Protobuf => families::count(page),
+            Self::PrometheusText | Self::OpenMetrics => {
+                let lines = page.split(|byte| *byte == b'\n');
+                lines.filter(|line| !matches!(line, [] | [b'#', ..])).count() as u64
+            }
+        }
+    }
 }
 
 /// What a sample line says besides its labels.

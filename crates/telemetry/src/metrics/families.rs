@@ -42,6 +42,21 @@ pub(super) fn is_complete(body: &[u8]) -> bool {
     true
 }
 
+/// Number of metrics.
+pub(super) fn count(body: &[u8]) -> u64 {
+    let (mut pos, mut metrics) = (0, 0);
+    while pos < body.len() {
+        let Ok(family) = next_family(body, &mut pos) else { break };
+        let mut left = Some(family);
+        while let Some(here) = left {
+            let (metric, rest) = next_metric(body, here);
+            metrics += u64::from(metric.is_some());
+            left = rest;
+        }
+    }
+    metrics
+}
+
 /// Reads families; answers whether the page has ended.
 pub(super) fn read(request: &mut Request<'_, '_>, target: &mut Target<'_>, progress: &mut PageProgress, max_samples: u64) -> bool {
     loop {
