@@ -9,6 +9,7 @@ use std::path::Path;
 
 mod criteria;
 mod decoders;
+mod logs;
 mod seeds;
 mod storage;
 
@@ -30,8 +31,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "exposition_protobuf", run: decoders::exposition_protobuf },
     Target { name: "journal", run: storage::journal },
     Target { name: "kql", run: decoders::kql },
+    Target { name: "log_lines", run: logs::lines },
+    Target { name: "log_multi_line", run: logs::multi_line },
+    Target { name: "log_parsers", run: logs::parsers },
     Target { name: "otlp_json", run: decoders::otlp_json },
     Target { name: "otlp_logs", run: decoders::otlp_logs },
+    Target { name: "otlp_log_rows", run: logs::otlp_rows },
     Target { name: "otlp_metrics", run: decoders::otlp_metrics },
     Target { name: "otlp_traces", run: decoders::otlp_traces },
     Target { name: "remote_write", run: decoders::remote_write },

@@ -21,8 +21,11 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "exposition" => EXPOSITION.iter().map(|text| text.as_bytes().to_vec()).collect(),
         "exposition_protobuf" => families(),
         "kql" => KQL.iter().map(|text| text.as_bytes().to_vec()).collect(),
+        "log_lines" => chosen(&[0, 1, 2, 3, 11], LOG_LINES),
+        "log_multi_line" => chosen(&[0, 1, 2, 3, 4, 5, 28], LOG_TRACES),
+        "log_parsers" => LOG_MESSAGES.iter().map(|text| text.as_bytes().to_vec()).collect(),
         "otlp_json" => [logs(), metrics(), traces()].map(|request| request.to_string().into_bytes()).to_vec(),
-        "otlp_logs" => vec![encoded::<ExportLogsServiceRequest>(logs())],
+        "otlp_logs" | "otlp_log_rows" => vec![encoded::<ExportLogsServiceRequest>(logs())],
         "otlp_metrics" => vec![encoded::<ExportMetricsServiceRequest>(metrics())],
         "otlp_traces" => vec![encoded::<ExportTraceServiceRequest>(traces())],
         "remote_write" => vec![remote_write()],
@@ -37,6 +40,25 @@ const CRITERIA: &[&str] = &[
     "timestamp('2024-02-03T04:05:06Z').getHours('+02:00') - -1 > 3 && duration('1h30m') < duration('2h') && type(1.5e3) == double",
     "size(region + '-' + string(1)) % 2 == 0 && region.matches('^e.*s$') && b'\\x61' != bytes(dyn('a')) && has({'a': null}.a)",
 ];
+
+const LOG_LINES: &str = "2024-05-01T12:00:00.5Z stdout F hello\r\n2024-05-01T12:00:01+02:00 stderr P:x a \n{\"log\":\"x\\n\",\"stream\":\"stdout\",\
+    \"time\":\"2024-05-01T12:00:00Z\"}\n\n2024-05-01T12:00:02Z stderr F b\nbad line\n{\"log\":\"part\",\"stream\":\"stderr\"}\n{\"log\":\"\\n\",\"stream\":\"stderr\"}";
+
+const LOG_TRACES: &str = "java.lang.Error: x\n\tat a.b(C.java:1)\nCaused by: y.Exception\n\t... 3 more\nTraceback (most recent call last):\n  File \"a\"\n    x\n\
+    KeyError: 1\n\nDuring handling of the above exception, another exception occurred:\n\nTraceback (most recent call last):\n  File \"b\"\nE: 2\n\
+    panic: boom\n\ngoroutine 1 [running]:\nmain.main()\n\t/a.go:1\nexit status 2\n/a.js:1\nthrow x\n^\n\nTypeError: z\n    at f (a.js:1:1) {\n  code: 1\n}\nend";
+
+const LOG_MESSAGES: &[&str] = &[
+    "{\"a\":9007199254740993,\"b\":[1.5,null,true,\"\\u00e9\"],\"c\":{\"level\":\"warn\"},\"level\":\"error\"}",
+    "level=info msg=\"a \\\"b\\\" c\" n=1 f=.5 t=true 'x y'=z flag",
+    "E0102 15:04:05.678901 1 a.go:9] \"msg \\x41\\u00e9\\n\" k=\"v w\" obj={A:1 B:2}",
+    "I0102 15:04:05 1 f.go:1] prefix \"m\" a=b",
+];
+
+/// A text after each of some first bytes.
+fn chosen(choices: &[u8], text: &str) -> Vec<Vec<u8>> {
+    choices.iter().map(|choice| [&[*choice], text.as_bytes()].concat()).collect()
+}
 
 const EXPOSITION: &[&str] = &[
     "# HELP http_requests_total Requests.\n# TYPE http_requests_total counter\n\

@@ -44,7 +44,7 @@ mod value;
 
 pub use encode::{Batch, BatchCounts, EncodedResource, Encoder, NoRow};
 pub use lines::{DEFAULT_MAX_BYTES, Entry, LineCounts, LineFormat, LineOptions, LineReader, StateError};
-pub use multi_line::{Language, MultiLine};
+pub use multi_line::{Language, MultiLine, MultiLineSettings};
 pub use otlp::otlp_records;
 pub use parsers::{Parser, Parsers};
 pub use record::{Destination, MESSAGE, Record, Severity};

@@ -316,6 +316,7 @@ pub struct FileTarget {
     pub database: String,
     pub table: String,
     pub parsers: Vec<String>,
+    pub multi_line: Option<logs::MultiLineSettings>,
 }
 
 /// `[[host-log.static-pod-target]]`

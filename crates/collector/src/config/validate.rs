@@ -444,6 +444,9 @@ impl<'a> Check<'a> {
             self.say("log-type", format!("{name}.log-type {} is not a valid log type", target.log_type));
         }
         self.parsers(name, &target.parsers);
+        if let Some(Err((key, why))) = target.multi_line.as_ref().map(logs::MultiLineSettings::rule) {
+            self.table("multi-line", |check| check.say(key, format!("{name}.multi-line.{key}: {why}")));
+        }
     }
 
     fn kernel_target(&mut self, target: &KernelTarget) {

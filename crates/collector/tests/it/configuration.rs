@@ -55,7 +55,7 @@ fn the_reference_cases_give_the_same_first_message() {
     }
 }
 
-/// Every mistake of a transform has the place of its key.
+/// Every mistake of a transform or a multi-line rule has the place of its key.
 #[test]
 fn transforms_are_checked_with_their_places() {
     let toml = "[otel-log]
@@ -72,6 +72,11 @@ query = '''
 where Body.level != 'debug'
 | summarize count() by Table'''
 [[host-log]]
+[[host-log.file-target]]
+file-path = '/f'
+database = 'd'
+table = 't'
+multi-line = { presets = ['go'], first-line = 'x' }
 [[host-log.transforms]]
 name = 'smaple'
 ";
@@ -85,7 +90,8 @@ name = 'smaple'
             "line 11, column 1: otel-log.transforms[2].config.query: line 2, column 3 of the query: Unsupported: SEM0002: summarize needs \
              many rows, and here each row is alone; use only {operators}"
         ),
-        "line 16, column 1: host-log.transforms smaple is not a valid transform; did you mean sample?".to_owned(),
+        "line 19, column 16: host-log.file-target.multi-line.presets: multi-line takes either first-line or presets, not both".to_owned(),
+        "line 21, column 1: host-log.transforms smaple is not a valid transform; did you mean sample?".to_owned(),
     ];
     assert_eq!(errors(toml), expected);
 }

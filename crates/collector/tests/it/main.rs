@@ -8,6 +8,7 @@ mod filters;
 mod grpc;
 mod http_vectors;
 mod log_transforms;
+mod logs_document;
 mod process;
 mod real_receivers;
 mod reload;

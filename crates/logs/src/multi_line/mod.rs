@@ -3,6 +3,7 @@
 //! Lines of each stream are grouped apart. A group ends with the line that does not belong to it, when it is as long as
 //! it may be, or when nothing came for a while; what would not fit begins the next group, so nothing is lost.
 
+mod settings;
 mod traces;
 
 use std::borrow::Cow;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
+pub use settings::MultiLineSettings;
 pub use traces::Language;
 use traces::{States, Traces};
 

@@ -5,5 +5,6 @@ mod encoder;
 mod lines;
 mod multi_line;
 mod parsers;
+mod properties;
 mod support;
 mod transforms;
