@@ -10,8 +10,8 @@
 //! 3. Behind one URL there may be several receivers: requests name the one they mean.
 //! 4. The reference's ingestors remember nothing, so a segment repeated there is marked at once.
 //!
-//! A database that is over its quota waits alone; an endpoint that is away is backed off from and
-//! the next one used; a segment that is never acceptable is found by sending its group one by one.
+//! A database that is over its quota waits alone, or goes to another endpoint; an endpoint that is away
+//! is backed off from and the next one used; a segment that is never acceptable is found by sending its group one by one.
 
 mod places;
 #[cfg(test)]
@@ -89,7 +89,7 @@ pub enum Answer {
         /// Why.
         reason: String,
     },
-    /// 429: nothing is stored; the database must wait.
+    /// 429: nothing is stored; the database must wait, or go to another endpoint.
     DatabaseBusy {
         /// For how long, in milliseconds.
         retry_after_ms: Option<u64>,
@@ -153,7 +153,8 @@ struct Item {
 #[derive(Debug, Default)]
 struct Database {
     items: BTreeMap<u64, Item>,
-    busy_until: u64,
+    /// Endpoints that have no room for it, and until when.
+    busy_until: BTreeMap<usize, u64>,
 }
 
 /// The sender's state. See the module.
@@ -229,6 +230,10 @@ impl Machine {
         if self.recording.is_some() || self.in_flight.len() >= self.config.concurrency {
             return Step::Wait(None);
         }
+        self.databases.retain(|_, database| {
+            database.busy_until.retain(|_, until| *until > now);
+            !database.items.is_empty() || !database.busy_until.is_empty()
+        });
         let names: Vec<Arc<str>> = self.databases.keys().cloned().collect();
         let mut wake: Option<u64> = None;
         for step in 0..names.len() {
@@ -282,7 +287,7 @@ impl Machine {
                     self.not_stored(key, 0);
                 }
                 if let Some(database) = job.segments.first().and_then(|k| self.databases.get_mut(&k.database)) {
-                    database.busy_until = until;
+                    database.busy_until.insert(job.endpoint, until);
                 }
                 Vec::new()
             }
@@ -308,9 +313,6 @@ impl Machine {
         for key in keys {
             if let Some(database) = self.databases.get_mut(&key.database) {
                 database.items.remove(&key.number);
-                if database.items.is_empty() {
-                    self.databases.remove(&key.database);
-                }
             }
         }
     }
@@ -322,9 +324,6 @@ impl Machine {
         let database = self.databases.get(name)?;
         if !database.items.values().any(|i| i.state == State::Waiting) {
             return None;
-        }
-        if database.busy_until > now {
-            return Some(Step::Wait(Some(database.busy_until)));
         }
         let mut wake = None;
         let mut blocked: HashSet<Option<Place>> = HashSet::new();
@@ -340,10 +339,10 @@ impl Machine {
             if blocked.contains(&bound) {
                 continue;
             }
-            match self.destination(bound.as_ref(), now) {
+            match self.destination(bound.as_ref(), &database.busy_until, now) {
                 Destination::Ready(endpoint, contract) => {
                     let first = *number;
-                    return Some(self.dispatch(name, first, bound, endpoint, contract));
+                    return Some(self.dispatch((name, first, bound), endpoint, contract, now));
                 }
                 Destination::Probe(endpoint) => {
                     self.endpoints[endpoint].probing = true;
@@ -373,7 +372,7 @@ impl Machine {
     }
 
     /// The endpoint for segments that are bound to a place, or for free ones.
-    fn destination(&self, bound: Option<&Place>, now: u64) -> Destination {
+    fn destination(&self, bound: Option<&Place>, busy_until: &BTreeMap<usize, u64>, now: u64) -> Destination {
         let count = self.endpoints.len();
         let candidates: Vec<usize> = match bound {
             Some(place) => (0..count).filter(|&i| self.endpoints[i].url == place.endpoint).collect(),
@@ -382,8 +381,9 @@ impl Machine {
         let mut wake = None;
         for index in candidates {
             let endpoint = &self.endpoints[index];
-            if endpoint.away_until > now {
-                wake = earlier(wake, Some(endpoint.away_until));
+            let not_before = endpoint.away_until.max(busy_until.get(&index).copied().unwrap_or_default());
+            if not_before > now {
+                wake = earlier(wake, Some(not_before));
                 continue;
             }
             return match (&endpoint.contract, bound) {
@@ -400,13 +400,15 @@ impl Machine {
         Destination::Later(wake)
     }
 
-    fn dispatch(&mut self, name: &Arc<str>, first: u64, bound: Option<Place>, endpoint: usize, contract: Contract) -> Step {
+    fn dispatch(&mut self, (name, first, bound): (&Arc<str>, u64, Option<Place>), endpoint: usize, contract: Contract, now: u64) -> Step {
         let numbers = self.group(name, first, bound.as_ref(), contract);
         let place = Place { endpoint: self.endpoints[endpoint].url.clone(), receiver: contract.receiver() };
-        if bound.is_none() {
+        // A database without room at the active endpoint does not take the others along.
+        let leads = bound.is_none() && (endpoint == self.active || self.endpoints[self.active].away_until > now);
+        if leads {
             self.active = endpoint;
         }
-        if let Some(places) = self.places_to_record(name, &numbers, &place, bound.is_none()) {
+        if let Some(places) = self.places_to_record(name, &numbers, &place, leads) {
             let bytes = places.encode();
             self.recording = Some(places);
             return Step::Record(bytes);

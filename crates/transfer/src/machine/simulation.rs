@@ -302,6 +302,49 @@ fn a_database_over_its_quota_does_not_hold_the_other() {
     assert!(matches!(world.machine.next(world.now + 5000), Step::Send(j) if j.segments == job.segments));
 }
 
+/// With another endpoint it goes there, and the others stay where they are.
+#[test]
+fn a_database_over_its_quota_goes_to_the_next_endpoint_alone() {
+    let mut world = World::new(vec![Behind::Ours(vec![[1; 16]]), Behind::Ours(vec![[2; 16]])]);
+    for choice in [1, 2] {
+        world.seal(choice);
+    }
+    let next = |machine: &mut Machine, now: u64| loop {
+        match machine.next(now) {
+            Step::Send(job) => return Some(job),
+            Step::Record(_) => machine.recorded(true),
+            Step::Probe { endpoint } => {
+                machine.probed(endpoint, Some(Contract::Ours { receiver: [endpoint as u8 + 1; 16] }), now);
+            }
+            Step::Wait(_) => return None,
+        }
+    };
+    let now = world.now;
+    let full = next(&mut world.machine, now).unwrap();
+    let other = next(&mut world.machine, now).unwrap();
+    assert_eq!((full.endpoint, other.endpoint), (0, 0));
+    let stored = Answer::Stored { refused: Vec::new() };
+    let settles = world.machine.answered(other.ticket, stored.clone(), now);
+    world.machine.settled(settles.iter().map(|settle| &settle.key));
+    assert!(world.machine.answered(full.ticket, Answer::DatabaseBusy { retry_after_ms: Some(5000) }, now).is_empty());
+    let again = next(&mut world.machine, now).unwrap();
+    assert_eq!((again.endpoint, again.receiver, &again.segments), (1, Some([2; 16]), &full.segments));
+    let settles = world.machine.answered(again.ticket, stored, now);
+    // Nothing of it was stored at the first.
+    assert!(settles.iter().all(|settle| !settle.maybe_duplicate));
+    world.machine.settled(settles.iter().map(|settle| &settle.key));
+    // A new segment of each: the full one goes elsewhere until its time is up, the other one does not follow.
+    for choice in [1, 2] {
+        world.seal(choice);
+    }
+    let mut jobs = [next(&mut world.machine, now).unwrap(), next(&mut world.machine, now).unwrap()];
+    jobs.sort_by_key(|job| job.endpoint);
+    assert_eq!(
+        jobs.map(|job| (job.endpoint, job.segments[0].database.clone())),
+        [(0, other.segments[0].database.clone()), (1, full.segments[0].database.clone())]
+    );
+}
+
 #[test]
 fn the_bad_one_of_a_group_is_found_and_only_it_dies() {
     let mut world = World::new(vec![Behind::Ours(vec![[1; 16]])]);

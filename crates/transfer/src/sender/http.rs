@@ -193,6 +193,8 @@ impl Http {
                 let reason = failure(&text).unwrap_or_default();
                 (Answer::Unacceptable { reason: reason.clone() }, Some(reason))
             }
+            // The reference's ingestor says so when its disk is full, whatever the database.
+            StatusCode::TOO_MANY_REQUESTS if !ours => (Answer::Unavailable { retry_after_ms }, failure(&text)),
             StatusCode::TOO_MANY_REQUESTS => (Answer::DatabaseBusy { retry_after_ms }, failure(&text)),
             StatusCode::MISDIRECTED_REQUEST if actual.is_some() => (Answer::Misdirected { actual: actual.unwrap_or_default() }, None),
             // One that lacks our headers comes from what stands around the receiver: a time limit that

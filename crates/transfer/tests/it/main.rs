@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod outage;
 mod receiving;
 mod sending;
 mod setup;

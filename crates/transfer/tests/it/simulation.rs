@@ -486,7 +486,7 @@ impl World {
     }
 }
 
-fn key_of(info: &wal::SegmentInfo) -> Key {
+pub(crate) fn key_of(info: &wal::SegmentInfo) -> Key {
     Key { database: info.table.database.clone(), number: info.number }
 }
 
@@ -496,7 +496,7 @@ fn rows_of(image: &[u8]) -> Vec<String> {
 }
 
 /// The body of a request; nothing when the disk is down.
-fn body(store: &Store, job: &Job) -> Option<Vec<u8>> {
+pub(crate) fn body(store: &Store, job: &Job) -> Option<Vec<u8>> {
     let sealed: BTreeMap<Key, wal::SegmentInfo> = store.sealed().into_iter().map(|info| (key_of(&info), info)).collect();
     let mut entries = Vec::new();
     let mut images = Vec::new();
@@ -520,7 +520,7 @@ fn body(store: &Store, job: &Job) -> Option<Vec<u8>> {
 }
 
 /// The receiver with this store answers.
-async fn post(store: Store, job: &Job, body: Vec<u8>) -> Answer {
+pub(crate) async fn post(store: Store, job: &Job, body: Vec<u8>) -> Answer {
     let receiver = uuid::Uuid::from_bytes(job.receiver.unwrap()).simple().to_string();
     let request = http::Request::post("/transfer").header("content-type", CONTENT_TYPE_MANY).header(HEADER_EXPECT, receiver);
     let request = request.body(axum::body::Body::from(body)).unwrap();
