@@ -7,9 +7,11 @@
 //! - [`window`] cuts time into windows and says when they are due.
 //! - [`prelude`] puts the window and this cluster's labels before a rule's KQL.
 //! - [`summary`] runs summary rules, [`backfill`] their ranges of the past.
+//! - [`backoff`] is when what failed is tried again.
 //! - [`clock`] is the time that schedules go by, injected so that tests need not wait.
 
 pub mod backfill;
+pub mod backoff;
 pub mod clock;
 pub mod function;
 pub mod lease;

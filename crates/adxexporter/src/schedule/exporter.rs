@@ -7,6 +7,7 @@ use crds::MetricsExporter;
 use crds::criteria::{Criteria, Decision, Wording};
 use jiff::Timestamp;
 use kusto::Client;
+use rules::backoff::{Backoff, random_unit};
 use rules::window::{Schedule, Window};
 use tokio::task::Id;
 
@@ -148,8 +149,8 @@ impl Exporter {
             State::Ready(ready) => ready.schedule.interval(),
             _ => FIRST_PAUSE,
         };
-        let longest = interval.clamp(Duration::from_secs(60), LONGEST_PAUSE);
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(longest);
+        let backoff = Backoff { first: FIRST_PAUSE, longest: interval.clamp(Duration::from_secs(60), LONGEST_PAUSE) };
+        let pause = backoff.pause(self.failures, None, random_unit());
         self.failures += 1;
         self.not_before = Some(after(now, pause.max(asked.unwrap_or_default())));
     }
