@@ -21,16 +21,21 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use kube::ResourceExt as _;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::parse::{Document, Kind, Mistake};
 use self::state::{State, Stored};
+use self::statuses::{NewVersion, StatusWrite, Waiting, Written};
 use super::{Change, Event, Key, Object, Objects, Publisher, Severity, Store, StoreError, documents};
 
 mod parse;
 mod state;
+mod statuses;
+#[cfg(test)]
+mod tests;
 
 pub use self::parse::FileError;
 
@@ -40,6 +45,8 @@ const POLL: Duration = Duration::from_secs(2);
 const SETTLED: Duration = Duration::from_secs(1);
 /// Larger files are refused.
 const MAX_FILE: u64 = 16 << 20;
+/// How often a status is made anew because somebody else wrote in between; each time means that somebody got on.
+const CONFLICTS: usize = 100;
 /// Folders with more files are refused.
 const MAX_FILES: usize = 10_000;
 
@@ -67,12 +74,16 @@ pub enum FilesError {
     /// The database.
     #[error("state of the rules: {0}")]
     Database(#[from] rusqlite::Error),
+    /// Whoever wrote for several has failed.
+    #[error("state of the rules: the write was cut off")]
+    Interrupted,
 }
 
 /// A folder of rule files, shared by the stores of its kinds. Cheap to clone; the last clone or store ends the looking.
 #[derive(Clone)]
 pub struct Folder {
     shared: Arc<Mutex<Shared>>,
+    statuses: Waiting,
     _polling: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -107,6 +118,7 @@ struct Mark {
 trait Decoder: Send + Sync {
     fn check(&self, body: &Value) -> Result<(), Mistake>;
     fn publish(&self, rows: &[Stored]);
+    fn show(&self, objects: Vec<NewVersion>);
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
@@ -128,6 +140,17 @@ impl<K: Object> Decoder for Publisher<K> {
                     Ok(None) => drop(map.remove(&key)),
                     Err(error) => tracing::error!(%key, %error, "the stored object cannot be read"),
                 }
+            }
+        });
+    }
+
+    fn show(&self, objects: Vec<NewVersion>) {
+        Publisher::publish(self, |map| {
+            for NewVersion { key, version, object } in objects {
+                // Of another type is nothing: whoever writes a kind has its type.
+                let Ok(mut object) = object.downcast::<K>() else { continue };
+                object.meta_mut().resource_version = Some(version.to_string());
+                map.insert(key, Arc::from(object));
             }
         });
     }
@@ -162,7 +185,7 @@ impl Folder {
                 }
             }
         });
-        Ok(Self { shared, _polling: Arc::new(AbortOnDropHandle::new(polling)) })
+        Ok(Self { shared, statuses: Waiting::default(), _polling: Arc::new(AbortOnDropHandle::new(polling)) })
     }
 
     /// The objects of one kind. All stores of one kind show the same objects.
@@ -222,9 +245,10 @@ impl Shared {
             // What was there stays: a file system that is away for a moment must not end all rules.
             Err(error) => (self.files.keys().cloned().collect(), Some(whole(&self.path, &error))),
         };
-        let mut changed = new_kind || unlisted != self.unlisted || self.files.keys().any(|path| !paths.contains(path));
+        let before = self.files.len();
+        self.files.retain(|path, _| paths.binary_search(path).is_ok());
+        let mut changed = new_kind || unlisted != self.unlisted || self.files.len() < before;
         self.unlisted = unlisted;
-        self.files.retain(|path, _| paths.contains(path));
         for path in paths {
             changed |= self.read(path);
         }
@@ -330,17 +354,18 @@ fn error(file: &Path, document: usize, mistake: Mistake) -> FileError {
     FileError { file: file.to_owned(), document: Some(document), path: mistake.path, message: mistake.message }
 }
 
-/// The rule files: the path itself or what the folder has, hidden files excepted.
+/// The rule files, in order: the path itself or what the folder has, hidden files excepted.
 fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let mut paths = Vec::new();
     for entry in fs::read_dir(path)? {
-        let path = entry?.path();
+        let entry = entry?;
+        let path = entry.path();
         let named = path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        if named && !hidden && path.is_file() {
+        if named && !hidden && is_file(&entry, &path) {
             paths.push(path);
         }
         if paths.len() > MAX_FILES {
@@ -349,6 +374,11 @@ fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// Whether it is a file or a link to one; only links need to be looked at for that.
+fn is_file(entry: &fs::DirEntry, path: &Path) -> bool {
+    entry.file_type().is_ok_and(|kind| if kind.is_symlink() { path.is_file() } else { kind.is_file() })
 }
 
 fn mark(metadata: &fs::Metadata) -> io::Result<Mark> {
@@ -369,7 +399,7 @@ pub struct FileStore<K> {
     publisher: Arc<Publisher<K>>,
     kind: Kind,
     folder: Folder,
-    /// Changes are made to the present object, one after another.
+    /// Changes of metadata and spec are made to the present object, one after another.
     writing: tokio::sync::Mutex<()>,
 }
 
@@ -402,12 +432,18 @@ impl<K: Object> Store<K> for FileStore<K> {
 
     async fn update_status(&self, key: &Key, change: Change<'_, K>) -> Result<(), StoreError> {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::status::<K>(key, source);
-        let _one = self.writing.lock().await;
-        let Some(old) = self.objects().get(key) else { return Ok(()) };
-        let Some(new) = documents::changed_status(&*old, change).map_err(|error| failed(error.into()))? else { return Ok(()) };
-        let status = documents::status_of(&new).map_err(|error| failed(error.into()))?;
-        let key = key.clone();
-        self.write(move |state, kind| state.set_status(kind, &key, status)).await.map_err(|error| failed(error.into()))
+        for _ in 0..CONFLICTS {
+            let Some(old) = self.objects().get(key) else { return Ok(()) };
+            let Some(new) = documents::changed_status(&*old, change).map_err(|error| failed(error.into()))? else { return Ok(()) };
+            let status = documents::status_of(&new).map_err(|error| failed(error.into()))?;
+            let version = old.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default();
+            let write = StatusWrite { kind: self.kind.clone(), key: key.clone(), version, status, object: Box::new(new) };
+            let written = self.folder.statuses.write(&self.folder.shared, write).await;
+            if let Written::As(_) = written.map_err(|error| failed(error.into()))? {
+                return Ok(());
+            }
+        }
+        Err(failed("it changes all the time".into()))
     }
 
     async fn update(&self, key: &Key, change: Change<'_, K>) -> Result<(), StoreError> {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::super::{Key, documents};
 use super::FilesError;
 use super::parse::Kind;
+use super::statuses::{StatusWrite, Written};
 
 /// The layout of the tables. Newer code reads older files, older code refuses newer ones.
 const VERSION: i64 = 1;
@@ -181,9 +182,23 @@ impl State {
         Ok(changed)
     }
 
-    /// Sets the status. None if there is no such object.
-    pub(super) fn set_status(&self, kind: &Kind, key: &Key, status: Option<Value>) -> Result<Option<Stored>, FilesError> {
-        self.modify(kind, key, |row| row.status = status)
+    /// Sets statuses in one transaction, each if its object still has the version that the status was made from.
+    pub(super) fn set_statuses(&mut self, writes: &[StatusWrite]) -> Result<Vec<Written>, FilesError> {
+        let transaction = self.database.transaction()?;
+        let mut written = Vec::with_capacity(writes.len());
+        {
+            let mut update = transaction.prepare_cached(
+                "UPDATE object SET status = ?1, version = version + 1
+                 WHERE api_version = ?2 AND kind = ?3 AND namespace = ?4 AND name = ?5 AND version = ?6",
+            )?;
+            for StatusWrite { kind, key, version, status, .. } in writes {
+                let status = status.as_ref().map(Value::to_string);
+                let changed = update.execute(params![status, kind.0, kind.1, key.namespace, key.name, version])?;
+                written.push(if changed == 1 { Written::As(version + 1) } else { Written::Stale });
+            }
+        }
+        transaction.commit()?;
+        Ok(written)
     }
 
     /// Writes to metadata and spec, which stays written when the file changes.
