@@ -1,8 +1,10 @@
-//! Cursors that another alerter takes over from: one object in the cluster, so that a rule goes on where it was left off
-//! whichever replica runs it.
+//! Cursors that another alerter takes over from: in objects of the cluster ([`shards`]), so that a rule goes on where it was
+//! left off whichever replica runs it.
 //!
-//! The leader writes it at most twice a minute, and never past a window whose notifications still wait in its own outbox:
+//! The leader writes them at most twice a minute, and never past a window whose notifications still wait in its own outbox:
 //! if its disk is lost, another replica runs those windows again.
+
+pub mod shards;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -16,16 +16,14 @@ use rules::store::kubernetes::{self, KubernetesStore};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::checkpoint::{Checkpoint, Cursors, from_text, to_text};
+use crate::checkpoint::shards::{Documents, Shards};
 use crate::flags::RunFlags;
 use crate::run::{Cluster, Config, Surroundings};
 
 /// Name of the Lease.
 const LEASE: &str = "alerter";
-/// Name of the ConfigMap that keeps the cursors.
+/// Name of the ConfigMap that keeps the cursors; further ones are called `alerter-checkpoint-1` and so on.
 const CHECKPOINT: &str = "alerter-checkpoint";
-/// Its key.
-const KEY: &str = "cursors";
 
 /// Opens the folder of rules, or connects to the cluster that has them.
 ///
@@ -46,7 +44,7 @@ pub async fn surroundings(flags: &RunFlags, config: &Config, shutdown: Cancellat
         lease::Options { namespace: namespace.clone(), name: LEASE.into(), holder: lease::host_name(), timing: Timing::default() };
     let campaign = Campaign::start(client.clone(), options);
     let holds = follow(campaign.leader(), shutdown);
-    let checkpoint = Arc::new(ClusterCheckpoint { objects: Api::namespaced(client, &namespace) });
+    let checkpoint = Arc::new(Shards::new(ConfigMaps(Api::namespaced(client, &namespace)), CHECKPOINT));
     let problem = {
         let store = Arc::clone(&store);
         Arc::new(move || store.problem())
@@ -72,24 +70,20 @@ fn follow(mut leader: Leader, shutdown: CancellationToken) -> watch::Receiver<bo
     holds
 }
 
-/// A ConfigMap in the alerter's own namespace.
-struct ClusterCheckpoint {
-    objects: Api<ConfigMap>,
-}
+/// ConfigMaps in the alerter's own namespace.
+struct ConfigMaps(Api<ConfigMap>);
 
 #[async_trait]
-impl Checkpoint for ClusterCheckpoint {
-    async fn load(&self) -> anyhow::Result<Cursors> {
-        let found = self.objects.get_opt(CHECKPOINT).await.with_context(|| format!("reading ConfigMap {CHECKPOINT}"))?;
-        let text = found.and_then(|map| map.data?.remove(KEY)).unwrap_or_default();
-        Ok(from_text(&text))
+impl Documents for ConfigMaps {
+    async fn get(&self, name: &str) -> anyhow::Result<Option<BTreeMap<String, String>>> {
+        Ok(self.0.get_opt(name).await.context("ConfigMap")?.map(|map| map.data.unwrap_or_default()))
     }
 
-    async fn save(&self, cursors: &Cursors) -> anyhow::Result<()> {
-        let mut map = ConfigMap { data: Some(BTreeMap::from([(KEY.to_owned(), to_text(cursors))])), ..ConfigMap::default() };
-        map.metadata.name = Some(CHECKPOINT.to_owned());
+    async fn put(&self, name: &str, data: BTreeMap<String, String>) -> anyhow::Result<()> {
+        let mut map = ConfigMap { data: Some(data), ..ConfigMap::default() };
+        map.metadata.name = Some(name.to_owned());
         let params = PatchParams::apply("alerter").force();
-        self.objects.patch(CHECKPOINT, &params, &Patch::Apply(&map)).await.with_context(|| format!("writing ConfigMap {CHECKPOINT}"))?;
+        self.0.patch(name, &params, &Patch::Apply(&map)).await.context("ConfigMap")?;
         Ok(())
     }
 }
