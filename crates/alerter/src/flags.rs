@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 use azure::{Credentials, Identity, TokenSource};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::run::Config;
+use crate::run::{Config, Deadlines};
 
 /// Shown below the flags.
 const EXAMPLES: &str = "\
@@ -58,8 +58,10 @@ pub enum Command {
 
 const LINT_EXAMPLES: &str = "\
 All mistakes are shown, each with file, line and document. With --kusto-endpoint each rule that is meant for these labels
-also runs once, over one interval, and nothing is sent. Exit code: 0 if all is well, 1 if there are mistakes, 2 for a wrong
-command line.
+also runs once, over one interval, and nothing is sent.
+
+Exit code: 0 if all is well, also with warnings; 1 if there are mistakes; 2 if nothing could be checked, since the command
+line is wrong, there are no rules, or a schema cannot be read.
 
 Examples:
   alerter lint --lint-dir ./rules --schema schema.kql
@@ -67,7 +69,9 @@ Examples:
 
 A schema is the answer of `.show database schema as json`, or a file of commands, one after another:
   .create table Cpu (Timestamp: datetime, Host: string, Value: real)
-  .create-or-alter function Hot (limit: real) { Cpu | where Value > limit }";
+  .create-or-alter function Hot (limit: real) { Cpu | where Value > limit }
+  .create-or-alter function with (view = true) CpuView () { Cpu | where Value > 50 }
+  .create materialized-view Last on table Cpu { Cpu | summarize arg_max(Timestamp, *) by Host }";
 
 /// Flags of running and of linting.
 #[derive(Debug, Clone, Default, Args)]
@@ -197,6 +201,7 @@ impl RunFlags {
             concurrency: usize::try_from(self.concurrency).ok().filter(|n| *n > 0).unwrap_or(5),
             max_notifications: usize::try_from(self.common.max_notifications).unwrap_or(usize::MAX),
             data_dir: self.data_dir.clone().unwrap_or_else(|| std::env::temp_dir().join("adx-mon-alerter")),
+            deadlines: Deadlines::default(),
         })
     }
 }

@@ -5,6 +5,7 @@
 //! transaction, and [`delivery`] brings them to receivers until they are taken. [`lint`] checks rules without running them.
 
 pub mod checkpoint;
+mod counts;
 pub mod delivery;
 pub mod engine;
 mod flags;
@@ -19,5 +20,5 @@ pub mod state;
 mod surroundings;
 
 pub use flags::{Command, CommonFlags, Flags, LintFlags, RunFlags};
-pub use run::{Cluster, Config, Running, Surroundings, start};
+pub use run::{Cluster, Config, Deadlines, Running, Surroundings, start};
 pub use surroundings::surroundings;

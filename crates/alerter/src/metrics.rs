@@ -1,7 +1,7 @@
 //! The alerter's own metrics. The names of the reference are kept; those of `rule_*` and `notifications_*` are ours.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::counts::Totals;
 use crate::state::Target;
 
 /// How a run ended.
@@ -30,6 +31,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All there are.
+    pub const ALL: [Outcome; 5] =
+        [Outcome::Success, Outcome::SetupError, Outcome::UserError, Outcome::ServiceError, Outcome::NotificationThrottled];
+
     /// The label's value.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -66,12 +71,15 @@ pub struct Metrics {
     windows_skipped: Counter,
     rules: Gauge,
     running: Gauge,
+    unkept: Gauge,
     notifications_waiting: Labelled<Gauge>,
     notifications_oldest: Labelled<Gauge<f64, AtomicU64>>,
     notifications_delivered: Labelled<Counter>,
     notifications_failed: Labelled<Counter>,
     notifications_dropped: Counter,
     status_writes: Counter,
+    /// Nanoseconds of all evaluations: a histogram does not tell its sum.
+    took: Arc<AtomicU64>,
     region: Arc<str>,
 }
 
@@ -91,16 +99,18 @@ impl Metrics {
             windows_skipped: Counter::default(),
             rules: Gauge::default(),
             running: Gauge::default(),
+            unkept: Gauge::default(),
             notifications_waiting: Family::default(),
             notifications_oldest: Family::default(),
             notifications_delivered: Family::default(),
             notifications_failed: Family::default(),
             notifications_dropped: Counter::default(),
             status_writes: Counter::default(),
+            took: Arc::default(),
             region: region.into(),
         };
         // Outcomes that have not come yet are counted as zero, so that rates have a beginning.
-        for outcome in [Outcome::Success, Outcome::SetupError, Outcome::UserError, Outcome::ServiceError, Outcome::NotificationThrottled] {
+        for outcome in Outcome::ALL {
             drop(m.evaluations.get_or_create(&[("outcome", outcome.name())]));
         }
         let r = registry.sub_registry_with_prefix("adxmon_alerter");
@@ -119,6 +129,7 @@ impl Metrics {
         r.register("windows_skipped", "Windows that lay too far back to be caught up with", m.windows_skipped.clone());
         r.register("rules", "Rules that are known", m.rules.clone());
         r.register("queries_running", "Queries that run now", m.running.clone());
+        r.register("results_waiting", "Results of queries that are not kept yet; from 256 on no query starts", m.unkept.clone());
         r.register("notifications_waiting", "Notifications that nobody has taken yet", m.notifications_waiting.clone());
         r.register(
             "notifications_oldest_timestamp_seconds",
@@ -139,10 +150,16 @@ impl Metrics {
         self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
     }
 
+    /// Results of so many queries are not kept yet.
+    pub fn unkept(&self, results: usize) {
+        self.unkept.set(i64::try_from(results).unwrap_or(i64::MAX));
+    }
+
     /// A rule ran.
     pub fn evaluated(&self, rule: &str, outcome: Outcome, took: Duration) {
         self.evaluations.get_or_create(&[("outcome", outcome.name())]).inc();
         self.evaluation_duration.observe(took.as_secs_f64());
+        self.took.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let health = match outcome {
             Outcome::Success | Outcome::UserError => Some(1),
             Outcome::ServiceError => Some(0),
@@ -153,6 +170,15 @@ impl Metrics {
         }
         if outcome == Outcome::Success {
             self.queries_run.inc();
+        }
+    }
+
+    /// What was done so far.
+    pub(crate) fn totals(&self) -> Totals {
+        Totals {
+            evaluations: Outcome::ALL.map(|outcome| self.evaluations.get_or_create(&[("outcome", outcome.name())]).get()),
+            alerts: self.alerts_generated.get(),
+            took: Duration::from_nanos(self.took.load(Ordering::Relaxed)),
         }
     }
 

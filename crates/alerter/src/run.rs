@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use azure::TokenSource;
 use crds::AlertRule;
 use crds::criteria::Labels;
-use kusto::Client;
+use kusto::{Client, RetryPolicy};
 use prometheus_client::registry::Registry;
 use reqwest::Url;
 use rules::clock::Clock;
@@ -24,12 +24,14 @@ use tokio_util::sync::CancellationToken;
 use crate::checkpoint::{Checkpoint, Leadership};
 use crate::delivery::{Courier, route};
 use crate::engine::{Engine, Parts, Settings};
-use crate::http;
 use crate::metrics::Metrics;
 use crate::state::{State, Target};
+use crate::{counts, http};
 
 /// How often the outbox is counted.
 const COUNT_PERIOD: Duration = Duration::from_secs(10);
+/// What became of deliveries and may wait for the writer of statuses before couriers do.
+const NEWS: usize = 1024;
 /// Longest answer of a query: rules look for few rows, and many run at a time.
 pub(crate) const MAX_ANSWER_BYTES: usize = 16 << 20;
 
@@ -58,6 +60,24 @@ pub struct Config {
     pub max_notifications: usize,
     /// Folder of cursors and outbox.
     pub data_dir: PathBuf,
+    /// How long others may take.
+    pub deadlines: Deadlines,
+}
+
+/// How long others may take to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Kusto for a query.
+    pub query: Duration,
+    /// A receiver for a notification.
+    pub delivery: Duration,
+}
+
+impl Default for Deadlines {
+    /// Five minutes and one minute, as in the reference.
+    fn default() -> Self {
+        Deadlines { query: Duration::from_secs(300), delivery: Duration::from_secs(60) }
+    }
 }
 
 /// What the alerter of a configuration is run on.
@@ -131,7 +151,9 @@ impl Config {
     /// Where an endpoint cannot be used.
     pub fn clients(&self) -> anyhow::Result<BTreeMap<String, Client>> {
         let client = |(database, endpoint): (&String, &String)| {
-            let mut builder = Client::builder(endpoint).application("adx-mon-alerter").max_answer_bytes(MAX_ANSWER_BYTES);
+            // The engine repeats what fails: a call that waits would hold a slot.
+            let builder = Client::builder(endpoint).application("adx-mon-alerter").retry(RetryPolicy::none());
+            let mut builder = builder.max_answer_bytes(MAX_ANSWER_BYTES);
             if let Some(credentials) = &self.credentials {
                 builder = builder.credentials(Arc::clone(credentials));
             }
@@ -156,7 +178,7 @@ pub async fn start(config: Config, surroundings: Surroundings, shutdown: Cancell
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry, &config.region);
     let (leads, leading) = watch::channel(cluster.is_none());
-    let (progress, news) = mpsc::unbounded_channel();
+    let (progress, news) = mpsc::channel(NEWS);
     let wakes: Vec<Arc<Notify>> = targets.iter().map(|_| Arc::default()).collect();
     let parts = Parts {
         store: Arc::clone(&store),
@@ -168,6 +190,7 @@ pub async fn start(config: Config, surroundings: Surroundings, shutdown: Cancell
             databases,
             region: config.region.clone(),
             max_notifications: config.max_notifications,
+            query_deadline: config.deadlines.query,
             targets: targets.iter().map(|(target, _)| *target).collect(),
         }),
         slots: config.concurrency.max(1),
@@ -193,10 +216,16 @@ pub async fn start(config: Config, surroundings: Surroundings, shutdown: Cancell
     for ((target, url), wake) in targets.iter().cloned().zip(wakes) {
         let (clock, progress) = (Arc::clone(&clock), progress.clone());
         let (state, metrics, leading) = (state.clone(), metrics.clone(), leading.clone());
-        let courier = Courier { target, url, state, clock, metrics, wake, leading, progress };
+        let timeout = config.deadlines.delivery;
+        let courier = Courier { target, url, timeout, state, clock, metrics, wake, leading, progress };
         let stop = shutdown.clone();
         tasks.push(spawn(&shutdown, async move { Ok(courier.run(stop).await?) }));
     }
+    let counts = counts::log(metrics.clone(), Arc::clone(&clock), shutdown.clone());
+    tasks.push(spawn(&shutdown, async move {
+        counts.await;
+        Ok(())
+    }));
     tasks.push(spawn(&shutdown, count_outbox(state.clone(), metrics, targets, shutdown.clone())));
     let stop = shutdown.clone();
     tasks.push(spawn(&shutdown, async move { Ok(engine.run(stop).await?) }));

@@ -8,8 +8,6 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 
-/// How long a target may take for one request.
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest pause that a target may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// Redirects of one request that are followed.
@@ -62,11 +60,11 @@ pub fn route(flag: &'static str, address: &str, route: &[&str]) -> Result<Url, A
     Ok(url)
 }
 
-/// A client for requests to `url`.
-pub(super) fn client(url: &Url) -> reqwest::Result<Client> {
+/// A client for requests to `url`, of which each may take so long.
+pub(super) fn client(url: &Url, timeout: Duration) -> reqwest::Result<Client> {
     server::install_crypto();
     let builder =
-        Client::builder().user_agent("adx-mon-alerter").timeout(TIMEOUT).connect_timeout(Duration::from_secs(10)).redirect(redirects());
+        Client::builder().user_agent("adx-mon-alerter").timeout(timeout).connect_timeout(Duration::from_secs(10)).redirect(redirects());
     let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
     if local { builder.no_proxy().build() } else { builder.build() }
 }
@@ -157,7 +155,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = route("--alerter-address", &format!("http://{}", listener.local_addr().unwrap()), &[]).unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let client = client(&url).unwrap();
+        let client = client(&url, Duration::from_secs(60)).unwrap();
         for (status, taken) in [(301, false), (302, false), (303, false), (307, true), (308, true)] {
             let answer = post_to(&client, url.join(&status.to_string()).unwrap()).await;
             match answer {

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
+use rules::backoff::{Backoff, random_unit};
 use rules::clock::Clock;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
@@ -24,15 +25,14 @@ pub use http::{AddressError, route};
 const MAX_IN_FLIGHT: usize = 8;
 /// Of them, for one destination.
 const MAX_PER_DESTINATION: usize = 2;
-/// The first pause after a failure; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Pauses between tries of a notification.
+const PAUSES: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300) };
 /// The pause after a 429 that names none.
 const BUSY_PAUSE: Duration = Duration::from_secs(10);
-/// Tries before a notification is given up whose body the target refuses.
+/// Refusals of a notification in a row before it is given up: its body is at fault, and the same request fails again.
+/// Failures and throttling, which say nothing about the body, begin the count anew.
 const MAX_REFUSALS: u32 = 5;
-/// A notification older than this is given up.
+/// A notification that is older than this and still not taken is given up.
 const MAX_AGE: SignedDuration = SignedDuration::from_hours(24);
 /// How long requests may still take when the process stops.
 const GRACE: Duration = Duration::from_secs(10);
@@ -54,6 +54,8 @@ pub struct Courier {
     pub target: Target,
     /// Where.
     pub url: Url,
+    /// How long it may take for one request.
+    pub timeout: Duration,
     /// The outbox.
     pub state: State,
     /// The time.
@@ -65,13 +67,15 @@ pub struct Courier {
     /// Whether this process is the one that sends.
     pub leading: watch::Receiver<bool>,
     /// Takes what happened.
-    pub progress: mpsc::UnboundedSender<Progress>,
+    pub progress: mpsc::Sender<Progress>,
 }
 
 /// The requests that run, and what is known of destinations.
+#[derive(Default)]
 struct Round {
-    requests: JoinSet<(Claimed, Answer)>,
-    running: HashMap<String, usize>,
+    requests: JoinSet<Answer>,
+    /// What they bring.
+    claimed: HashMap<Id, Claimed>,
     /// Destinations that asked for a pause, and until when.
     paused: HashMap<String, Timestamp>,
     /// What became of notifications, by id, where the outbox could not take it down: until then nothing else is sent.
@@ -83,8 +87,8 @@ struct Round {
 enum Fate {
     /// It leaves the outbox.
     Gone,
-    /// It is tried again.
-    Due(Timestamp),
+    /// It is tried again; `refused` says whether its body was.
+    Due { at: Timestamp, refused: bool },
 }
 
 impl Courier {
@@ -93,8 +97,8 @@ impl Courier {
     /// # Errors
     /// Where no HTTP client can be made.
     pub async fn run(mut self, shutdown: CancellationToken) -> reqwest::Result<()> {
-        let client = http::client(&self.url)?;
-        let mut round = Round { requests: JoinSet::new(), running: HashMap::new(), paused: HashMap::new(), unkept: Vec::new() };
+        let client = http::client(&self.url, self.timeout)?;
+        let mut round = Round::default();
         while !shutdown.is_cancelled() {
             let leading = *self.leading.borrow_and_update();
             let next = match leading {
@@ -106,7 +110,7 @@ impl Courier {
                 later(self.clock.now(), STATE_PAUSE)
             });
             tokio::select! {
-                Some(done) = round.requests.join_next() => self.settle(&mut round, done).await,
+                Some(done) = round.requests.join_next_with_id() => self.settle(&mut round, done).await,
                 () = self.wake.notified() => {}
                 () = self.clock.sleep_until(next) => {}
                 Ok(()) = self.leading.changed() => {}
@@ -114,7 +118,7 @@ impl Courier {
             }
         }
         let drain = async {
-            while let Some(done) = round.requests.join_next().await {
+            while let Some(done) = round.requests.join_next_with_id().await {
                 self.settle(&mut round, done).await;
             }
         };
@@ -135,14 +139,12 @@ impl Courier {
             let Some(claimed) = self.state.claim(self.target, now, 1, round.busy()).await?.pop() else {
                 break;
             };
-            *round.running.entry(claimed.destination.clone()).or_default() += 1;
             let (client, url, body) = (client.clone(), self.url.clone(), self.body(&claimed, now));
-            round.requests.spawn(async move {
-                let answer = match body {
+            round.send(claimed, async move {
+                match body {
                     Ok(body) => http::post(&client, url, body, now).await,
                     Err(error) => Answer::Refused(error.to_string()),
-                };
-                (claimed, answer)
+                }
             });
         }
         if round.requests.len() >= MAX_IN_FLIGHT {
@@ -160,18 +162,16 @@ impl Courier {
         }
     }
 
-    async fn settle(&self, round: &mut Round, done: Result<(Claimed, Answer), tokio::task::JoinError>) {
-        let (claimed, answer) = match done {
+    /// A request ended: its place is free, and its notification is gone or tried again.
+    async fn settle(&self, round: &mut Round, done: Result<(Id, Answer), JoinError>) {
+        let (id, answer) = match done {
             Ok(done) => done,
-            // Its notification stays claimed until the next process.
-            Err(error) => return tracing::error!(%error, "a delivery ended without an answer"),
-        };
-        if let Some(running) = round.running.get_mut(&claimed.destination) {
-            *running -= 1;
-            if *running == 0 {
-                round.running.remove(&claimed.destination);
+            Err(error) => {
+                tracing::error!(%error, "a delivery ended without an answer");
+                (error.id(), Answer::Failed("the delivery ended in a panic, which is a mistake of the alerter".to_owned()))
             }
-        }
+        };
+        let Some(claimed) = round.claimed.remove(&id) else { return };
         let now = self.clock.now();
         let error = match &answer {
             Answer::Taken => None,
@@ -183,26 +183,27 @@ impl Courier {
                 self.metrics.delivered(self.target, &claimed.rule);
                 Fate::Gone
             }
-            Answer::Refused(why) if claimed.attempts + 1 >= MAX_REFUSALS => self.give_up(&claimed, &why),
-            Answer::Failed(why) if now.duration_since(claimed.created) > MAX_AGE => self.give_up(&claimed, &why),
+            Answer::Refused(why) if claimed.refusals + 1 >= MAX_REFUSALS => self.give_up(&claimed, &why),
+            _ if now.duration_since(claimed.created) > MAX_AGE => self.give_up(&claimed, error.as_deref().unwrap_or_default()),
             Answer::Busy { retry_after } => {
                 let until = later(now, retry_after.unwrap_or(BUSY_PAUSE));
                 round.paused.insert(claimed.destination.clone(), until);
-                self.put_back(&claimed, until)
+                self.put_back(&claimed, until, false)
             }
-            Answer::Refused(_) | Answer::Failed(_) => self.put_back(&claimed, later(now, pause(claimed.attempts, random_unit()))),
+            Answer::Refused(_) => self.put_back(&claimed, again(now, &claimed), true),
+            Answer::Failed(_) => self.put_back(&claimed, again(now, &claimed), false),
         };
         if let Err(error) = self.keep(claimed.id, fate).await {
             tracing::error!(%error, rule = claimed.rule, title = claimed.title, "what became of a notification cannot be kept: it may be sent again");
             round.unkept.push((claimed.id, fate));
         }
         // Nobody may be listening any more.
-        let _ = self.progress.send(Progress { rule: claimed.rule, error });
+        let _ = self.progress.send(Progress { rule: claimed.rule, error }).await;
     }
 
-    fn put_back(&self, claimed: &Claimed, due: Timestamp) -> Fate {
+    fn put_back(&self, claimed: &Claimed, at: Timestamp, refused: bool) -> Fate {
         self.metrics.undelivered(self.target, &claimed.rule);
-        Fate::Due(due)
+        Fate::Due { at, refused }
     }
 
     fn give_up(&self, claimed: &Claimed, why: &str) -> Fate {
@@ -215,15 +216,21 @@ impl Courier {
     async fn keep(&self, id: i64, fate: Fate) -> Result<(), StateError> {
         match fate {
             Fate::Gone => self.state.delivered(id).await,
-            Fate::Due(due) => self.state.postpone(id, due).await,
+            Fate::Due { at, refused } => self.state.postpone(id, at, refused).await,
         }
     }
 }
 
 impl Round {
+    fn send(&mut self, claimed: Claimed, request: impl Future<Output = Answer> + Send + 'static) {
+        self.claimed.insert(self.requests.spawn(request).id(), claimed);
+    }
+
     /// Destinations that take no more now.
     fn busy(&self) -> Vec<String> {
-        let full = self.running.iter().filter(|(_, running)| **running >= MAX_PER_DESTINATION).map(|(destination, _)| destination);
+        let mut running: HashMap<&String, usize> = HashMap::new();
+        self.claimed.values().for_each(|claimed| *running.entry(&claimed.destination).or_default() += 1);
+        let full = running.into_iter().filter(|(_, running)| *running >= MAX_PER_DESTINATION).map(|(destination, _)| destination);
         full.chain(self.paused.keys()).cloned().collect()
     }
 }
@@ -235,16 +242,9 @@ pub(crate) fn log_dropped(metrics: &Metrics, dropped: &Dropped, why: &str) {
     tracing::error!(rule, correlation, title, why, "a notification is given up");
 }
 
-/// The pause after `attempts` earlier tries: doubling, half of it random, so that many do not come back at once.
-fn pause(attempts: u32, random: f64) -> Duration {
-    let ceiling = FIRST_PAUSE.saturating_mul(1 << attempts.min(16)).min(LONGEST_PAUSE);
-    ceiling.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
-}
-
-/// A uniform number in 0..1.
-fn random_unit() -> f64 {
-    // The first 48 bits of a version 4 UUID are random.
-    (uuid::Uuid::new_v4().as_u128() >> 80) as f64 / (1u64 << 48) as f64
+/// When a notification that was not taken is tried again.
+fn again(now: Timestamp, claimed: &Claimed) -> Timestamp {
+    later(now, PAUSES.pause(claimed.attempts, None, random_unit()))
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {
@@ -252,78 +252,4 @@ fn later(now: Timestamp, by: Duration) -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use axum::Router;
-    use axum::http::StatusCode;
-    use axum::routing::post;
-    use prometheus_client::registry::Registry;
-    use rules::clock::ManualClock;
-
-    use super::*;
-    use crate::state::{Outgoing, Record};
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_767_225_600 + second).unwrap()
-    }
-
-    /// A full disk while a receiver refuses: the notification is sent again once there is room, not only by the next process.
-    #[tokio::test]
-    async fn what_could_not_be_kept_is_kept_later() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = State::open(folder.path()).unwrap();
-        let notification = Outgoing {
-            target: Target::Receiver,
-            destination: "d".into(),
-            correlation: String::new(),
-            title: "t".into(),
-            body: b"{}".to_vec(),
-        };
-        let record = Record { rule: "n/r".into(), window: (at(-60), at(0)), done: true, notifications: vec![notification] };
-        state.record(record, at(0)).await.unwrap();
-        let (disk, first) = (state.clone(), Arc::new(AtomicBool::new(true)));
-        let receive = move || async move {
-            if !first.swap(false, Ordering::Relaxed) {
-                return StatusCode::OK;
-            }
-            disk.refuse_writes(true).await.unwrap();
-            StatusCode::SERVICE_UNAVAILABLE
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = route("--alerter-address", &format!("http://{}", listener.local_addr().unwrap()), &["alerts"]).unwrap();
-        tokio::spawn(async move { axum::serve(listener, Router::new().route("/alerts", post(receive))).await });
-        let clock = ManualClock::new(at(0));
-        let (progress, mut news) = mpsc::unbounded_channel();
-        let courier = Courier {
-            target: Target::Receiver,
-            url,
-            state: state.clone(),
-            clock: Arc::new(clock.clone()),
-            metrics: Metrics::register(&mut Registry::default(), "r"),
-            wake: Arc::default(),
-            leading: watch::channel(true).1,
-            progress,
-        };
-        let shutdown = CancellationToken::new();
-        let running = tokio::spawn(courier.run(shutdown.clone()));
-        assert!(news.recv().await.unwrap().error.is_some());
-        while clock.next_deadline().await != later(at(0), STATE_PAUSE) {
-            tokio::task::yield_now().await;
-        }
-        state.refuse_writes(false).await.unwrap();
-        clock.set(later(at(0), STATE_PAUSE));
-        assert_eq!(news.recv().await.unwrap(), Progress { rule: "n/r".into(), error: None });
-        assert_eq!(state.waiting(Target::Receiver).await.unwrap().notifications, 0);
-        shutdown.cancel();
-        running.await.unwrap().unwrap();
-    }
-
-    #[test]
-    fn pauses_double_up_to_five_minutes() {
-        let at = |attempts| pause(attempts, 1.0).as_secs();
-        assert_eq!([at(0), at(1), at(4), at(9), at(60)], [1, 2, 16, 300, 300]);
-        assert_eq!(pause(1, 0.0), Duration::from_secs(1));
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kusto::{Client, Kind, QueryOptions, Table};
+use kusto::{Client, Delivery, Kind, QueryOptions, Table};
 use rules::window::Window;
 
 use super::rule::Rule;
@@ -14,8 +14,6 @@ use crate::notification::{Columns, Links, Notification, Origin, RowError, failur
 use crate::query::Statement;
 use crate::state::{Outgoing, Target};
 
-/// How long a query may take.
-pub(crate) const QUERY_DEADLINE: Duration = Duration::from_secs(300);
 /// Configured databases that the error of an unknown one names.
 const MAX_NAMED_DATABASES: usize = 10;
 /// Longest message of a status, in characters.
@@ -30,6 +28,8 @@ pub struct Settings {
     pub region: String,
     /// Rows of one run that become notifications.
     pub max_notifications: usize,
+    /// How long a query may take.
+    pub query_deadline: Duration,
     /// Who takes notifications.
     pub targets: Vec<Target>,
 }
@@ -53,6 +53,15 @@ pub(crate) struct Evaluation {
     pub(crate) took: Duration,
     /// What is to be sent.
     pub(crate) outgoing: Vec<Outgoing>,
+    /// Whether the same window may well succeed soon.
+    pub(crate) again: Option<Again>,
+}
+
+/// What failed may succeed when it is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Again {
+    /// The pause that Kusto asks for.
+    pub(crate) asked: Option<Duration>,
 }
 
 impl Evaluation {
@@ -61,12 +70,19 @@ impl Evaluation {
         matches!(self.outcome, Outcome::Success | Outcome::NotificationThrottled)
     }
 
-    /// The run could not be kept: as if it had not been.
-    pub(crate) fn lost(&mut self, why: &dyn std::fmt::Display) {
-        self.outcome = Outcome::ServiceError;
-        self.message = format!("Query execution failed: {why}");
-        (self.rows, self.alerts) = (0, 0);
-        self.outgoing.clear();
+    /// A run that came to nothing through a fault of the alerter.
+    pub(crate) fn broken(window: Window, why: &dyn std::fmt::Display) -> Evaluation {
+        Evaluation {
+            window,
+            outcome: Outcome::ServiceError,
+            message: format!("Query execution failed: {why}"),
+            rows: 0,
+            alerts: 0,
+            titles: Vec::new(),
+            took: Duration::ZERO,
+            outgoing: Vec::new(),
+            again: Some(Again { asked: None }),
+        }
     }
 }
 
@@ -74,6 +90,13 @@ impl Evaluation {
 struct Trouble {
     outcome: Outcome,
     error: String,
+    again: Option<Again>,
+}
+
+impl Trouble {
+    fn of_user(error: String) -> Trouble {
+        Trouble { outcome: Outcome::UserError, error, again: None }
+    }
 }
 
 /// Runs the rule's query over `window` and makes notifications of its rows. Sends nothing.
@@ -89,26 +112,27 @@ pub(crate) async fn evaluate(rule: &Rule, window: Window, settings: &Settings) -
         links: Links::new(&endpoint, &rule.spec.database, &statement.display),
     };
     let answer = match client {
-        Some(client) => ask(client, &rule.spec.database, &statement).await,
-        None => Err(Trouble { outcome: Outcome::UserError, error: unknown_database(&rule.spec.database, &settings.databases) }),
+        Some(client) => ask(client, &rule.spec.database, &statement, settings.query_deadline).await,
+        None => Err(Trouble::of_user(unknown_database(&rule.spec.database, &settings.databases))),
     };
     let took = began.elapsed();
     let mut found = Found::default();
     let trouble = match answer {
         Ok(tables) => {
             let error = found.read(&tables, &origin, settings.max_notifications).err();
-            error.map(|error| Trouble { outcome: Outcome::UserError, error: error.to_string() })
+            error.map(|error| Trouble::of_user(error.to_string()))
         }
         Err(trouble) => Some(trouble),
     };
     let alerts = found.notifications.len();
     let mut notifications: Vec<(About, Notification)> = found.notifications.into_iter().map(|n| (About::Row, n)).collect();
+    let again = trouble.as_ref().and_then(|trouble| trouble.again);
     let (outcome, message, rows) = match trouble {
-        Some(Trouble { outcome: Outcome::UserError, error }) => {
+        Some(Trouble { outcome: Outcome::UserError, error, .. }) => {
             notifications.push((About::Failure, failure_alert(&origin, &endpoint, &error)));
             (Outcome::UserError, format!("Query failed with user error: {error}"), 0)
         }
-        Some(Trouble { outcome, error }) => (outcome, format!("Query execution failed: {error}"), 0),
+        Some(Trouble { outcome, error, .. }) => (outcome, format!("Query execution failed: {error}"), 0),
         None if !found.held_back.is_empty() => {
             notifications.push((About::Throttle, throttle_alert(&origin, &settings.region, &found.held_back)));
             (Outcome::NotificationThrottled, "Too many notifications sent".to_owned(), 0)
@@ -119,16 +143,25 @@ pub(crate) async fn evaluate(rule: &Rule, window: Window, settings: &Settings) -
     let titles = if settings.targets.is_empty() { notifications.iter().filter_map(row_title).collect() } else { Vec::new() };
     let outgoing = outgoing(&notifications, &origin, window, rule.lasts, &settings.targets);
     let message = message.chars().take(MAX_MESSAGE).collect();
-    Evaluation { window, outcome, message, rows, alerts, titles, took, outgoing }
+    Evaluation { window, outcome, message, rows, alerts, titles, took, outgoing, again }
 }
 
-async fn ask(client: &Client, database: &str, statement: &Statement) -> Result<Vec<Table>, Trouble> {
-    let options = QueryOptions { timeout: QUERY_DEADLINE, parameters: statement.parameters.clone(), options: Vec::new() };
+async fn ask(client: &Client, database: &str, statement: &Statement, deadline: Duration) -> Result<Vec<Table>, Trouble> {
+    let options = QueryOptions { timeout: deadline, parameters: statement.parameters.clone(), options: Vec::new() };
     let answer = match statement.is_management() {
         true => client.mgmt_with(database, &statement.text, &options).await.map(|table| vec![table]),
         false => client.query(database, &statement.sent(), &options).await.map(|data| data.tables),
     };
-    answer.map_err(|error| Trouble { outcome: outcome_of(&error), error: explained(&error, statement) })
+    answer.map_err(|error| {
+        let outcome = outcome_of(&error);
+        let again = outcome == Outcome::ServiceError && error.is_transient() && may_repeat(&error, statement);
+        Trouble { outcome, error: explained(&error, statement), again: again.then_some(Again { asked: error.retry_after }) }
+    })
+}
+
+/// Whether doing it twice does no more than doing it once: a command may change something.
+fn may_repeat(error: &kusto::Error, statement: &Statement) -> bool {
+    !statement.is_management() || statement.text.starts_with(".show") || error.delivery == Delivery::NotExecuted
 }
 
 /// A user error is one that only a change of the rule puts right: what Kusto refuses as a bad request, syntax errors

@@ -1,15 +1,16 @@
 //! Runs rules on schedule: one task that knows when each is due, and as many queries at a time as there are slots.
 //!
 //! A rule's window begins where its last successful one ended, so late runs, failures and restarts leave no gap; it is
-//! never longer than [`CATCH_UP`] or three intervals, and what lies before is reported as skipped. The slot of a rule is free again when its
-//! query is answered: keeping the result, delivery and status do not hold up other rules.
+//! never longer than [`CATCH_UP`] or three intervals, and what lies before is reported as skipped. A window whose run fails
+//! through no fault of the rule runs again after a pause that doubles, well before the interval is over. The slot of a rule
+//! is free again when its query is answered: keeping the result, delivery and status do not hold up other rules.
 
 mod evaluate;
 mod report;
 mod rule;
 mod table;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crds::criteria::{Criteria, Labels, Wording};
 use crds::{AlertRule, SpecError};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
+use rules::backoff::{Backoff, random_unit};
 use rules::clock::Clock;
 use rules::store::{Key, Objects, Store};
 use rules::window::{QueryWindow, Window, query_window};
@@ -29,7 +31,7 @@ use crate::metrics::{Metrics, Outcome};
 use crate::schedule::Schedule;
 use crate::state::{Record, State, StateError};
 pub use evaluate::Settings;
-use evaluate::{Evaluation, evaluate};
+use evaluate::{Again, Evaluation, evaluate};
 use report::{Ran, Report, Reporter};
 use rule::Rule;
 use table::Entry;
@@ -39,6 +41,16 @@ pub use table::Table;
 pub const CATCH_UP: Duration = Duration::from_secs(3600);
 /// How often the engine says that it is alive and looks at its times, in case the clock was set.
 const ALIVE: SignedDuration = SignedDuration::from_secs(60);
+/// The first pause after a run that failed through no fault of the rule. It doubles
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+/// up to the interval, at most this long.
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
+/// Longest pause that Kusto may ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+/// While so many results are not kept yet, no query starts.
+const MAX_UNKEPT: usize = 256;
+/// News that may wait for the writer of statuses before the engine does.
+const REPORTS: usize = 1024;
 /// Rules that are due together after a start begin this far apart,
 const SPREAD_STEP: SignedDuration = SignedDuration::from_millis(20);
 /// but all of them within this time.
@@ -77,8 +89,11 @@ pub struct Engine {
     ready: VecDeque<Key>,
     queries: JoinSet<Evaluation>,
     running: HashMap<Id, Running>,
-    records: JoinSet<(Running, Evaluation)>,
-    reports: mpsc::UnboundedSender<Report>,
+    records: JoinSet<Evaluation>,
+    keeping: HashMap<Id, Running>,
+    /// The endpoint of each database, by number.
+    places: BTreeMap<String, usize>,
+    reports: mpsc::Sender<Report>,
     next_token: u64,
     led: bool,
 }
@@ -88,8 +103,19 @@ pub struct Engine {
 struct Running {
     key: Key,
     token: u64,
-    database: String,
+    /// The endpoint; none for an unknown database.
+    place: Option<usize>,
+    window: Window,
     began: Timestamp,
+}
+
+/// What is to run now.
+struct Run {
+    rule: Arc<Rule>,
+    token: u64,
+    window: Window,
+    /// What no run will look at.
+    skipped: Option<Window>,
 }
 
 /// Writes statuses while the engine runs.
@@ -105,8 +131,8 @@ impl StatusWriter {
 impl Engine {
     /// An engine and the writer of statuses, not yet running. `progress` brings what became of deliveries.
     #[must_use]
-    pub fn new(parts: Parts, progress: mpsc::UnboundedReceiver<Progress>) -> (Engine, StatusWriter) {
-        let (reports, receiver) = mpsc::unbounded_channel();
+    pub fn new(parts: Parts, progress: mpsc::Receiver<Progress>) -> (Engine, StatusWriter) {
+        let (reports, receiver) = mpsc::channel(REPORTS);
         let writer = Reporter {
             store: Arc::clone(&parts.store),
             clock: Arc::clone(&parts.clock),
@@ -118,6 +144,7 @@ impl Engine {
         };
         let engine = Engine {
             objects: parts.store.objects(),
+            places: places(&parts.settings),
             parts,
             table: Arc::default(),
             due: Schedule::default(),
@@ -125,6 +152,7 @@ impl Engine {
             queries: JoinSet::new(),
             running: HashMap::new(),
             records: JoinSet::new(),
+            keeping: HashMap::new(),
             reports,
             next_token: 0,
             led: false,
@@ -152,12 +180,13 @@ impl Engine {
                 self.look_at_times(now);
                 alive = now + ALIVE;
             }
-            self.start_queries(now);
+            self.start_queries(now).await;
+            self.parts.metrics.unkept(self.records.len());
             let next = self.due.next().unwrap_or(Timestamp::MAX).min(alive);
             tokio::select! {
                 () = self.objects.changed() => self.reconcile().await?,
                 Some(done) = self.queries.join_next_with_id() => self.answered(done),
-                Some(done) = self.records.join_next() => self.recorded(done),
+                Some(done) = self.records.join_next_with_id() => self.recorded(done).await,
                 () = self.parts.clock.sleep_until(next) => {}
                 // Who has no cluster always leads: nobody changes that.
                 Ok(()) = self.parts.leading.changed() => {}
@@ -166,8 +195,8 @@ impl Engine {
         }
         self.queries.abort_all();
         // What was answered is kept.
-        while let Some(done) = self.records.join_next().await {
-            self.recorded(done);
+        while let Some(done) = self.records.join_next_with_id().await {
+            self.recorded(done).await;
         }
         Ok(())
     }
@@ -252,7 +281,7 @@ impl Engine {
         if invalid.is_some() {
             self.parts.metrics.evaluated(&key.to_string(), Outcome::SetupError, Duration::ZERO);
         }
-        self.report(Report::Seen { key: key.clone(), gate: entry.gate.clone(), invalid });
+        self.report(Report::Seen { key: key.clone(), gate: entry.gate.clone(), invalid }).await;
         let due = entry.first_due(now);
         let closed = !entry.gate.proceed;
         self.table.lock().rules.insert(key.clone(), entry);
@@ -268,7 +297,7 @@ impl Engine {
         self.table.lock().rules.remove(key);
         let source = key.to_string();
         self.parts.metrics.forget(&source);
-        self.report(Report::Gone(key.clone()));
+        self.report(Report::Gone(key.clone())).await;
         self.parts.state.forget(source).await
     }
 
@@ -293,7 +322,8 @@ impl Engine {
         let mut late = Vec::new();
         for (key, entry) in &self.table.lock().rules {
             let Ok(rule) = &entry.rule else { continue };
-            let limit = after(now + ALIVE, rule.interval);
+            let longest = if entry.failures > 0 { rule.interval.max(LONGEST_ASKED) } else { rule.interval };
+            let limit = after(now + ALIVE, longest);
             if self.due.get(key).is_some_and(|at| at > limit) {
                 late.push(key.clone());
             }
@@ -301,89 +331,111 @@ impl Engine {
         late.iter().for_each(|key| self.schedule(key, now));
     }
 
-    /// Starts the queries that are due, as far as there are slots. Where there are several databases, one that hangs
-    /// leaves a slot to the others.
-    fn start_queries(&mut self, now: Timestamp) {
+    /// Starts the queries that are due, as far as there are slots.
+    async fn start_queries(&mut self, now: Timestamp) {
         while let Some((_, key)) = self.due.pop_due(now) {
             self.ready.push_back(key);
         }
-        let several = self.parts.settings.databases.len() > 1;
-        let of_one = if several { self.parts.slots.saturating_sub(1).max(1) } else { self.parts.slots };
-        while self.queries.len() < self.parts.slots {
-            let mut busy: HashMap<&str, usize> = HashMap::new();
-            self.running.values().for_each(|running| *busy.entry(&running.database).or_default() += 1);
-            let next = {
-                let table = self.table.lock();
-                let full = |key: &Key| table.database(key).and_then(|database| busy.get(database)).is_some_and(|n| *n >= of_one);
-                self.ready.iter().position(|key| !full(key))
-            };
-            let Some(key) = next.and_then(|at| self.ready.remove(at)) else { return };
-            self.start(key, now);
+        while self.queries.len() < self.parts.slots && self.records.len() < MAX_UNKEPT {
+            let Some(key) = self.next_ready() else { return };
+            self.start(key, now).await;
         }
     }
 
-    fn start(&mut self, key: Key, now: Timestamp) {
-        let table = Arc::clone(&self.table);
-        let mut table = table.lock();
-        let Some(entry) = table.rules.get_mut(&key) else { return };
-        let Ok(rule) = entry.rule.clone() else { return };
-        let (window, skipped) = match query_window(entry.cursor, rule.interval, CATCH_UP, now) {
-            QueryWindow::Run { window, skipped } => (window, skipped),
-            QueryWindow::Wait(at) => {
-                entry.due = Some(at);
-                return self.due.set(key, at);
-            }
+    /// The first rule that may take a slot. One is left to every endpoint whose rules have none, so that those that hang
+    /// hold up no other.
+    fn next_ready(&mut self) -> Option<Key> {
+        let mut busy = vec![0usize; self.places.values().max().map_or(0, |last| last + 1)];
+        self.running.values().filter_map(|running| running.place).for_each(|place| busy[place] += 1);
+        let free = self.parts.slots.saturating_sub(self.queries.len());
+        let idle = busy.iter().filter(|queries| **queries == 0).count();
+        let next = {
+            let table = self.table.lock();
+            let place = |key: &Key| table.database(key).and_then(|database| self.places.get(database));
+            let may_start = |key: &Key| place(key).is_none_or(|place| busy[*place] == 0 || free > idle);
+            self.ready.iter().position(may_start)
         };
-        if let Some(skipped) = skipped.filter(|skipped| entry.skipped_until.is_none_or(|until| until < skipped.start)) {
+        self.ready.remove(next?)
+    }
+
+    async fn start(&mut self, key: Key, now: Timestamp) {
+        let Some(Run { rule, token, window, skipped }) = self.next_run(&key, now) else { return };
+        if let Some(skipped) = skipped {
             self.parts.metrics.skipped();
             tracing::warn!(rule = rule.source, window = %skipped, "a window lies too far back and is skipped");
-            self.report(Report::Skipped(key.clone(), skipped));
+            self.report(Report::Skipped(key.clone(), skipped)).await;
         }
-        if let Some(skipped) = skipped {
-            entry.skipped_until = Some(skipped.end);
-        }
-        let (settings, database) = (Arc::clone(&self.parts.settings), rule.spec.database.clone());
+        let (settings, place) = (Arc::clone(&self.parts.settings), self.places.get(&rule.spec.database).copied());
         let task = self.queries.spawn(async move { evaluate(&rule, window, &settings).await });
-        self.running.insert(task.id(), Running { key, token: entry.token, database, began: now });
-        entry.task = Some(task);
+        if let Some(entry) = self.table.lock().rules.get_mut(&key) {
+            entry.task = Some(task.clone());
+        }
+        self.running.insert(task.id(), Running { key, token, place, window, began: now });
+    }
+
+    /// What a rule is to look at now; nothing if it is to wait.
+    fn next_run(&mut self, key: &Key, now: Timestamp) -> Option<Run> {
+        let mut table = self.table.lock();
+        let entry = table.rules.get_mut(key)?;
+        let rule = entry.rule.clone().ok()?;
+        let token = entry.token;
+        if let Some(window) = entry.again(rule.interval, now) {
+            return Some(Run { rule, token, window, skipped: None });
+        }
+        // Of a rule that never had a success, what failed first is not lost either.
+        let cursor = entry.cursor.or(entry.failed.map(|window| window.start));
+        match query_window(cursor, rule.interval, CATCH_UP, now) {
+            QueryWindow::Run { window, skipped } => {
+                let news = skipped.filter(|skipped| entry.skipped_until.is_none_or(|until| until < skipped.start));
+                entry.skipped_until = skipped.map(|skipped| skipped.end).or(entry.skipped_until);
+                Some(Run { rule, token, window, skipped: news })
+            }
+            QueryWindow::Wait(at) => {
+                entry.due = Some(at);
+                self.due.set(key.clone(), at);
+                None
+            }
+        }
     }
 
     /// A query ended: its slot is free. What it found is kept on a task of its own.
     fn answered(&mut self, done: Result<(Id, Evaluation), JoinError>) {
         let (id, evaluation) = match done {
+            Ok((id, evaluation)) => (id, Ok(evaluation)),
+            Err(error) => (error.id(), Err(error)),
+        };
+        let Some(running) = self.running.remove(&id) else { return };
+        {
+            let mut table = self.table.lock();
+            let current = table.rules.get_mut(&running.key).filter(|entry| entry.token == running.token);
+            let Some(entry) = current else { return };
+            entry.task = None;
+        }
+        let evaluation = evaluation.unwrap_or_else(|error| {
+            tracing::error!(%error, rule = %running.key, "an evaluation ended in a panic");
+            Evaluation::broken(running.window, &"the evaluation ended in a panic, which is a mistake of the alerter")
+        });
+        let task = self.records.spawn(keep(self.parts.clone(), running.clone(), evaluation));
+        self.keeping.insert(task.id(), running);
+    }
+
+    /// A run is kept: its rule is due again one interval after its window, or sooner if it failed through no fault of the
+    /// rule.
+    async fn recorded(&mut self, done: Result<(Id, Evaluation), JoinError>) {
+        let (id, evaluation) = match done {
             Ok((id, evaluation)) => (id, Some(evaluation)),
             Err(error) => {
-                if error.is_panic() {
-                    tracing::error!(%error, "a query ended in a panic");
-                }
+                tracing::error!(%error, "keeping a run ended in a panic");
                 (error.id(), None)
             }
         };
-        let Some(running) = self.running.remove(&id) else { return };
-        let current = {
-            let mut table = self.table.lock();
-            let entry = table.rules.get_mut(&running.key).filter(|entry| entry.token == running.token);
-            entry.map(|entry| (entry.task = None, entry.rule.clone())).and_then(|((), rule)| rule.ok())
-        };
-        let Some(rule) = current else { return };
-        match evaluation {
-            Some(evaluation) => drop(self.records.spawn(keep(self.parts.clone(), running, evaluation))),
-            None => self.schedule(&running.key, after(running.began, rule.interval)),
-        }
-    }
-
-    /// A run is kept: its rule is due again one interval after it began.
-    fn recorded(&mut self, done: Result<(Running, Evaluation), JoinError>) {
-        let (running, evaluation) = match done {
-            Ok(done) => done,
-            Err(error) => return tracing::error!(%error, "keeping a run ended in a panic"),
-        };
-        let Running { key, token, began, .. } = running;
+        let Some(Running { key, token, window, began, .. }) = self.keeping.remove(&id) else { return };
+        let evaluation = evaluation.unwrap_or_else(|| Evaluation::broken(window, &"keeping its result ended in a panic"));
         let source = key.to_string();
-        let (interval, cursor) = {
+        let (interval, cursor, failures) = {
             let mut table = self.table.lock();
             let Some(entry) = table.ran(&key, token, began, &evaluation) else { return };
-            (entry.rule.as_ref().map_or(Duration::MAX, |rule| rule.interval), entry.cursor)
+            (entry.rule.as_ref().map_or(Duration::MAX, |rule| rule.interval), entry.cursor, entry.failures)
         };
         self.parts.metrics.evaluated(&source, evaluation.outcome, evaluation.took);
         if evaluation.is_done() {
@@ -394,14 +446,19 @@ impl Engine {
             Outcome::NotificationThrottled => "Throttled",
             Outcome::SetupError | Outcome::UserError | Outcome::ServiceError => "Error",
         };
-        let Evaluation { message, took, rows, alerts, .. } = evaluation;
-        self.report(Report::Ran(key.clone(), Ran { status, message, began, window_end: cursor, took, rows, alerts }));
-        self.schedule(&key, after(began, interval));
+        let Evaluation { message, took, rows, alerts, again, .. } = evaluation;
+        let due = match again {
+            Some(again) => after(self.parts.clock.now(), retry_pause(failures, again, interval)),
+            None => after(window.end, interval),
+        };
+        self.report(Report::Ran(key.clone(), Ran { status, message, began, window_end: cursor, took, rows, alerts })).await;
+        self.schedule(&key, due);
     }
 
-    fn report(&self, report: Report) {
+    /// Waits while the writer of statuses is behind.
+    async fn report(&self, report: Report) {
         // The writer ends only with the process.
-        let _ = self.reports.send(report);
+        let _ = self.reports.send(report).await;
     }
 }
 
@@ -427,25 +484,41 @@ pub async fn try_rule(key: &Key, object: &AlertRule, window: Window, settings: &
 }
 
 /// Keeps what a run found, and its end, at once.
-async fn keep(parts: Parts, running: Running, mut evaluation: Evaluation) -> (Running, Evaluation) {
+async fn keep(parts: Parts, running: Running, mut evaluation: Evaluation) -> Evaluation {
     let notifications = std::mem::take(&mut evaluation.outgoing);
     let window = (evaluation.window.start, evaluation.window.end);
     let news = !notifications.is_empty();
     let record = Record { rule: running.key.to_string(), window, done: evaluation.is_done(), notifications };
     if !record.done && !news {
-        return (running, evaluation);
+        return evaluation;
     }
     match parts.state.record(record, parts.clock.now()).await {
         Ok(dropped) => dropped.iter().for_each(|dropped| log_dropped(&parts.metrics, dropped, "too many notifications wait")),
         Err(error) => {
             tracing::error!(%error, rule = %running.key, "what a rule found cannot be kept: it runs again");
-            evaluation.lost(&error);
+            evaluation = Evaluation { took: evaluation.took, ..Evaluation::broken(evaluation.window, &error) };
         }
     }
     if news {
         parts.wake.iter().for_each(|wake| wake.notify_one());
     }
-    (running, evaluation)
+    evaluation
+}
+
+/// Numbers of the endpoints that databases are at.
+fn places(settings: &Settings) -> BTreeMap<String, usize> {
+    let mut endpoints: BTreeMap<String, usize> = BTreeMap::new();
+    let place = |(database, client): (&String, &kusto::Client)| {
+        let next = endpoints.len();
+        (database.clone(), *endpoints.entry(client.endpoint().to_string()).or_insert(next))
+    };
+    settings.databases.iter().map(place).collect()
+}
+
+/// The pause before the window runs again, after so many failures in a row.
+fn retry_pause(failures: u32, again: Again, interval: Duration) -> Duration {
+    let backoff = Backoff { first: FIRST_RETRY, longest: interval.min(LONGEST_RETRY) };
+    backoff.pause(failures.saturating_sub(1), again.asked.map(|asked| asked.min(LONGEST_ASKED)), random_unit())
 }
 
 fn after(at: Timestamp, by: Duration) -> Timestamp {

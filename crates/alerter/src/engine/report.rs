@@ -32,8 +32,10 @@ const TIMES: SignedDuration = SignedDuration::from_hours(1);
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// How long a write may take.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
-/// Writes at the same time.
-const MAX_WRITES: usize = 4;
+/// Events about one rule that wait for a write.
+const MAX_EVENTS: usize = 8;
+/// Writes at the same time: a store of files commits them together.
+const MAX_WRITES: usize = 16;
 
 /// News of a rule.
 #[derive(Debug, Clone)]
@@ -106,8 +108,8 @@ pub(crate) struct Reporter {
     pub(crate) state: State,
     pub(crate) metrics: Metrics,
     pub(crate) leading: watch::Receiver<bool>,
-    pub(crate) reports: mpsc::UnboundedReceiver<Report>,
-    pub(crate) progress: mpsc::UnboundedReceiver<Progress>,
+    pub(crate) reports: mpsc::Receiver<Report>,
+    pub(crate) progress: mpsc::Receiver<Progress>,
 }
 
 #[derive(Default)]
@@ -125,7 +127,10 @@ impl Reporter {
             let leading = *self.leading.borrow_and_update();
             let now = self.clock.now();
             if leading {
-                self.start_writes(&mut book, now).await;
+                self.start_writes(&mut book, now);
+            } else {
+                // Whoever leads writes now: what we know of statuses is out of date once we lead again.
+                book.forget();
             }
             let next = if leading && book.writes.len() < MAX_WRITES { book.due.next() } else { None };
             tokio::select! {
@@ -142,6 +147,9 @@ impl Reporter {
 
     /// The last writes: what was not due yet is, once.
     async fn finish(&mut self, mut book: Book) {
+        // Nobody waits for a writer that takes no more.
+        self.reports.close();
+        self.progress.close();
         if !*self.leading.borrow() {
             return;
         }
@@ -153,7 +161,7 @@ impl Reporter {
         waiting.into_iter().for_each(|key| book.due.set(key, Timestamp::MIN));
         let write = async {
             while book.due.next().is_some() || !book.writes.is_empty() {
-                self.start_writes(&mut book, Timestamp::MIN).await;
+                self.start_writes(&mut book, Timestamp::MIN);
                 // Not tried again: the process ends.
                 let _ = book.writes.join_next().await;
             }
@@ -162,6 +170,9 @@ impl Reporter {
     }
 
     fn note(&self, book: &mut Book, report: Report) {
+        if !*self.leading.borrow() {
+            return;
+        }
         let now = self.clock.now();
         match report {
             Report::Gone(key) => {
@@ -193,7 +204,7 @@ impl Reporter {
             Report::Skipped(key, window) => {
                 let note = format!("no query will look at {window}: it lies further back than is caught up with");
                 let event = Event { severity: Severity::Warning, action: "CatchUp".into(), reason: "WindowSkipped".into(), note };
-                self.line(book, &key).events.push(event);
+                self.line(book, &key).tell(event);
                 book.plan(&key, now);
             }
         }
@@ -242,7 +253,7 @@ impl Reporter {
         })
     }
 
-    async fn start_writes(&self, book: &mut Book, now: Timestamp) {
+    fn start_writes(&self, book: &mut Book, now: Timestamp) {
         while book.writes.len() < MAX_WRITES
             && let Some((_, key)) = book.due.pop_due(now)
         {
@@ -292,7 +303,24 @@ impl Reporter {
     }
 }
 
+impl Line {
+    /// Keeps an event for the next write. Past the bound the oldest goes: the newest say what is wrong now.
+    fn tell(&mut self, event: Event) {
+        if self.events.len() >= MAX_EVENTS {
+            let Event { action, reason, note, .. } = self.events.remove(0);
+            tracing::warn!(action, reason, note, "an event about a rule is left out: too many wait for its status to be written");
+        }
+        self.events.push(event);
+    }
+}
+
 impl Book {
+    /// Forgets what is known. Writes that run are finished.
+    fn forget(&mut self) {
+        self.lines.clear();
+        self.due = Schedule::default();
+    }
+
     /// Sets when the rule's status is to be written, if at all.
     fn plan(&mut self, key: &Key, now: Timestamp) {
         let Some(line) = self.lines.get(key).filter(|line| !line.writing) else { return };
@@ -314,7 +342,7 @@ const DELIVERED: &str = "Delivered";
 
 fn warn(line: &mut Line, action: &str, reason: &str) {
     let note = line.now.message.clone();
-    line.events.push(Event { severity: Severity::Warning, action: action.into(), reason: reason.into(), note });
+    line.tell(Event { severity: Severity::Warning, action: action.into(), reason: reason.into(), note });
 }
 
 /// Puts what is known into the object's status.

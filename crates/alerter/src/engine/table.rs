@@ -8,9 +8,11 @@ use crds::criteria::Decision;
 use crds::{AlertRule, SpecError};
 use jiff::{SignedDuration, Timestamp};
 use rules::store::{Key, ObjectMap};
+use rules::window::Window;
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
+use super::after;
 use super::evaluate::Evaluation;
 use super::rule::{Rule, same_spec};
 use crate::metrics::Outcome;
@@ -29,6 +31,10 @@ pub(crate) struct Entry {
     pub(crate) skipped_until: Option<Timestamp>,
     /// When it is or was due.
     pub(crate) due: Option<Timestamp>,
+    /// Runs in a row that failed through no fault of the rule.
+    pub(crate) failures: u32,
+    /// The window of the last of them.
+    pub(crate) failed: Option<Window>,
     /// The query that runs.
     pub(crate) task: Option<AbortHandle>,
     pub(crate) last: Option<Last>,
@@ -51,7 +57,7 @@ impl Entry {
     pub(crate) fn new(key: &Key, object: Arc<AlertRule>, gate: Decision, token: u64, cursor: Option<Timestamp>) -> Entry {
         let rule = Rule::new(key, &object).map(Arc::new);
         let cursor = cursor.or_else(|| cursor_in_status(&object));
-        Entry { object, rule, gate, token, cursor, skipped_until: None, due: None, task: None, last: None }
+        Entry { object, rule, gate, token, cursor, skipped_until: None, due: None, failures: 0, failed: None, task: None, last: None }
     }
 
     /// When it is to run first; nothing if it does not run here.
@@ -61,6 +67,11 @@ impl Entry {
         let interval = SignedDuration::try_from(rule.interval).unwrap_or(SignedDuration::MAX);
         // A cursor ahead of the clock was written under another time.
         Some(cursor.checked_add(interval).ok().filter(|_| cursor <= now).unwrap_or(now))
+    }
+
+    /// The window that failed, if it is to run again as it is: the next one is not due yet.
+    pub(crate) fn again(&self, interval: Duration, now: Timestamp) -> Option<Window> {
+        self.failed.filter(|window| window.end <= now && now < after(window.end, interval))
     }
 
     fn json(&self, now: Timestamp) -> Value {
@@ -79,7 +90,7 @@ impl Entry {
         };
         json!({
             "state": state, "reason": reason, "database": self.object.spec.database, "interval": self.object.spec.interval.as_str(),
-            "nextRun": self.due, "doneUntil": self.cursor, "lagSeconds": lag, "last": last,
+            "nextRun": self.due, "failuresInARow": self.failures, "doneUntil": self.cursor, "lagSeconds": lag, "last": last,
         })
     }
 }
@@ -136,6 +147,10 @@ impl Table {
         if evaluation.is_done() {
             entry.cursor = Some(evaluation.window.end);
         }
+        (entry.failed, entry.failures) = match evaluation.again {
+            Some(_) => (Some(evaluation.window), entry.failures.saturating_add(1)),
+            None => (None, 0),
+        };
         let late = entry.due.and_then(|due| Duration::try_from(began.duration_since(due)).ok()).unwrap_or_default();
         let Evaluation { outcome, ref message, rows, alerts, took, .. } = *evaluation;
         entry.last = Some(Last { began, late, outcome, message: message.clone(), rows, alerts, took });

@@ -16,7 +16,7 @@ use super::schema::Schema;
 use crate::engine::{Settings, try_rule};
 use crate::flags::CommonFlags;
 use crate::metrics::Outcome;
-use crate::run::MAX_ANSWER_BYTES;
+use crate::run::{Deadlines, MAX_ANSWER_BYTES};
 
 /// Longest title that the lint accepts, in characters.
 const MAX_TITLE: usize = 150;
@@ -72,6 +72,7 @@ impl Config {
             databases: self.databases.clone(),
             region: self.region.clone(),
             max_notifications: self.max_notifications,
+            query_deadline: Deadlines::default().query,
             targets: Vec::new(),
         };
         let tried = match try_rule(key, object, window, &settings).await {

@@ -13,7 +13,8 @@ const MAX_BATCH: usize = 256;
 const QUEUE: usize = 1024;
 
 const SCHEMA: &str = include_str!("schema.sql");
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+const FROM_1: &str = "ALTER TABLE notifications ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;";
 
 /// Why the state could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -143,10 +144,12 @@ fn connect(path: &Path) -> Result<Connection, StateError> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(open)?;
     match version {
         0 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")).map_err(open)?,
-        // What an ended process had claimed is due again.
-        VERSION => connection.execute_batch("UPDATE notifications SET claimed = 0").map_err(open)?,
+        1 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {FROM_1} PRAGMA user_version = {VERSION}; COMMIT;")).map_err(open)?,
+        VERSION => {}
         version => return Err(StateError::Newer { path: path.display().to_string(), version }),
     }
+    // What an ended process had claimed is due again.
+    connection.execute_batch("UPDATE notifications SET claimed = 0").map_err(open)?;
     Ok(connection)
 }
 

@@ -87,6 +87,8 @@ pub struct Claimed {
     pub body: Vec<u8>,
     /// Tries before this one.
     pub attempts: u32,
+    /// How many of the last of them were refused in a row.
+    pub refusals: u32,
     /// When it was made.
     pub created: Timestamp,
 }
@@ -237,16 +239,19 @@ impl State {
         self.database.run(move |db| db.prepare_cached("DELETE FROM notifications WHERE id = ?1")?.execute([id]).map(drop)).await
     }
 
-    /// The notification is to be tried again at `due`.
+    /// The notification is to be tried again at `due`; `refused` says whether this try was.
     ///
     /// # Errors
     /// Where that cannot be written.
-    pub async fn postpone(&self, id: i64, due: Timestamp) -> Result<(), StateError> {
+    pub async fn postpone(&self, id: i64, due: Timestamp, refused: bool) -> Result<(), StateError> {
         self.database
             .run(move |db| {
-                db.prepare_cached("UPDATE notifications SET due = ?2, attempts = attempts + 1, claimed = 0 WHERE id = ?1")?
-                    .execute(params![id, due.as_millisecond()])
-                    .map(drop)
+                db.prepare_cached(
+                    "UPDATE notifications SET due = ?2, attempts = attempts + 1, claimed = 0,
+                         refusals = CASE WHEN ?3 THEN refusals + 1 ELSE 0 END WHERE id = ?1",
+                )?
+                .execute(params![id, due.as_millisecond(), refused])
+                .map(drop)
             })
             .await
     }
@@ -344,7 +349,7 @@ fn claim(db: &Connection, target: Target, now: Timestamp, limit: usize, busy: &[
     let sql = format!(
         "UPDATE notifications SET claimed = 1 WHERE id IN
             (SELECT id FROM notifications WHERE target = ? AND due <= ? AND claimed = 0 {} ORDER BY due, id LIMIT ?)
-         RETURNING id, rule, destination, correlation, title, body, attempts, created",
+         RETURNING id, rule, destination, correlation, title, body, attempts, refusals, created",
         not_in(busy.len())
     );
     let (target, due, limit) = (target as i64, now.as_millisecond(), i64::try_from(limit).unwrap_or(i64::MAX));
@@ -360,7 +365,8 @@ fn claim(db: &Connection, target: Target, now: Timestamp, limit: usize, busy: &[
                 title: row.get(4)?,
                 body: row.get(5)?,
                 attempts: row.get(6)?,
-                created: from_millis(row.get(7)?),
+                refusals: row.get(7)?,
+                created: from_millis(row.get(8)?),
             })
         })?
         .collect::<rusqlite::Result<_>>()?;

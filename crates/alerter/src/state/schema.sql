@@ -19,7 +19,8 @@ CREATE TABLE notifications (
     created INTEGER NOT NULL,
     due INTEGER NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
-    claimed INTEGER NOT NULL DEFAULT 0
+    claimed INTEGER NOT NULL DEFAULT 0,
+    refusals INTEGER NOT NULL DEFAULT 0 -- the last tries that were refused in a row
 );
 CREATE INDEX notifications_due ON notifications (target, due);
 CREATE INDEX notifications_key ON notifications (target, correlation, destination) WHERE correlation <> '';

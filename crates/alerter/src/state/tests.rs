@@ -55,7 +55,7 @@ async fn what_is_claimed_comes_back_after_a_restart_and_postponed_ones_in_their_
     state.record(record("n/r", (0, 60), vec![outgoing("a", "a"), outgoing("b", "b")]), at(60)).await.unwrap();
     let claimed = state.claim(Target::Receiver, at(60), 1, Vec::new()).await.unwrap();
     assert_eq!((claimed[0].title.as_str(), claimed[0].attempts, claimed[0].created), ("a", 0, at(60)));
-    state.postpone(claimed[0].id, at(90)).await.unwrap();
+    state.postpone(claimed[0].id, at(90), false).await.unwrap();
     assert_eq!(titles(&state, 60).await, ["b"]);
     assert_eq!(state.next_due(Target::Receiver, Vec::new()).await.unwrap(), Some(at(90)));
     assert_eq!(state.next_due(Target::Receiver, vec!["team".into()]).await.unwrap(), None);
@@ -131,6 +131,29 @@ async fn two_processes_cannot_share_a_folder_and_a_damaged_file_is_set_aside() {
     );
 }
 
+/// A file of the layout before this one: what waits there is delivered.
+#[tokio::test]
+async fn the_first_layout_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::open(folder.path()).unwrap();
+    state.record(record("n/r", (0, 60), vec![outgoing("a", "a")]), at(60)).await.unwrap();
+    drop(state);
+    drop(reopened(folder.path()).await);
+    let path = folder.path().join("alerter.sqlite");
+    let back = || -> rusqlite::Result<()> {
+        rusqlite::Connection::open(&path)?.execute_batch("ALTER TABLE notifications DROP COLUMN refusals; PRAGMA user_version = 1;")
+    };
+    // The thread of the last state may still hold the file.
+    while back().is_err() {
+        tokio::task::yield_now().await;
+    }
+    let state = reopened(folder.path()).await;
+    let claimed = state.claim(Target::Receiver, at(60), 9, Vec::new()).await.unwrap();
+    assert_eq!(claimed.iter().map(|c| (c.title.as_str(), c.refusals)).collect::<Vec<_>>(), [("a", 0)]);
+    state.postpone(claimed[0].id, at(61), true).await.unwrap();
+    assert_eq!(state.claim(Target::Receiver, at(61), 9, Vec::new()).await.unwrap()[0].refusals, 1);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Record { key: u8, destination: u8 },
@@ -204,7 +227,7 @@ proptest! {
                         model.waiting.retain(|e| e.title != claimed.title);
                     },
                     Step::Postpone { by } => if let Some(claimed) = held.pop() {
-                        state.postpone(claimed.id, at(now + by)).await.unwrap();
+                        state.postpone(claimed.id, at(now + by), false).await.unwrap();
                         for e in model.waiting.iter_mut().filter(|e| e.title == claimed.title) {
                             (e.due, e.claimed) = (now + by, false);
                         }

@@ -13,14 +13,7 @@ use tokio::sync::watch;
 
 use crate::fake::{Answer, Asked, Reply};
 use crate::support::text;
-use crate::world::{World, key, rule};
-
-const TICK: SignedDuration = SignedDuration::from_nanos(100);
-
-fn condition(world: &World, name: &str, type_: &str) -> Option<(String, String)> {
-    let status = world.status(name);
-    status.conditions.iter().find(|c| c.type_ == type_).map(|c| (c.status.clone(), c.reason.clone()))
-}
+use crate::world::{TICK, World, condition, key, rule};
 
 #[tokio::test]
 async fn a_row_becomes_a_notification_and_the_status_says_so() {
@@ -46,6 +39,7 @@ async fn a_row_becomes_a_notification_and_the_status_says_so() {
     let asked = &world.kusto.asked("Hot")[0];
     assert!(asked.csl.starts_with("declare query_parameters(ParamRegion:string, _adxmonEndTime:datetime,"), "{}", asked.csl);
     assert_eq!(asked.database, "DB");
+    while !world.get("/metrics").await.contains("adxmon_alerter_alerts_generated_total 1") {}
     let metrics = world.get("/metrics").await;
     for line in [
         "adxmon_alerter_health_check{location=\"eastus\"} 1",
@@ -311,6 +305,25 @@ async fn statuses_are_written_for_news_and_not_for_runs() {
     // and once an hour the times
     world.advance(1000);
     world.until(|world| world.store.status_writes() > first).await;
+    world.stop().await;
+}
+
+/// What another alerter wrote while it led is not what we wrote last.
+#[tokio::test]
+async fn who_leads_again_writes_statuses_anew() {
+    let (hold, holds) = watch::channel(true);
+    let mut world = World::new().await;
+    world.cluster = Some((holds, Arc::new(Shared::default())));
+    world.store.apply(rule("hot", "Hot"));
+    world.start().await;
+    world.until(|world| world.status("hot").status == "Success").await;
+    hold.send_replace(false);
+    while world.get("/debug/rules").await != "{}" {}
+    let failed = |rule: &mut AlertRule| rule.status.get_or_insert_default().status = "Error".into();
+    rules::store::Store::update_status(&*world.store, &key("hot"), &failed).await.unwrap();
+    world.advance(600);
+    hold.send_replace(true);
+    world.until(|world| world.status("hot").status == "Success").await;
     world.stop().await;
 }
 

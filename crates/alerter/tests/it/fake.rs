@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -27,7 +28,15 @@ pub(crate) struct Asked {
 pub(crate) enum Answer {
     /// Columns with types, and rows.
     Rows(Vec<(&'static str, &'static str)>, Vec<Vec<Value>>),
+    /// The same with columns of JSON.
+    Table(Vec<(Value, Value)>, Vec<Vec<Value>>),
     Status(u16, String),
+    /// 429 with `Retry-After`, in seconds.
+    Busy(u64),
+    /// No answer at all.
+    Hang,
+    /// The beginning of an answer, and nothing after it.
+    Stall,
 }
 
 /// A service that keeps what it was asked.
@@ -94,12 +103,23 @@ async fn kusto_answer(State(kusto): State<Kusto>, uri: Uri, body: Bytes) -> Resp
     kusto.asked.send_modify(|all| all.push(asked));
     let answer = kusto.answers.lock().iter().find(|(word, _)| csl.contains(**word)).map(|(_, answer)| answer.clone());
     match answer.unwrap_or(Answer::Rows(vec![("Title", "string"), ("Severity", "long")], Vec::new())) {
-        Answer::Rows(columns, rows) => rows_answer(&uri, &columns, &rows).to_string().into_response(),
+        Answer::Rows(columns, rows) => {
+            let columns: Vec<(Value, Value)> = columns.iter().map(|(name, ty)| (json!(name), json!(ty))).collect();
+            rows_answer(&uri, &columns, &rows).to_string().into_response()
+        }
+        Answer::Table(columns, rows) => rows_answer(&uri, &columns, &rows).to_string().into_response(),
         Answer::Status(status, text) => (StatusCode::from_u16(status).unwrap(), text).into_response(),
+        Answer::Busy(seconds) => (StatusCode::TOO_MANY_REQUESTS, [("retry-after", seconds.to_string())]).into_response(),
+        Answer::Hang => std::future::pending().await,
+        Answer::Stall => {
+            let first = Bytes::from_static(br#"[{"FrameType":"DataSetHeader","IsProgressive":false,"Version":"v2.0"},"#);
+            let rest = futures::stream::pending();
+            Body::from_stream(futures::stream::iter([Ok::<_, std::io::Error>(first)]).chain(rest)).into_response()
+        }
     }
 }
 
-fn rows_answer(uri: &Uri, columns: &[(&str, &str)], rows: &[Vec<Value>]) -> Value {
+fn rows_answer(uri: &Uri, columns: &[(Value, Value)], rows: &[Vec<Value>]) -> Value {
     let columns: Vec<Value> = columns.iter().map(|(name, ty)| json!({"ColumnName": name, "ColumnType": ty})).collect();
     if uri.path() == "/v1/rest/mgmt" {
         return json!({"Tables": [{"TableName": "Table_0", "Columns": columns, "Rows": rows}]});

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alerter::checkpoint::Checkpoint;
-use alerter::{Cluster, Config, Running, Surroundings};
+use alerter::{Cluster, Config, Deadlines, Running, Surroundings};
 use crds::{AlertRule, AlertRuleSpec, AlertRuleStatus};
 use jiff::{SignedDuration, Timestamp};
 use rules::clock::{Clock as _, ManualClock};
@@ -26,6 +26,14 @@ pub(crate) struct World {
     pub(crate) cluster: Option<(watch::Receiver<bool>, Arc<dyn Checkpoint>)>,
     _folder: tempfile::TempDir,
     running: Option<(Running, CancellationToken)>,
+}
+
+pub(crate) const TICK: SignedDuration = SignedDuration::from_nanos(100);
+
+/// Status and reason of a condition of a rule.
+pub(crate) fn condition(world: &World, name: &str, type_: &str) -> Option<(String, String)> {
+    let status = world.status(name);
+    status.conditions.iter().find(|c| c.type_ == type_).map(|c| (c.status.clone(), c.reason.clone()))
 }
 
 /// A rule that asks for `word` every five minutes.
@@ -62,6 +70,7 @@ impl World {
             concurrency: 10,
             max_notifications: 25,
             data_dir: folder.path().to_owned(),
+            deadlines: Deadlines::default(),
         };
         let clock = ManualClock::new(START.parse().unwrap());
         World { kusto, receiver, store: Arc::default(), clock, config, cluster: None, _folder: folder, running: None }
