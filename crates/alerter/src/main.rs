@@ -8,25 +8,28 @@ use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// Exit code of a lint that could check nothing, as of a wrong command line.
+const NOTHING_CHECKED: u8 = 2;
+
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let flags = Flags::parse();
-    let ended = match flags.command {
+    let (ended, failure) = match flags.command {
         None => {
             server::init_logging();
-            run(flags.run).await.map(|()| true)
+            (run(flags.run).await.map(|()| true), ExitCode::FAILURE)
         }
-        Some(Command::Lint(flags)) => alerter::lint::run(&flags).await,
+        Some(Command::Lint(flags)) => (alerter::lint::run(&flags).await, ExitCode::from(NOTHING_CHECKED)),
     };
     match ended {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("alerter: {error:#}");
-            ExitCode::FAILURE
+            failure
         }
     }
 }

@@ -10,7 +10,7 @@ mod structure;
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use crds::AlertRule;
 use crds::criteria::{Criteria, Labels};
 use rules::store::Key;
@@ -43,8 +43,9 @@ impl Report {
 /// Lints as the command line says, and prints what is found; returns whether all is well.
 ///
 /// # Errors
-/// Where the command line, the schema or a database's schema cannot be used.
+/// Where nothing can be checked: there are no rules, or the command line, the schema or a database's schema cannot be used.
 pub async fn run(flags: &LintFlags) -> anyhow::Result<bool> {
+    std::fs::metadata(&flags.lint_dir).with_context(|| format!("reading --lint-dir {}", flags.lint_dir.display()))?;
     let config = live::Config::new(&flags.common)?;
     let mut schema = match &flags.schema {
         Some(file) => {
@@ -61,7 +62,28 @@ pub async fn run(flags: &LintFlags) -> anyhow::Result<bool> {
         report.findings.extend(config.try_out(&document, &key, &object).await);
     }
     print(&mut report);
+    if report.rules == 0 && report.is_clean() {
+        bail!("{}", no_rules(&flags.lint_dir));
+    }
     Ok(report.is_clean())
+}
+
+/// That a pipeline looks at the wrong place must not look like success.
+fn no_rules(path: &Path) -> String {
+    let shown = path.display();
+    match path.is_dir() {
+        true => format!(
+            "there is no AlertRule in {shown}: its files *.yaml, *.yml and *.json were read, and those of its subfolders; \
+             each rule is a document with apiVersion: {}/{} and kind: AlertRule",
+            crds::GROUP,
+            crds::VERSION
+        ),
+        false => format!(
+            "there is no AlertRule in {shown}: a rule is a document with apiVersion: {}/{} and kind: AlertRule",
+            crds::GROUP,
+            crds::VERSION
+        ),
+    }
 }
 
 #[allow(clippy::print_stdout, reason = "what a lint finds is its output")]

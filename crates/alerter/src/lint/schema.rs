@@ -84,7 +84,8 @@ fn database_of_json(json: &Value) -> Result<Database, String> {
     for (name, function) in json["Functions"].as_object().into_iter().flatten() {
         let parameters: Vec<String> = function["InputParameters"].as_array().into_iter().flatten().map(parameter_of_json).collect();
         let body = function["Body"].as_str().unwrap_or_default().to_owned();
-        let stored = StoredFunction { name: name.clone(), parameters: format!("({})", parameters.join(", ")), body, view: false };
+        let view = function["FunctionKind"] == "ViewFunction";
+        let stored = StoredFunction { name: name.clone(), parameters: format!("({})", parameters.join(", ")), body, view };
         database.functions.insert(name.clone(), stored);
     }
     Ok(database)
@@ -125,24 +126,35 @@ fn commands(text: &str) -> Vec<(usize, &str)> {
     starts.iter().zip(ends).map(|((line, start), end)| (*line, &text[*start..end])).collect()
 }
 
-/// `.create table T (…)`, `.create-merge table`, `.create-or-alter function`, with `with (…)` and `ifnotexists`. Other
-/// commands do not change what there is.
+/// `.create table T (…)`, `.create-merge table`, `.create-or-alter function`, `.create materialized-view`, with `with (…)`
+/// and `ifnotexists`. Other commands do not change what there is.
 fn read_command(text: &str, database: &mut Database) -> Result<(), String> {
     let (tokens, _) = tokenize(text);
     let word = |at: usize| tokens.get(at).map(|token| &text[token.span.clone()]);
-    let object = tokens.iter().position(|t| matches!(&text[t.span.clone()], "table" | "function" | "materialized-view"));
+    let is_materialized = |at: usize| word(at) == Some("materialized") && word(at + 1) == Some("-") && word(at + 2) == Some("view");
+    let object = (0..tokens.len()).find(|at| matches!(word(*at), Some("table" | "function")) || is_materialized(*at));
     let (Some(at), true) = (object, text.starts_with(".create") || text.starts_with(".alter")) else {
         return Ok(());
     };
     let kind = word(at).unwrap_or_default();
-    let mut at = at + 1;
+    let (mut at, mut view) = (if is_materialized(at) { at + 3 } else { at + 1 }, false);
     while matches!(word(at), Some("ifnotexists" | "with")) {
         at += 1;
         if word(at) == Some("(") {
-            at = closing(text, &tokens, at).ok_or("a bracket is not closed")? + 1;
+            let close = closing(text, &tokens, at).ok_or("a bracket is not closed")?;
+            view |= (at..close)
+                .any(|at| word(at) == Some("view") && word(at + 2).is_some_and(|value| value.trim_matches(['"', '\'']) == "true"));
+            at = close + 1;
         }
     }
     let (name, after) = name_at(text, &tokens, at).ok_or_else(|| format!("no name behind {kind:?}"))?;
+    if kind == "materialized" {
+        // Its columns are those of its query; without one, this is about a policy of it.
+        let Some(start) = text.find('{') else { return Ok(()) };
+        let body = text[start..].trim().trim_end_matches(';').to_owned();
+        database.functions.insert(name.clone(), StoredFunction { name, parameters: "()".to_owned(), body, view: true });
+        return Ok(());
+    }
     let open = tokens.get(after).filter(|token| &text[token.span.clone()] == "(").ok_or_else(|| format!("no \"(\" behind {name}"))?;
     let close = closing(text, &tokens, after).ok_or("a bracket is not closed")?;
     match kind {
@@ -153,7 +165,7 @@ fn read_command(text: &str, database: &mut Database) -> Result<(), String> {
         "function" => {
             let parameters = text[open.span.start..tokens[close].span.end].to_owned();
             let body = text[tokens[close].span.end..].trim().trim_end_matches(';').to_owned();
-            database.functions.insert(name.clone(), StoredFunction { name, parameters, body, view: false });
+            database.functions.insert(name.clone(), StoredFunction { name, parameters, body, view });
         }
         _ => {}
     }
@@ -230,6 +242,11 @@ impl Catalog for View<'_> {
     fn tables(&self, database: Option<&str>, wildcard: &str) -> Vec<TableSchema> {
         let tables = self.database(database).into_iter().flat_map(|d| &d.tables);
         tables.filter(|(name, _)| matches(wildcard, name)).map(|(name, columns)| self.table_schema(database, name, columns)).collect()
+    }
+
+    fn views(&self, database: Option<&str>, wildcard: &str) -> Vec<String> {
+        let functions = self.database(database).into_iter().flat_map(|d| d.functions.values());
+        functions.filter(|function| function.view && matches(wildcard, &function.name)).map(|function| function.name.clone()).collect()
     }
 
     fn databases(&self) -> Vec<String> {

@@ -147,6 +147,50 @@ fn without_a_schema_queries_are_parsed() {
     assert!(check(&file, None, &labels()).is_clean());
 }
 
+/// Functions and views of a schema file, in both of its forms, are known to queries; wildcards find views and no others.
+#[test]
+fn stored_functions_and_views_are_known() {
+    let commands = ".create table Cpu (Timestamp: datetime, Host: string, Value: real)\n\
+         .create-or-alter function with (folder = 'x', view = true) CpuHot () { Cpu | where Value > 90 | extend Hot = true }\n\
+         .create-or-alter function CpuPlain () { Cpu | extend Plain = true }\n\
+         .create async materialized-view with (backfill = true) Last on table Cpu\n{\n  Cpu | summarize arg_max(Timestamp, Value) by Host\n}\n";
+    let column = |name: &str, ty: &str| json!({"Name": name, "CslType": ty});
+    let cpu = [column("Timestamp", "datetime"), column("Host", "string"), column("Value", "real")];
+    let function = |name: &str, body: &str, kind: &str| json!({"Name": name, "InputParameters": [], "Body": body, "FunctionKind": kind});
+    let json = json!({"Databases": {"Metrics": {"Name": "Metrics",
+    "Tables": {"Cpu": {"Name": "Cpu", "OrderedColumns": cpu}},
+    "MaterializedViews": {"Last": {"Name": "Last", "OrderedColumns": cpu}},
+    "Functions": {
+        "CpuHot": function("CpuHot", "{ Cpu | where Value > 90 | extend Hot = true }", "ViewFunction"),
+        "CpuPlain": function("CpuPlain", "{ Cpu | extend Plain = true }", "Unknown"),
+    }}}});
+    for schema in [commands.to_owned(), json.to_string()] {
+        let schema = Schema::read(&schema).unwrap();
+        for (query, wrong) in [
+            ("CpuHot", None),
+            ("CpuHot | extend X = Hot", None),
+            ("CpuPlain | extend X = Plain", None),
+            ("Last | extend X = Value", None),
+            ("union Cpu* | extend X = Hot", None),
+            ("union Cpu* | extend X = Plain", Some("Plain")),
+            ("CpuCold", Some("CpuCold")),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let query = format!("{query} | where Timestamp between (_startTime .. _endTime) | project Title = Host, Severity = 2");
+            let rule = format!(
+                "apiVersion: adx-mon.azure.com/v1\nkind: AlertRule\nmetadata: {{name: a}}\n\
+                 spec: {{database: Metrics, interval: 5m, destination: team, query: '{query}'}}\n"
+            );
+            std::fs::write(folder.path().join("rule.yaml"), rule).unwrap();
+            let found: Vec<String> = check(folder.path(), Some(&schema), &labels()).findings.iter().map(ToString::to_string).collect();
+            match wrong {
+                None => assert_eq!(found, [""; 0], "{query}"),
+                Some(name) => assert!(found.len() == 1 && found[0].contains(name), "{query}: {found:?}"),
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn with_endpoints_rules_are_tried_out_and_nothing_is_hidden() {
     let kusto = Kusto::start().await;

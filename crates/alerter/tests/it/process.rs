@@ -66,6 +66,21 @@ async fn lint_ends_with_a_code_for_pipelines() {
     std::fs::write(rules, RULE.replace("Title = Host", "Title = Name")).unwrap();
     let (code, said) = run(&["l", "--lint-dir", rules, "--schema", schema]).await;
     assert!(code == 1 && said.contains("rule.yaml:8: error: document 1, ns/hot: the query, line 1, column"), "{said}");
+    // What cannot be checked is not well.
+    std::fs::write(rules, "kind: SummaryRule\n").unwrap();
+    let elsewhere = folder.path().join("empty");
+    std::fs::create_dir(&elsewhere).unwrap();
+    for (path, expected) in [
+        (rules, "there is no AlertRule in "),
+        (elsewhere.to_str().unwrap(), "its files *.yaml, *.yml and *.json were read, and those of its subfolders; each rule is a document"),
+        ("/nowhere/at/all", "reading --lint-dir /nowhere/at/all: No such file"),
+    ] {
+        let (code, said) = run(&["lint", "--lint-dir", path]).await;
+        assert!(code == 2 && said.contains(expected), "{path}: {code} {said}");
+    }
+    std::fs::write(rules, RULE).unwrap();
+    let (code, said) = run(&["lint", "--lint-dir", rules, "--schema", "/nowhere/at/all"]).await;
+    assert!(code == 2 && said.contains("reading --schema /nowhere/at/all"), "{code} {said}");
 }
 
 /// The whole way over TLS: a token of the machine's identity, for the schema and for the query of the rule.
