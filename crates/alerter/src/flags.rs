@@ -31,7 +31,8 @@ Examples:
     curl http://127.0.0.1:4023/debug/rules     of each rule the next run, the last outcome and the lag
     curl http://127.0.0.1:4023/metrics         the same for Prometheus
 
-A rule's query runs once per interval over the time since its last success, at most an hour or three intervals. Each row
+A rule's query runs once per interval over the time since its last success, at most an hour or three intervals. What Kusto
+could not answer is asked again after seconds, then after pauses that grow up to the interval. Each row of an answer
 becomes a notification: a POST of JSON to <alerter-address>/alerts. What the receiver does not take is kept in the data
 folder and sent again, for up to a day; a restart or a kill loses nothing. Several replicas may run: one of them, which
 holds the Lease, runs the rules. LOG_LEVEL (ERROR, WARN, INFO, DEBUG, TRACE) says how much is logged.";

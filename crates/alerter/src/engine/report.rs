@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use rules::clock::Clock;
 use rules::store::{Event, Key, Severity, Store, StoreError};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::Progress;
@@ -116,8 +116,13 @@ pub(crate) struct Reporter {
 struct Book {
     lines: HashMap<Key, Line>,
     due: Schedule<Key>,
-    writes: JoinSet<(Key, Facts, Counts, Result<(), StoreError>)>,
+    writes: JoinSet<Write>,
+    /// Whose status each of them writes.
+    writing: HashMap<Id, Key>,
 }
+
+/// What was written, and how that went.
+type Write = (Key, Facts, Counts, Result<(), StoreError>);
 
 impl Reporter {
     /// Writes until `shutdown`, and then what is still to be written.
@@ -136,7 +141,7 @@ impl Reporter {
             tokio::select! {
                 Some(report) = self.reports.recv() => self.note(&mut book, report),
                 Some(progress) = self.progress.recv() => self.delivered(&mut book, progress).await,
-                Some(Ok(done)) = book.writes.join_next() => self.written(&mut book, done),
+                Some(done) = book.writes.join_next_with_id() => self.ended(&mut book, done),
                 () = self.clock.sleep_until(next.unwrap_or(Timestamp::MAX)) => {}
                 Ok(()) = self.leading.changed() => {}
                 () = shutdown.cancelled() => break,
@@ -265,7 +270,8 @@ impl Reporter {
             let events = std::mem::take(&mut line.events);
             let (facts, counts) = (line.now.clone(), line.counts.clone());
             let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
-            book.writes.spawn(async move {
+            let written = key.clone();
+            let task = book.writes.spawn(async move {
                 let now = clock.now();
                 let change = |object: &mut AlertRule| apply(object, &facts, &counts, now);
                 let write = tokio::time::timeout(WRITE_DEADLINE, store.update_status(&key, &change));
@@ -282,10 +288,27 @@ impl Reporter {
                 }
                 (key, facts, counts, result)
             });
+            book.writing.insert(task.id(), written);
         }
     }
 
-    fn written(&self, book: &mut Book, (key, facts, counts, result): (Key, Facts, Counts, Result<(), StoreError>)) {
+    fn ended(&self, book: &mut Book, done: Result<(Id, Write), JoinError>) {
+        match done {
+            Ok((id, write)) => {
+                book.writing.remove(&id);
+                self.written(book, write);
+            }
+            Err(error) => {
+                tracing::error!(%error, "writing a status ended in a panic; it will be written again");
+                let Some(key) = book.writing.remove(&error.id()) else { return };
+                let Some(line) = book.lines.get_mut(&key) else { return };
+                line.writing = false;
+                book.due.set(key, self.clock.now() + RETRY);
+            }
+        }
+    }
+
+    fn written(&self, book: &mut Book, (key, facts, counts, result): Write) {
         let now = self.clock.now();
         let Some(line) = book.lines.get_mut(&key) else { return };
         line.writing = false;
@@ -375,5 +398,70 @@ fn apply(object: &mut AlertRule, facts: &Facts, counts: &Counts, now: Timestamp)
         };
         let desired = Desired { type_: DELIVERED, status: status_, reason, message, observed_generation: generation };
         conditions::set(&mut status.conditions, &desired, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rules::clock::ManualClock;
+    use rules::store::memory::MemoryStore;
+    use rules::window::Window;
+
+    use super::*;
+
+    fn reporter(folder: &tempfile::TempDir) -> (watch::Sender<bool>, Reporter) {
+        let (leads, leading) = watch::channel(false);
+        let mut rule = AlertRule::new("r", crds::AlertRuleSpec::default());
+        rule.metadata.namespace = Some("n".to_owned());
+        let reporter = Reporter {
+            store: Arc::new(MemoryStore::new([rule])),
+            clock: Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)),
+            state: State::open(folder.path()).unwrap(),
+            metrics: Metrics::register(&mut prometheus_client::registry::Registry::default(), "r"),
+            leading,
+            reports: mpsc::channel(1).1,
+            progress: mpsc::channel(1).1,
+        };
+        (leads, reporter)
+    }
+
+    fn skipped(second: i64) -> Report {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        Report::Skipped(Key::new("n", "r"), Window { start: at(second), end: at(second + 1) })
+    }
+
+    #[tokio::test]
+    async fn nothing_gathers_while_another_leads_and_little_while_a_write_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let (leads, reporter) = reporter(&folder);
+        let mut book = Book::default();
+        (0..100).for_each(|second| reporter.note(&mut book, skipped(second)));
+        assert!(book.lines.is_empty() && book.due.next().is_none());
+        leads.send_replace(true);
+        (0..100).for_each(|second| reporter.note(&mut book, skipped(second)));
+        let events = &book.lines[&Key::new("n", "r")].events;
+        assert_eq!(events.len(), MAX_EVENTS);
+        // The newest are kept.
+        assert!(
+            events[MAX_EVENTS - 1]
+                .note
+                .contains(&Window { start: Timestamp::from_second(99).unwrap(), end: Timestamp::from_second(100).unwrap() }.to_string())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_write_that_panics_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (leads, reporter) = reporter(&folder);
+        leads.send_replace(true);
+        let (mut book, key) = (Book::default(), Key::new("n", "r"));
+        reporter.note(&mut book, skipped(0));
+        book.lines.get_mut(&key).unwrap().writing = true;
+        let task = book.writes.spawn(async { panic!("on purpose") });
+        book.writing.insert(task.id(), key.clone());
+        let done = book.writes.join_next_with_id().await.unwrap();
+        reporter.ended(&mut book, done);
+        assert_eq!((book.lines[&key].writing, book.due.get(&key)), (false, Some(Timestamp::UNIX_EPOCH + RETRY)));
     }
 }
