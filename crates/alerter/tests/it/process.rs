@@ -112,7 +112,7 @@ async fn a_managed_identity_opens_a_kusto_over_https() {
     assert_eq!((azure.asked().len(), azure.refused().len(), kusto.asked("Cpu |").len()), (2, 0, 2));
 
     let (code, said) = lint(&["--auth-token", "HIDDEN"]).await;
-    assert!(code == 1 && said.contains("has it ended") && !said.contains("HIDDEN"), "{said}");
+    assert!(code == 2 && said.contains("has it ended") && !said.contains("HIDDEN"), "{said}");
     assert_eq!((azure.asked().len(), azure.refused()), (2, vec!["/v1/rest/mgmt".to_owned()]));
 }
 
