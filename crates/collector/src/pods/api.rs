@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube_client::api::Api;
@@ -17,6 +18,9 @@ use tokio::sync::watch;
 
 use super::{PodObject, Pods, object, publish};
 use crate::metrics::{Discovery, Metrics};
+
+/// So long after the last failed try, another one would have failed: a pause is up to 30 s, and so is connecting.
+const QUIET: Duration = Duration::from_secs(90);
 
 /// Follows the pods of `node` for ever.
 pub(super) async fn follow_pods(client: kube_client::Client, node: &str, publisher: &watch::Sender<Pods>, problem: &Problem) {
@@ -56,7 +60,20 @@ where
     Api<K>: Clone + Send + 'static,
 {
     let mut events = kube_watch::follow(api, config, kube_watch::Pauses::default());
-    while let Some(event) = events.next().await {
+    loop {
+        // A watch that goes on where it was says nothing before something happens.
+        let next = match problem.is_there() {
+            true => tokio::time::timeout(QUIET, events.next()).await,
+            false => Ok(events.next().await),
+        };
+        let event = match next {
+            Ok(Some(event)) => event,
+            Ok(None) => return,
+            Err(_) => {
+                problem.gone();
+                continue;
+            }
+        };
         match event {
             Ok(event) => {
                 if !matches!(event, Event::Init) {
@@ -102,6 +119,11 @@ impl Problem {
         if self.text.lock().replace(text.to_owned()).is_none() {
             tracing::warn!(of = ?self.source, error = text, "discovery fails; what is known stays, and it is tried again");
         }
+    }
+
+    /// Whether the last try has failed.
+    fn is_there(&self) -> bool {
+        self.text.lock().is_some()
     }
 
     /// A try has succeeded.

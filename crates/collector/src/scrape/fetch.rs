@@ -3,7 +3,7 @@
 //! Targets that are checked alike share a client, and with it connections that stay open between scrapes.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use reqwest::{Certificate, Client, StatusCode, redirect};
 use telemetry::ExpositionFormat;
 use tokio::sync::Semaphore;
 
-use crate::config::settings::SERVICE_ACCOUNT;
 use crate::config::{ScrapeTarget, TlsMode};
 
 /// Pages beyond this size are read a few at a time only, so that they do not fill the memory together.
@@ -80,17 +79,20 @@ pub(super) struct Page {
 pub(super) struct Fetcher {
     accepted: HeaderValue,
     max_bytes: usize,
+    /// Folder of the service account: its token, and the authorities of the cluster.
+    account: PathBuf,
     clients: Mutex<HashMap<TlsMode, Client>>,
     large: Arc<Semaphore>,
 }
 
 impl Fetcher {
     /// Pages of up to `max_bytes`; with `protobuf`, that format is preferred.
-    pub(super) fn new(max_bytes: usize, protobuf: bool) -> Fetcher {
+    pub(super) fn new(max_bytes: usize, protobuf: bool, account: &Path) -> Fetcher {
         let accepted = if protobuf { format!("{PROTOBUF}{TEXT}") } else { TEXT.to_owned() };
         Fetcher {
             accepted: HeaderValue::from_str(&accepted).unwrap_or_else(|_| HeaderValue::from_static(TEXT)),
             max_bytes,
+            account: account.to_owned(),
             clients: Mutex::default(),
             large: Arc::new(Semaphore::new(LARGE_AT_A_TIME)),
         }
@@ -109,7 +111,7 @@ impl Fetcher {
             .extend(seconds.ok().map(|seconds| (reqwest::header::HeaderName::from_static("x-prometheus-scrape-timeout-seconds"), seconds)));
         let mut request = self.client(&target.tls)?.get(&target.url).headers(headers);
         if target.token {
-            request = request.bearer_auth(token()?);
+            request = request.bearer_auth(self.token()?);
         }
         let mut response = request.send().await?;
         if response.status() != StatusCode::OK {
@@ -141,13 +143,22 @@ impl Fetcher {
         if let Some(client) = clients.get(mode) {
             return Ok(client.clone());
         }
-        let client = client(mode)?;
+        let client = client(mode, &self.account)?;
         clients.insert(mode.clone(), client.clone());
         Ok(client)
     }
+
+    /// The token; read for every request, since Kubernetes replaces it.
+    fn token(&self) -> Result<String, FetchError> {
+        let path = self.account.join("token");
+        match std::fs::read_to_string(&path) {
+            Ok(token) => Ok(token.trim().to_owned()),
+            Err(error) => Err(FetchError::Token { path: path.display().to_string(), reason: error.to_string() }),
+        }
+    }
 }
 
-fn client(mode: &TlsMode) -> Result<Client, FetchError> {
+fn client(mode: &TlsMode, account: &Path) -> Result<Client, FetchError> {
     let builder = Client::builder()
         .user_agent(concat!("adx-mon-collector/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(5))
@@ -160,7 +171,7 @@ fn client(mode: &TlsMode) -> Result<Client, FetchError> {
         // redirect to https, where it would have to trust anybody.
         TlsMode::Plain => builder.redirect(follow(false)).tls_danger_accept_invalid_certs(true),
         TlsMode::System => builder.redirect(follow(true)),
-        TlsMode::ClusterCa => builder.redirect(follow(true)).tls_certs_only(authorities(Path::new(&format!("{SERVICE_ACCOUNT}/ca.crt")))?),
+        TlsMode::ClusterCa => builder.redirect(follow(true)).tls_certs_only(authorities(&account.join("ca.crt"))?),
         TlsMode::File(path) => builder.redirect(follow(true)).tls_certs_only(authorities(path)?),
         TlsMode::Unverified => builder.redirect(follow(true)).tls_danger_accept_invalid_certs(true),
     };
@@ -187,13 +198,4 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, FetchError> {
         return Err(failed("there is none".to_owned()));
     }
     Ok(certificates)
-}
-
-/// The token; read for every request, since Kubernetes replaces it.
-fn token() -> Result<String, FetchError> {
-    let path = format!("{SERVICE_ACCOUNT}/token");
-    match std::fs::read_to_string(&path) {
-        Ok(token) => Ok(token.trim().to_owned()),
-        Err(error) => Err(FetchError::Token { path, reason: error.to_string() }),
-    }
 }

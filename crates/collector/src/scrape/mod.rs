@@ -14,6 +14,7 @@ mod targets;
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,6 +24,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::settings::SERVICE_ACCOUNT;
 use crate::config::{ScrapeSettings, ScrapeTarget};
 use crate::metrics::{Metrics, ScrapeResult, TargetUrl};
 use crate::pods::{Pods, Services};
@@ -57,7 +59,7 @@ pub(crate) struct Discovered {
 
 impl Scraper {
     pub(crate) fn new(settings: ScrapeSettings, node: String, intake: MetricIntake, sink: Arc<dyn Sink>, metrics: Arc<Metrics>) -> Self {
-        let fetcher = Fetcher::new(settings.max_page_bytes, settings.protobuf);
+        let fetcher = Fetcher::new(settings.max_page_bytes, settings.protobuf, Path::new(SERVICE_ACCOUNT));
         let intake = intake.store_stale_markers(settings.store_stale_markers);
         Scraper { settings, node, intake, sink, metrics, board: Arc::default(), fetcher, slots: Semaphore::new(MAX_CONCURRENT) }
     }

@@ -53,20 +53,20 @@ struct Sample {
 }
 
 /// Metric, its other labels as text, value.
-type Line = (String, String, f64);
+pub(crate) type Line = (String, String, f64);
 
 /// Receives remote write at `/write` and OTLP at `/otlp`.
 #[derive(Clone)]
-struct Receiver {
-    url: String,
-    got: Arc<Mutex<Vec<Line>>>,
+pub(crate) struct Receiver {
+    pub(crate) url: String,
+    pub(crate) got: Arc<Mutex<Vec<Line>>>,
     /// What it answers.
     status: Arc<AtomicU16>,
     count: watch::Sender<usize>,
 }
 
 impl Receiver {
-    async fn start() -> Receiver {
+    pub(crate) async fn start() -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let receiver = Receiver {
             url: format!("http://{}", listener.local_addr().unwrap()),

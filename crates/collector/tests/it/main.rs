@@ -3,6 +3,7 @@
 
 mod binary;
 mod configuration;
+mod discovery;
 mod exporting;
 mod filters;
 mod grpc;
@@ -11,6 +12,7 @@ mod log_transforms;
 mod logs_document;
 mod process;
 mod real_receivers;
+mod real_targets;
 mod reload;
 mod scraping;
 mod secure;

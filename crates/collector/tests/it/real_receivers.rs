@@ -22,7 +22,7 @@ use crate::support::{Collector, client};
 const LONG: Duration = Duration::from_secs(60);
 
 /// A process that ends with the test.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -31,12 +31,12 @@ impl Drop for Process {
     }
 }
 
-fn start(command: &mut Command) -> Process {
+pub(crate) fn start(command: &mut Command) -> Process {
     Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }
 
 /// A program that a test needs. Missing: the test is left out with a word, in CI it fails.
-fn needed(program: PathBuf) -> Option<PathBuf> {
+pub(crate) fn needed(program: PathBuf) -> Option<PathBuf> {
     if program.exists() {
         return Some(program);
     }

@@ -1,5 +1,6 @@
 //! Scrapes of real HTTP servers into a sink that remembers, and targets against the vectors.
 
+mod credentials;
 mod following;
 mod target_vectors;
 
