@@ -212,8 +212,10 @@ impl Counted {
             let protocol = if path.starts_with(':') { "oltp/grpc" } else { "oltp/http" };
             metrics.otlp_requests.get_or_create(&OtlpRequest { protocol, code, endpoint }).inc();
         } else {
-            if self == Counted::RemoteWrite && code == "202" && received.accepted == 0 && received.filtered > 0 {
-                code = "204".to_owned();
+            // As the reference counts: 204 when all series were filtered. The answer to version 2.0 is always 204.
+            if self == Counted::RemoteWrite && response.status().is_success() {
+                let all_filtered = received.accepted == 0 && received.filtered > 0;
+                code = if all_filtered { "204" } else { "202" }.to_owned();
             }
             metrics.requests.get_or_create(&PathCode { path: path.to_owned(), code }).inc();
         }

@@ -96,7 +96,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let auth = authentication::start(&config, &mut registry, &accepting).await?;
     let intake = parts.intake(&config, &accepting).await?;
     let routes = LiveRoutes::new(&intake.receivers);
-    let routers = authentication::protected(auth.as_ref(), routes.routers(parts.operations(registry)));
+    let routers = authentication::protected(auth.as_ref(), routes.routers(parts.operations(registry, config.enable_pprof)));
     let served = listeners.serve(routers, &config, Arc::clone(&parts.connections), &accepting)?;
     let ticks = server::run_store_ticks(parts.store.clone(), parts.background.clone());
     tokio::spawn(log_status(parts.store.clone(), Arc::clone(&parts.metrics), parts.background.clone()));
@@ -196,7 +196,7 @@ impl Parts {
         Ok(Intake::new(receivers, sources, stop))
     }
 
-    fn operations(&self, registry: Registry) -> Router {
+    fn operations(&self, registry: Registry, profiles: bool) -> Router {
         let (store, draining) = (self.store.clone(), Arc::clone(&self.draining));
         let readyz = move || async move { readiness(&store, draining.load(Ordering::Relaxed)) };
         let (store, exporters) = (self.store.clone(), Arc::clone(&self.exporters));
@@ -205,6 +205,7 @@ impl Parts {
             .route("/readyz", any(readyz))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/debug/store", any(move || async move { debug::store_page(&store, &exporters.lock().await.page()) }))
+            .merge(if profiles { server::profile::router() } else { Router::new() })
     }
 }
 

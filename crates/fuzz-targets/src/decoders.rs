@@ -53,6 +53,15 @@ pub(crate) fn remote_write(bytes: &[u8]) {
     }
 }
 
+/// Remote write 2.0, without Snappy; what is written is what was not rejected.
+pub(crate) fn remote_write_2(bytes: &[u8]) {
+    let mut rows = RowSet::new();
+    if let Ok(written) = metrics().remote_write_2(bytes, &mut rows) {
+        assert_eq!(written.samples + written.histograms, written.outcome.accepted + written.outcome.filtered, "{written:?}");
+        records(rows);
+    }
+}
+
 /// An exposition page in both text formats.
 pub(crate) fn exposition(bytes: &[u8]) {
     page(bytes, ExpositionFormat::PrometheusText);

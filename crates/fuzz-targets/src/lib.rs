@@ -40,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "otlp_metrics", run: decoders::otlp_metrics },
     Target { name: "otlp_traces", run: decoders::otlp_traces },
     Target { name: "remote_write", run: decoders::remote_write },
+    Target { name: "remote_write_2", run: decoders::remote_write_2 },
     Target { name: "segment", run: storage::segment },
 ];
 

@@ -29,6 +29,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "otlp_metrics" => vec![encoded::<ExportMetricsServiceRequest>(metrics())],
         "otlp_traces" => vec![encoded::<ExportTraceServiceRequest>(traces())],
         "remote_write" => vec![remote_write()],
+        "remote_write_2" => vec![remote_write_2()],
         "journal" | "segment" => stored(target == "journal"),
         _ => Vec::new(),
     }
@@ -135,6 +136,21 @@ fn remote_write() -> Vec<u8> {
         samples: vec![(1_700_000_000_000, value), (-1, f64::NAN)],
     };
     remote_write_body(&[series("http_requests_total", 1.5), series("up", 0.0)])
+}
+
+/// Two series of `up{host="a"}` with their symbols, one with a sample, one with a native histogram; written by hand, field by
+/// field of `types.proto`.
+fn remote_write_2() -> Vec<u8> {
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+    let mut body: Vec<u8> = ["", "__name__", "up", "host", "a"].iter().flat_map(|symbol| field(4, symbol.as_bytes())).collect();
+    let refs = field(1, &[1, 2, 3, 4]);
+    let sample = [&[1 << 3 | 1][..], &1.5f64.to_le_bytes(), &[2 << 3, 0x80, 0x90, 0x4c]].concat();
+    let exemplar = field(4, &field(1, &[3, 4]));
+    body.extend(field(5, &[refs.clone(), field(2, &sample), exemplar, field(5, &[1 << 3, 1])].concat()));
+    let histogram =
+        [&[1 << 3, 6, 3 << 3 | 1][..], &8.0f64.to_le_bytes(), &[4 << 3, 0, 6 << 3, 1], &field(11, &[2 << 3, 2]), &field(12, &[4, 2])];
+    body.extend(field(5, &[refs, field(3, &histogram.concat())].concat()));
+    body
 }
 
 /// From the JSON form, through the published message types, to protobuf.

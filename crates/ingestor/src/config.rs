@@ -140,6 +140,8 @@ pub struct Config {
     pub slow_request: Duration,
     /// Database and table of logs that name none.
     pub default_logs: Option<(String, String)>,
+    /// Take CPU profiles on request, on the plain address.
+    pub profiles: bool,
     /// Label of the health metric.
     pub region: String,
     /// The cluster whose rules are run; none without one.
@@ -173,6 +175,7 @@ impl Config {
             drop_prefixes: Vec::new(),
             slow_request: Duration::from_secs(10),
             default_logs: None,
+            profiles: false,
             region: String::new(),
             grace: Duration::from_secs(20),
         }

@@ -135,6 +135,9 @@ pub struct Flags {
     /// Paths that need no token [default: /metrics,/readyz,/healthz].
     #[arg(long, value_delimiter = ',', action = ArgAction::Append, value_name = "PATH")]
     pub auth_open_paths: Vec<String>,
+    /// Take CPU profiles on request, on the plain address: /debug/pprof/profile?seconds=10.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    pub enable_pprof: bool,
     /// Accept any certificate of peers. No effect without peers.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub insecure_skip_verify: bool,
@@ -178,6 +181,7 @@ impl Flags {
             (None, None) => None,
             _ => return Err(ConfigError::HalfCertificate),
         };
+        config.profiles = self.enable_pprof;
         config.client_ca = self.client_ca.clone();
         if config.client_ca.is_some() && config.certificate.is_none() {
             return Err(ConfigError::ClientCa);

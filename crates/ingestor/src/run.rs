@@ -292,6 +292,9 @@ impl Routers {
         let described = store.clone();
         let debug = get(move || async move { status::describe(&described) });
         let mut plain = server::operations_router(ready.clone(), registry).route("/debug/store", debug).merge(telemetry.clone());
+        if config.profiles {
+            plain = plain.merge(server::profile::router());
+        }
         if config.transfer_on_plain {
             plain = plain.merge(transfer.clone());
         }

@@ -12,6 +12,7 @@ mod exposition;
 mod listen;
 mod logging;
 mod operations;
+pub mod profile;
 pub mod receive;
 mod room;
 mod sink;

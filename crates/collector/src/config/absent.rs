@@ -12,7 +12,6 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
             absent.push((name.to_owned(), why));
         }
     };
-    note(file.enable_pprof, "enable-pprof", "there is no profiling endpoint; use an external profiler such as perf");
     note(!file.lift_attributes.is_empty(), "lift-attributes", LIFT_ATTRIBUTES);
     if let Some(log) = &file.otel_log {
         note(!log.lift_attributes.is_empty(), "otel-log.lift-attributes", LIFT_ATTRIBUTES);

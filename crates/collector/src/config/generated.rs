@@ -18,6 +18,8 @@ listen-addr = '127.0.0.1:8080'
 # otlp-grpc-listen-addr = '127.0.0.1:4317'
 # Label of the health metric.
 region = ''
+# Take CPU profiles on request: /debug/pprof/profile?seconds=10.
+enable-pprof = false
 # Certificate and key (PEM) of all listeners: both or neither. Read again when they change.
 tls-cert-file = ''
 tls-key-file = ''

@@ -63,6 +63,8 @@ pub struct Config {
     /// `host:port` of OTLP over gRPC for all three signals. Metrics go where `/v1/metrics` puts them, or where the
     /// first entry does.
     pub otlp_grpc_listen_addr: Option<String>,
+    /// Whether CPU profiles are taken on request.
+    pub enable_pprof: bool,
     /// Label of the health gauge.
     pub region: String,
     /// Whether samples that filters drop are counted by metric (`METRICS_DEBUG`).
@@ -179,6 +181,7 @@ until_restart! {
     otlp_listen_addr: "otlp-listen-addr",
     otlp_grpc_listen_addr: "otlp-grpc-listen-addr",
     region: "region",
+    enable_pprof: "enable-pprof",
     tls: "tls-cert-file, tls-key-file",
     tls_client_ca: "tls-client-ca-file",
     authentication: "authentication",
@@ -374,6 +377,7 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         otlp_listen_addr: file.otlp_listen_addr.clone().filter(|addr| !addr.is_empty()),
         otlp_grpc_listen_addr: file.otlp_grpc_listen_addr.clone().filter(|addr| !addr.is_empty()),
         region: file.region.clone(),
+        enable_pprof: file.enable_pprof,
         count_drops: std::env::var_os("METRICS_DEBUG").is_some_and(|value| !value.is_empty()),
         tls: (!file.tls_cert_file.is_empty()).then(|| ((&file.tls_cert_file).into(), (&file.tls_key_file).into())),
         tls_client_ca: (!file.tls_client_ca_file.is_empty()).then(|| (&file.tls_client_ca_file).into()),

@@ -218,7 +218,7 @@ fn what_this_version_does_not_run_is_named() {
         [[exporters.fluent-forward-log-export]]\nname='a'\ndestination='tcp://x:1'\ntag-attribute='t'\n";
     let (_, warnings) = Config::from_toml(toml, "node-1").unwrap();
     let all = warnings.iter().map(|w| w.0.as_str()).collect::<Vec<_>>().join("\n");
-    for name in ["enable-pprof", "host-log[0].file-target", "host-log[0].exporters"] {
+    for name in ["host-log[0].file-target", "host-log[0].exporters"] {
         assert!(all.contains(&format!("{name} has no effect: ")), "{name} in:\n{all}");
     }
 }
@@ -375,7 +375,6 @@ fn every_key_of_the_reference_is_known_and_what_is_not_run_is_named() {
     let mut absent: Vec<_> = warnings.iter().filter_map(|w| w.0.split_once(" has no effect: ").map(|(name, _)| name)).collect();
     absent.sort_unstable();
     let expected = [
-        "enable-pprof",
         "host-log[0].add-attributes",
         "host-log[0].add-metadata-labels",
         "host-log[0].exporters",

@@ -151,3 +151,20 @@ async fn a_taken_port_is_a_clear_error() {
     let Err(error) = collector::start(config, tokio_util::sync::CancellationToken::new()).await else { panic!("started") };
     assert!(format!("{error:#}").contains(&addr.to_string()), "{error:#}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn profiles_are_taken_where_they_are_asked_for_in_the_configuration() {
+    let collector = Collector::start("enable-pprof = true", RECEIVERS).await;
+    let (status, page) = collector.get("/debug/pprof/").await;
+    assert!(status == 200 && page.contains("profile?seconds="), "{status}: {page}");
+    assert_eq!(collector.get("/debug/pprof/profile?seconds=121").await.0, 400);
+    let profile = crate::support::client().get(format!("{}/debug/pprof/profile?seconds=1", collector.url)).send().await.unwrap();
+    assert_eq!(profile.status(), 200);
+    assert_eq!(&profile.bytes().await.unwrap()[..2], b"\x1f\x8b", "gzip");
+    collector.stop().await;
+    let collector = Collector::start("", RECEIVERS).await;
+    for path in ["/debug/pprof/", "/debug/pprof/profile"] {
+        assert_eq!(collector.get(path).await.0, 404, "{path}");
+    }
+    collector.stop().await;
+}

@@ -43,9 +43,14 @@ async fn both_listeners_want_a_token_and_the_one_with_tls_a_certificate() {
         }
         request.send().await.unwrap().status().as_u16()
     };
-    for (path, without, with) in
-        [("/metrics", 200, 200), ("/healthz", 200, 200), ("/debug/store", 401, 200), ("/transfer", 401, 204), ("/receive", 401, 405)]
-    {
+    for (path, without, with) in [
+        ("/metrics", 200, 200),
+        ("/healthz", 200, 200),
+        ("/debug/pprof/", 401, 404),
+        ("/debug/store", 401, 200),
+        ("/transfer", 401, 204),
+        ("/receive", 401, 405),
+    ] {
         assert_eq!((plain(path, None).await, plain(path, Some("bad")).await), (without, without), "{path}");
         assert_eq!(plain(path, Some("good")).await, with, "{path}");
     }

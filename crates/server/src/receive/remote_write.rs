@@ -1,8 +1,9 @@
-//! Prometheus remote write 1.0: a Snappy block with a `prometheus.WriteRequest`.
+//! Prometheus remote write: a Snappy block with a `prometheus.WriteRequest` (1.0), or with an
+//! `io.prometheus.write.v2.Request` (2.0) where `Content-Type` says so.
 //!
-//! Headers are read leniently, as senders in the field expect: the body is taken for Snappy
-//! whatever `Content-Encoding` says. Only a declared other message (remote write 2.0) is refused,
-//! with the 415 on which such a sender falls back to 1.0.
+//! Headers of 1.0 are read leniently, as senders in the field expect: the body is taken for Snappy
+//! whatever `Content-Encoding` says. Any other declared message is refused with 415, and so is another
+//! coding of 2.0. Answers to 2.0 say how many samples and histograms were written; exemplars never are.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
-use http::{HeaderMap, StatusCode, header};
-use telemetry::{MetricIntake, Outcome, RowSet};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use telemetry::{MetricIntake, RowSet, Written};
 
 use super::{Received, on_this_task, plain, retry_after};
 use crate::body::{BodyError, read_wire, snappy_block, snappy_len};
@@ -29,9 +30,9 @@ struct Receiver {
 ///
 /// | answer | when |
 /// |---|---|
-/// | 202 | everything that the rules keep is durable |
+/// | 202, 204 of version 2.0 | everything that the rules keep is durable |
 /// | 400 | the body or some series are malformed; the other series are durable |
-/// | 413, 415 | too large; not remote write 1.0 |
+/// | 413, 415 | too large; a message or coding that is neither of 1.0 nor of 2.0 |
 /// | 429 + `Retry-After` | the store is full; nothing was stored |
 /// | 500 | the store failed; retry |
 /// | 503 + `Retry-After` | too much at a time; nothing was stored |
@@ -40,15 +41,19 @@ pub fn remote_write(intake: Arc<MetricIntake>, sink: Arc<dyn Sink>, limits: Body
 }
 
 async fn receive(State(receiver): State<Arc<Receiver>>, headers: HeaderMap, body: Body) -> Response {
-    match receiver.store(&headers, body).await {
-        Ok(outcome) => answer(&outcome),
+    let version = match Version::of(&headers) {
+        Ok(version) => version,
+        Err(failure) => return failure.into_response(),
+    };
+    match receiver.store(version, &headers, body).await {
+        Ok(written) => answer(version, &written),
+        // Nothing was written, and a missing header says that.
         Err(failure) => failure.into_response(),
     }
 }
 
 impl Receiver {
-    async fn store(&self, headers: &HeaderMap, body: Body) -> Result<Outcome, Failure> {
-        refuse_other_messages(headers)?;
+    async fn store(&self, version: Version, headers: &HeaderMap, body: Body) -> Result<Written, Failure> {
         self.sink.ready().map_err(|reason| Failure::Sink(Refused::overloaded(reason)))?;
         // Held until the rows are stored.
         let mut room = Room::new();
@@ -56,20 +61,23 @@ impl Receiver {
         let inflated = snappy_len(&wire, self.limits.inflated)?;
         room.grow_to(wire.len() + inflated).await?;
         let mut rows = RowSet::new();
-        let outcome = on_this_task(inflated, || self.decode(&wire, &mut rows))?;
+        let written = on_this_task(inflated, || self.decode(version, &wire, &mut rows))?;
         drop(wire);
-        self.sink.commit(rows, outcome.filtered).await.map_err(Failure::Sink)?;
-        Ok(outcome)
+        self.sink.commit(rows, written.outcome.filtered).await.map_err(Failure::Sink)?;
+        Ok(written)
     }
 
-    fn decode(&self, wire: &[u8], rows: &mut RowSet) -> Result<Outcome, Failure> {
+    fn decode(&self, version: Version, wire: &[u8], rows: &mut RowSet) -> Result<Written, Failure> {
         INFLATED.with_borrow_mut(|inflated| {
             snappy_block(wire, self.limits.inflated, inflated)?;
-            let outcome = self.intake.remote_write(inflated, rows).map_err(|e| Failure::Message(e.to_string()));
+            let written = match version {
+                Version::One => self.intake.remote_write(inflated, rows).map(|outcome| Written { outcome, ..Written::default() }),
+                Version::Two => self.intake.remote_write_2(inflated, rows),
+            };
             if inflated.capacity() > KEEP_INFLATED_BYTES {
                 *inflated = Vec::new();
             }
-            outcome
+            written.map_err(|e| Failure::Message(e.to_string()))
         })
     }
 }
@@ -82,23 +90,48 @@ thread_local! {
 /// Larger buffers are given back rather than kept per thread.
 const KEEP_INFLATED_BYTES: usize = 4 << 20;
 
-fn refuse_other_messages(headers: &HeaderMap) -> Result<(), Failure> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let proto = content_type.split(';').skip(1).find_map(|parameter| parameter.trim().strip_prefix("proto="));
-    match proto.map(|p| p.trim_matches('"')) {
-        None | Some("prometheus.WriteRequest") => Ok(()),
-        Some(other) => Err(Failure::OtherMessage(other.to_owned())),
+/// Which message a body holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+impl Version {
+    fn of(headers: &HeaderMap) -> Result<Version, Failure> {
+        let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or_default().trim();
+        let mut parameters = text(header::CONTENT_TYPE).split(';').skip(1).map(str::trim);
+        match parameters.find_map(|parameter| parameter.strip_prefix("proto=")).map(|proto| proto.trim_matches('"')) {
+            None | Some("prometheus.WriteRequest") => Ok(Version::One),
+            Some("io.prometheus.write.v2.Request") => match text(header::CONTENT_ENCODING) {
+                "" => Ok(Version::Two),
+                coding if coding.eq_ignore_ascii_case("snappy") => Ok(Version::Two),
+                coding => Err(Failure::OtherCoding(coding.to_owned())),
+            },
+            Some(other) => Err(Failure::OtherMessage(other.to_owned())),
+        }
     }
 }
 
-fn answer(outcome: &Outcome) -> Response {
-    let mut response = if outcome.rejected == 0 {
-        StatusCode::ACCEPTED.into_response()
-    } else {
-        let first = outcome.first_error.as_deref().unwrap_or("unknown");
-        let text = format!("rejected {} samples, stored {}; first: {first}", outcome.rejected, outcome.accepted);
-        plain(StatusCode::BAD_REQUEST, &text)
+fn answer(version: Version, written: &Written) -> Response {
+    let outcome = &written.outcome;
+    let mut response = match (outcome.rejected, version) {
+        (0, Version::One) => StatusCode::ACCEPTED.into_response(),
+        (0, Version::Two) => StatusCode::NO_CONTENT.into_response(),
+        _ => {
+            let first = outcome.first_error.as_deref().unwrap_or("unknown");
+            let text = format!("rejected {} samples, stored {}; first: {first}", outcome.rejected, outcome.accepted);
+            plain(StatusCode::BAD_REQUEST, &text)
+        }
     };
+    if version == Version::Two {
+        let counts = [("samples", written.samples), ("histograms", written.histograms), ("exemplars", 0)];
+        for (kind, count) in counts {
+            if let Ok(name) = HeaderName::try_from(format!("x-prometheus-remote-write-{kind}-written")) {
+                response.headers_mut().insert(name, HeaderValue::from(count));
+            }
+        }
+    }
     response.extensions_mut().insert(Received::from(outcome));
     response
 }
@@ -107,6 +140,7 @@ enum Failure {
     Body(BodyError),
     Message(String),
     OtherMessage(String),
+    OtherCoding(String),
     Sink(Refused),
 }
 
@@ -127,8 +161,11 @@ impl IntoResponse for Failure {
             Failure::Message(text) => plain(StatusCode::BAD_REQUEST, &text),
             Failure::OtherMessage(proto) => plain(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                &format!("unsupported remote write message {proto:?}: send prometheus.WriteRequest (remote write 1.0)"),
+                &format!("unsupported remote write message {proto:?}: send io.prometheus.write.v2.Request or prometheus.WriteRequest"),
             ),
+            Failure::OtherCoding(coding) => {
+                plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, &format!("unsupported Content-Encoding {coding:?} of remote write: use snappy"))
+            }
             Failure::Sink(Refused::Overloaded { retry_after: delay, reason }) => {
                 let mut response = plain(StatusCode::TOO_MANY_REQUESTS, &format!("Overloaded. Retry later: {reason}"));
                 retry_after(&mut response, delay);

@@ -1,8 +1,8 @@
-//! Remote write 1.0.
+//! Remote write 1.0 and 2.0.
 
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use server::Refused;
 use telemetry::client::{Series, remote_write_body};
 
@@ -76,16 +76,66 @@ async fn bodies_over_the_limits_are_413() {
     assert_eq!(response.status(), 413);
 }
 
+const VERSION_2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+
+/// `io.prometheus.write.v2.Request` with a series of `up` and one sample for each list of references, by the published
+/// `types.proto`.
+fn version_2(series: &[&[u8]]) -> Vec<u8> {
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat();
+    let mut body: Vec<u8> = ["", "__name__", "up", "host", "a"].iter().flat_map(|symbol| field(4, symbol.as_bytes())).collect();
+    for refs in series {
+        let sample = [&[1 << 3 | 1][..], &1.5f64.to_le_bytes(), &[2 << 3, 1]].concat();
+        body.extend(field(5, &[field(1, refs), field(2, &sample), field(4, &field(1, &[3, 4]))].concat()));
+    }
+    snap::raw::Encoder::new().compress_vec(&body).unwrap()
+}
+
+fn written(response: &reqwest::Response) -> [Option<u64>; 3] {
+    ["samples", "histograms", "exemplars"].map(|kind| {
+        let value = response.headers().get(format!("x-prometheus-remote-write-{kind}-written"))?;
+        Some(value.to_str().unwrap().parse().unwrap())
+    })
+}
+
+/// Remote-Write 2.0 (2.0-rc.4): 204 and the counts of what was written, on the path of 1.0.
 #[tokio::test(flavor = "multi_thread")]
-async fn remote_write_2_is_415_so_that_senders_fall_back() {
-    let (server, _) = receivers().await;
-    let content_type = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
-    let response = client().post(server.url("/receive")).header(CONTENT_TYPE, content_type).body("x").send().await.unwrap();
-    assert_eq!(response.status(), 415);
+async fn version_2_is_taken_on_the_same_path_and_told_what_was_written() {
+    let (server, stored) = receivers().await;
+    let send = |body: Vec<u8>| client().post(server.url("/receive")).header(CONTENT_TYPE, VERSION_2).body(body);
+    let response = send(version_2(&[&[1, 2, 3, 4], &[1, 2]])).header(CONTENT_ENCODING, "snappy").send().await.unwrap();
+    assert_eq!((response.status().as_u16(), written(&response)), (204, [Some(2), Some(0), Some(0)]));
+    assert!(response.text().await.unwrap().is_empty());
+    assert_eq!(stored.table("Metrics.Up").lines().count(), 2);
+
+    // Partial writes are 400 with the counts and the reason.
+    let response = send(version_2(&[&[1, 2], &[1, 2, 3]])).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), written(&response)), (400, [Some(1), Some(0), Some(0)]));
+    let text = response.text().await.unwrap();
+    assert!(text.contains("rejected 1") && text.contains("odd"), "{text}");
+    assert_eq!(stored.table("Metrics.Up").lines().count(), 3);
+
+    // A full store has written nothing.
+    *stored.refuse.lock().unwrap() = Some(Refused::overloaded("full"));
+    let response = send(version_2(&[&[1, 2]])).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), written(&response)), (429, [None; 3]));
+    assert!(response.headers().contains_key(RETRY_AFTER));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_messages_and_codings_are_415_so_that_senders_fall_back() {
+    let (server, stored) = receivers().await;
+    let send = async |content_type: &str, coding: &str| {
+        let request = client().post(server.url("/receive")).header(CONTENT_TYPE, content_type).header(CONTENT_ENCODING, coding);
+        request.body(version_2(&[&[1, 2]])).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(send("application/x-protobuf;proto=io.prometheus.write.v3.Request", "snappy").await, 415);
+    assert_eq!(send(VERSION_2, "zstd").await, 415);
+    assert_eq!(send("application/x-protobuf; proto=\"io.prometheus.write.v2.Request\"", "snappy").await, 204);
+    assert_eq!(stored.table("Metrics.Up").lines().count(), 1);
     let content_type = "application/x-protobuf;proto=prometheus.WriteRequest";
     let sent = body(&[series(Some("up"), 1.0)]);
     let response = client().post(server.url("/receive")).header(CONTENT_TYPE, content_type).body(sent).send().await.unwrap();
-    assert_eq!(response.status(), 202);
+    assert_eq!((response.status().as_u16(), written(&response)), (202, [None; 3]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ mod histogram;
 mod native_histogram;
 mod otlp;
 mod remote_write;
+mod remote_write_2;
 mod scrape;
 mod series;
 mod staleness;
@@ -22,6 +23,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use exposition::ExpositionFormat;
+pub use remote_write_2::Written;
 pub use scrape::{PageProgress, Reading, ScrapedPage};
 pub use staleness::{STALE, SeriesSet, is_stale};
 
@@ -113,6 +115,11 @@ impl MetricIntake {
     /// Decodes a remote-write 1.0 `WriteRequest`, already decompressed.
     pub fn remote_write(&self, body: &[u8], out: &mut RowSet) -> Result<Outcome, DecodeError> {
         remote_write::decode(self, body, out)
+    }
+
+    /// Decodes a remote-write 2.0 `Request`, already decompressed.
+    pub fn remote_write_2(&self, body: &[u8], out: &mut RowSet) -> Result<Written, DecodeError> {
+        remote_write_2::decode(self, body, out)
     }
 
     /// Decodes an OTLP `ExportMetricsServiceRequest`.

@@ -89,7 +89,7 @@ fn read_any_label(body: &[u8], label: Span) -> Result<(Span, Span), WireError> {
 }
 
 #[inline]
-fn read_sample(body: &[u8], sample: Span) -> Result<Sample, WireError> {
+pub(super) fn read_sample(body: &[u8], sample: Span) -> Result<Sample, WireError> {
     let mut read = Sample { timestamp_ms: 0, value: 0.0 };
     let mut fields = Reader::within(body, sample);
     while let Some((field, value)) = fields.next()? {

@@ -6,6 +6,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod remote_write;
+mod remote_write_2;
 mod scrape;
 mod support;
 mod traces;
