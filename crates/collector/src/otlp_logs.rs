@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use logs::{Batch, Encoder, NoRow, Transforms, otlp_records};
+use parking_lot::Mutex;
 use server::receive::LogDecoder;
 use telemetry::{Added, DecodeError, Encoding, Outcome, RowSet};
 
@@ -13,9 +14,14 @@ use crate::metrics::Metrics;
 /// The source's name in metrics.
 pub(crate) const OTLP_LOGS: &str = "otlp-logs";
 
+/// Clones of the transforms that wait for a request.
+const MAX_IDLE: usize = 16;
+
 /// A source of OTLP logs that has transforms.
 pub(crate) struct TransformedLogs {
     transforms: Transforms,
+    /// Clones that no request uses: what they have learnt (routes, compiled patterns) serves the next one.
+    idle: Mutex<Vec<Transforms>>,
     encoder: Encoder,
     default_database: Option<String>,
     default_table: Option<String>,
@@ -28,6 +34,7 @@ impl TransformedLogs {
         let options = source.options.clone();
         TransformedLogs {
             transforms: source.transforms.clone(),
+            idle: Mutex::default(),
             encoder: Encoder::new(added, options.lift_resources),
             default_database: options.default_database,
             default_table: options.default_table,
@@ -40,7 +47,8 @@ impl LogDecoder for TransformedLogs {
     fn decode_logs(&self, body: &[u8], encoding: Encoding, rows: &mut RowSet) -> Result<Outcome, DecodeError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let now = u64::try_from(now).unwrap_or(u64::MAX);
-        let mut transforms = self.transforms.clone();
+        let idle = self.idle.lock().pop();
+        let mut transforms = idle.unwrap_or_else(|| self.transforms.clone());
         let mut batch = Batch::reusing(&self.encoder, std::mem::take(rows));
         let default = (self.default_database.as_deref(), self.default_table.as_deref());
         let decoded = otlp_records(body, encoding, now, default, |mut record, outcome| {
@@ -58,6 +66,10 @@ impl LogDecoder for TransformedLogs {
         });
         (*rows, _) = batch.finish();
         self.metrics.transformed(OTLP_LOGS, &mut transforms);
+        let mut idle = self.idle.lock();
+        if idle.len() < MAX_IDLE {
+            idle.push(transforms);
+        }
         decoded
     }
 }

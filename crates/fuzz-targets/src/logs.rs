@@ -1,6 +1,6 @@
 //! Lines of log files and parsers of messages: no panic, nothing lost, bounds kept, and rows that other readers can read.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use logs::{
     Batch, Destination, Encoder, Language, LineFormat, LineOptions, LineReader, Map, MultiLine, Parser, Parsers, Value, otlp_records,
@@ -23,16 +23,19 @@ pub(crate) fn lines(bytes: &[u8]) {
 /// The same with events of several lines, after a byte that chooses the rule.
 pub(crate) fn multi_line(bytes: &[u8]) {
     let Some((&choice, rest)) = bytes.split_first() else { return };
-    let languages = [Language::Java, Language::Python, Language::Go, Language::Node];
-    let rule = match choice % 6 {
-        5 => MultiLine::first_line(r"^\S").ok(),
-        4 => Some(MultiLine::traces(&languages)),
-        one => Some(MultiLine::traces(&[languages[usize::from(one)]])),
-    };
-    let rule = rule.map(|rule| Arc::new(rule.bounded(5, MultiLine::DEFAULT_MAX_WAIT)));
-    run(rest, LineOptions { format: LineFormat::Plain, max_bytes: MAX_BYTES, multi_line: rule }, usize::from(choice / 6));
-    in_order(rest, &languages);
+    let rule = Arc::clone(&RULES[usize::from(choice) % RULES.len()]);
+    run(rest, LineOptions { format: LineFormat::Plain, max_bytes: MAX_BYTES, multi_line: Some(rule) }, usize::from(choice) / RULES.len());
+    in_order(rest);
 }
+
+/// Each language alone, all together, and first lines. Compiling them takes longer than a run.
+static RULES: LazyLock<Vec<Arc<MultiLine>>> = LazyLock::new(|| {
+    let languages = [Language::Java, Language::Python, Language::Go, Language::Node];
+    let mut rules: Vec<MultiLine> = languages.iter().map(|language| MultiLine::traces(&[*language])).collect();
+    rules.push(MultiLine::traces(&languages));
+    rules.push(MultiLine::first_line(r"^\S").expect("a regular expression"));
+    rules.into_iter().map(|rule| Arc::new(rule.bounded(5, MultiLine::DEFAULT_MAX_WAIT))).collect()
+});
 
 /// Entries of the lines, with the reader saved and restored before the line at `restart`, are those without.
 fn run(text: &[u8], options: LineOptions, restart: usize) {
@@ -60,9 +63,9 @@ fn run(text: &[u8], options: LineOptions, restart: usize) {
 }
 
 /// Plain lines that are short enough come out in their order, whatever events they are part of.
-fn in_order(text: &[u8], languages: &[Language]) {
+fn in_order(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
-    let rule = Arc::new(MultiLine::traces(languages));
+    let rule = Arc::clone(&RULES[4]);
     let mut reader = LineReader::new(Arc::new(LineOptions { multi_line: Some(rule), ..LineOptions::default() }));
     let mut out = Vec::new();
     let mut take = |message: &str| out.extend(message.split('\n').filter(|line| !line.is_empty()).map(str::to_owned));

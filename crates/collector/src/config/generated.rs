@@ -174,8 +174,8 @@ reference-labels = false
 default-database = ''
 default-table = ''
 request-timeout-seconds = 15
-# What is done to records before they are stored, in order: addattributes, drop, kql, logrouter, redact, rename,
-# sample. docs/logs.md has examples.
+# What is done to records before they are stored, in order: addattributes, drop, kql, limit, logrouter, redact,
+# rename, sample. docs/logs.md has examples.
 # [[otel-log.transforms]]
 # name = 'redact'
 # config = { presets = ['email', 'credit-card'] }

@@ -8,6 +8,7 @@ mod config;
 mod drop;
 mod field;
 mod kql;
+mod limit;
 mod log_router;
 mod redact;
 mod rename;
@@ -20,12 +21,13 @@ use crate::record::Record;
 use add_attributes::AddAttributes;
 use drop::Drop;
 use kql::Kql;
+use limit::Limit;
 use log_router::LogRouter;
 use redact::Redact;
 use rename::Rename;
 use sample::Sample;
 
-/// Transforms in their order. Each worker has its own clone.
+/// Transforms in their order. Each worker has its own clone; what limits count is shared by all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Transforms(Vec<Step>);
 
@@ -41,6 +43,7 @@ enum Transform {
     AddAttributes(AddAttributes),
     Drop(Drop),
     Kql(Kql),
+    Limit(Limit),
     LogRouter(LogRouter),
     Redact(Redact),
     Rename(Rename),
@@ -69,7 +72,7 @@ enum Fate {
 
 impl Transforms {
     /// The names that configurations use.
-    pub const NAMES: [&'static str; 7] = ["addattributes", "drop", "kql", "logrouter", "redact", "rename", "sample"];
+    pub const NAMES: [&'static str; 8] = ["addattributes", "drop", "kql", "limit", "logrouter", "redact", "rename", "sample"];
 
     /// The transforms of a configuration: their names with their settings.
     ///
@@ -134,6 +137,7 @@ impl Transform {
             "addattributes" => Self::AddAttributes(AddAttributes::new(config)?),
             "drop" => Self::Drop(Drop::new(config)?),
             "kql" => Self::Kql(Kql::new(config)?),
+            "limit" => Self::Limit(Limit::new(config)?),
             "logrouter" => Self::LogRouter(LogRouter::new(config)?),
             "redact" => Self::Redact(Redact::new(config)?),
             "rename" => Self::Rename(Rename::new(config)?),
@@ -155,6 +159,7 @@ impl Transform {
             Self::AddAttributes(_) => "addattributes",
             Self::Drop(_) => "drop",
             Self::Kql(_) => "kql",
+            Self::Limit(_) => "limit",
             Self::LogRouter(_) => "logrouter",
             Self::Redact(_) => "redact",
             Self::Rename(_) => "rename",
@@ -167,6 +172,7 @@ impl Transform {
             Self::AddAttributes(transform) => transform.apply(record),
             Self::Drop(transform) => return transform.apply(record),
             Self::Kql(transform) => return transform.apply(record, now),
+            Self::Limit(transform) => return transform.apply(record, now),
             Self::LogRouter(transform) => transform.apply(record),
             Self::Redact(transform) => transform.apply(record),
             Self::Rename(transform) => transform.apply(record),

@@ -140,7 +140,7 @@ fn names_and_keys_that_are_not_known_are_errors_with_suggestions() {
         (
             "bogus",
             "",
-            "transforms[0].name: unknown transform type: bogus; use one of addattributes, drop, kql, logrouter, redact, rename, sample",
+            "transforms[0].name: unknown transform type: bogus; use one of addattributes, drop, kql, limit, logrouter, redact, rename, sample",
         ),
         ("redact", "preset = ['email']", "transforms[0].config.preset: unknown key preset; did you mean presets?"),
         ("redact", "presets = ['emial']", "transforms[0].config.presets[0]: emial is not a preset; did you mean email?"),
@@ -156,6 +156,9 @@ fn names_and_keys_that_are_not_known_are_errors_with_suggestions() {
             "rate = 0.5\nkey = 'Trace'",
             "transforms[0].config.key: Trace is not a field of a record; use Body.<key>, Attributes.<key>, Resource.<key>, SeverityText, SeverityNumber, TraceId, SpanId, Database or Table",
         ),
+        ("limit", "", "transforms[0].config: limit needs rate, the records a second to keep for each table"),
+        ("limit", "rate = 0", "transforms[0].config.rate: rate is 0 and must be from 0.001 to 1000000000"),
+        ("limit", "rate = 1\nburst = 0.5", "transforms[0].config.burst: burst is 0.5 and must be from 1 to 1000000000"),
         ("drop", "", "transforms[0].config: drop needs conditions: any = [{ field = \"Body.level\", equals = \"debug\" }], or all = [...]"),
         ("drop", "any = [{ field = 'Body.x', equal = 1 }]", "transforms[0].config.any[0].equal: unknown key equal; did you mean equals?"),
         (
@@ -293,6 +296,41 @@ fn drop_follows_its_conditions() {
     }
     let unknown = Record { severity_number: 0, ..body() };
     assert!(!drops("any = [{ severity-below = 'fatal' }]", unknown), "a severity that is not known is not below");
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+/// How many of `records` records at a time are kept.
+fn kept(transforms: &mut Transforms, like: &Record, records: usize, now: u64) -> usize {
+    (0..records).filter(|_| transforms.apply(&mut like.clone(), now)).count()
+}
+
+#[test]
+fn limit_keeps_so_many_records_a_second_for_each_table() {
+    let mut transform = one("limit", "rate = 10\nburst = 25");
+    let (one, other) = (record("{}"), Record { destination: Destination::new("D", "T2"), ..record("{}") });
+    assert_eq!((kept(&mut transform, &one, 100, NOW), kept(&mut transform, &other, 100, NOW)), (25, 25));
+    // Workers share the allowance.
+    let mut worker = transform.clone();
+    assert_eq!((kept(&mut worker, &one, 100, NOW + SECOND / 2), kept(&mut transform, &one, 100, NOW + SECOND)), (5, 5));
+    assert_eq!(kept(&mut transform, &one, 100, NOW + 3600 * SECOND), 25, "what was not used is kept up to the burst");
+    assert_eq!(transform.take_counts()[0].dropped, 75 + 75 + 95 + 75);
+    // A clock that is set back by an hour drops what it would have dropped otherwise.
+    let back = kept(&mut transform, &one, 100, NOW) + kept(&mut transform, &one, 100, NOW + SECOND);
+    assert_eq!(back, 10);
+}
+
+#[test]
+fn limit_by_a_field_is_bounded() {
+    let mut transform = one("limit", "rate = 1\nkey = 'Body.user'");
+    let user = |user: String| Record { body: Map::from([("user".into(), Value::from(user))]), ..record("{}") };
+    let all: usize = (0..10_000).map(|i| kept(&mut transform, &user(format!("u{i}")), 2, NOW)).sum();
+    assert_eq!(all, 10_000);
+    let more: usize = (0..100).map(|i| kept(&mut transform, &user(format!("v{i}")), 2, NOW)).sum();
+    assert_eq!(more, 1, "values beyond the bound share one allowance");
+    let later: usize = (0..100).map(|i| kept(&mut transform, &user(format!("v{i}")), 2, NOW + 2 * SECOND)).sum();
+    assert_eq!(later, 100, "values that were not seen for a while make room");
+    assert_eq!(kept(&mut transform, &record("{}"), 5, NOW + 10 * SECOND), 1, "records without the field share one");
 }
 
 #[test]
