@@ -162,6 +162,12 @@ pub(crate) fn start(source: PodSource, node: &str, problem: Problem, stop: &Canc
     receiver
 }
 
+/// A pod as it is on the wire, if it runs on `node`.
+#[cfg(test)]
+pub(crate) fn read_pod(wire: serde_json::Value, node: &str) -> Option<Pod> {
+    object::pod(serde_json::from_value(wire).ok()?, node)
+}
+
 /// Replaces the snapshot if anything in it changes.
 fn publish(publisher: &watch::Sender<Pods>, change: impl FnOnce(&mut BTreeMap<Box<str>, Arc<Pod>>)) {
     publisher.send_if_modified(|pods| {

@@ -54,13 +54,9 @@ fn wire(name: &str, node: &str) -> Value {
     })
 }
 
-fn read(wire: Value, node: &str) -> Option<Pod> {
-    object::pod(serde_json::from_value(wire).unwrap(), node)
-}
-
 #[test]
 fn what_is_used_of_a_pod_is_read() {
-    let pod = read(wire("a", "n1"), "n1").unwrap();
+    let pod = read_pod(wire("a", "n1"), "n1").unwrap();
     assert_eq!((&*pod.uid, &*pod.namespace, &*pod.name), ("uid-a", "default", "a"));
     assert_eq!((pod.ip, pod.phase, pod.deleting), (Some("fd00::7".parse().unwrap()), Phase::Running, false));
     assert_eq!(pod.labels, Map::from([("app".into(), "shop".into())]));
@@ -77,13 +73,13 @@ fn what_is_used_of_a_pod_is_read() {
 
 #[test]
 fn pods_of_other_nodes_and_of_none_are_left_out() {
-    assert_eq!(read(wire("a", "n2"), "n1"), None);
+    assert_eq!(read_pod(wire("a", "n2"), "n1"), None);
     let bare = json!({"metadata": {"name": "a"}, "spec": {"containers": null}});
-    assert_eq!(read(bare, "n1"), None);
+    assert_eq!(read_pod(bare, "n1"), None);
     let mut bare = json!({"metadata": {"name": "a", "deletionTimestamp": "2024-01-01T00:00:00Z"}, "spec": {"nodeName": "n1"}});
-    assert!(read(bare.clone(), "n1").unwrap().deleting);
+    assert!(read_pod(bare.clone(), "n1").unwrap().deleting);
     bare["status"] = json!({"podIP": "", "phase": "New"});
-    let pod = read(bare, "n1").unwrap();
+    let pod = read_pod(bare, "n1").unwrap();
     assert_eq!((pod.ip, pod.phase), (None, Phase::Unknown));
 }
 

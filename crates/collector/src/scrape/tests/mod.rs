@@ -1,6 +1,7 @@
 //! Scrapes of real HTTP servers into a sink that remembers, and targets against the vectors.
 
 mod credentials;
+mod document;
 mod following;
 mod target_vectors;
 
