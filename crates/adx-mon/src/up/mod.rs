@@ -214,6 +214,7 @@ fn collector_config(options: &Options, ports: &Ports, storage_dir: &std::path::P
         "endpoint = \"http://{ingestor}\"\n\
          listen-addr = \"{listen}\"\n\
          otlp-listen-addr = \"{otlp}\"\n\
+         otlp-grpc-listen-addr = \"{otlp_grpc}\"\n\
          storage-dir = {storage}\n\
          region = \"local\"\n\
          durability = \"{durability}\"\n\
@@ -228,6 +229,7 @@ fn collector_config(options: &Options, ports: &Ports, storage_dir: &std::path::P
         ingestor = ports.ingestor_plain,
         listen = ports.collector,
         otlp = ports.otlp_http,
+        otlp_grpc = ports.otlp_grpc,
         storage = quoted(&storage_dir.display().to_string()),
     )
 }

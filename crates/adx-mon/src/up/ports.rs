@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use anyhow::{Context, Result, bail};
 
 /// The usual ports, in the order in which others follow a base.
-const USUAL: [u16; 7] = [8080, 8081, 8088, 4318, 9090, 9091, 4023];
+const USUAL: [u16; 8] = [8080, 8081, 8088, 4318, 9090, 9091, 4023, 4317];
 /// The last base with room for all ports above it.
 pub(super) const HIGHEST_BASE: i64 = u16::MAX as i64 - (USUAL.len() as i64 - 1);
 
@@ -19,6 +19,7 @@ pub(crate) struct Ports {
     pub(crate) ingestor_tls: SocketAddr,
     pub(crate) ingestor_plain: SocketAddr,
     pub(crate) alerter: SocketAddr,
+    pub(crate) otlp_grpc: SocketAddr,
 }
 
 impl Ports {
@@ -36,6 +37,7 @@ impl Ports {
             ingestor_tls: at(4),
             ingestor_plain: at(5),
             alerter: at(6),
+            otlp_grpc: at(7),
         }
     }
 
@@ -46,6 +48,7 @@ impl Ports {
             (self.console, "host metrics and the state of rules"),
             (self.collector, "the collector"),
             (self.otlp_http, "OTLP over HTTP"),
+            (self.otlp_grpc, "OTLP over gRPC"),
             (self.ingestor_tls, "the ingestor"),
             (self.ingestor_plain, "the ingestor's plain listener"),
         ];

@@ -49,13 +49,15 @@ pub(crate) fn text(program: &str, ports: &Ports, data_dir: &Path, host: bool, ru
         "\nADX-Mon is running. Data is kept in {folder}.\n\n\
          Send data to:\n  \
          Prometheus remote write    http://{collector}/api/v1/write\n  \
-         OTLP over HTTP             http://{otlp}   (/v1/metrics, /v1/logs, /v1/traces)\n\n\
+         OTLP over HTTP             http://{otlp}   (/v1/metrics, /v1/logs, /v1/traces)\n  \
+         OTLP over gRPC             http://{otlp_grpc}\n\n\
          Ask in KQL (this host's own telemetry is there within half a minute; without a query a prompt opens):\n{queries}\n\
          Kusto endpoint for SDKs and Grafana: http://{kustd}   databases Metrics, Logs\n\n{rules}\
          Ctrl-C stops it.\n",
         folder = data_dir.display(),
         collector = ports.collector,
         otlp = ports.otlp_http,
+        otlp_grpc = ports.otlp_grpc,
         kustd = ports.kustd,
     )
 }

@@ -12,15 +12,29 @@ fn dynamic(value: &Value) -> Value {
 }
 
 #[test]
-fn logs_metrics_and_traces_of_the_sdk_arrive_whole() {
+fn logs_metrics_and_traces_of_the_sdk_arrive_whole_over_http() {
     let Some(python) = python() else { return };
     let up = Up::start(&["--no-host"]);
-    let sent: Value = serde_json::from_str(&run_client(&python, "otel.py", &[&up.otlp()])).unwrap();
+    let sent = run_client(&python, "otel.py", &[&up.otlp()]);
+    everything_is_there(&up, &serde_json::from_str(&sent).unwrap(), "OTelLogs");
+}
 
+#[test]
+fn logs_metrics_and_traces_of_the_sdk_arrive_whole_over_grpc() {
+    let Some(python) = python() else { return };
+    let up = Up::start(&["--no-host"]);
+    let sent = run_client(&python, "otel.py", &[&up.otlp_grpc(), "grpc"]);
+    everything_is_there(&up, &serde_json::from_str(&sent).unwrap(), "App");
+}
+
+/// `logs` is the table that the log record went to.
+fn everything_is_there(up: &Up, sent: &Value, logs: &str) {
     let attributes = json!({ "text": "grüße, \"quoted\"", "flag": true, "whole": 42, "real": 1.5, "texts": ["a", "b"], "wholes": [1, 2], "flags": [true, false] });
     let log = eventually("the log record arrives", || {
-        let rows =
-            up.query("Logs", "OTelLogs | project Body.message, SeverityText, SeverityNumber, Attributes, Resource, TraceId, SpanId")?;
+        let rows = up.query(
+            "Logs",
+            &format!("{logs} | project Body.message, SeverityText, SeverityNumber, Attributes, Resource, TraceId, SpanId"),
+        )?;
         rows.into_iter().next().ok_or_else(|| "no rows".to_owned())
     });
     assert_eq!(log[0], "a line, with a comma");
@@ -65,6 +79,11 @@ fn logs_metrics_and_traces_of_the_sdk_arrive_whole() {
     // Buckets are cumulative.
     value("LatencyBucket | where todouble(Labels.le) == 1 | summarize arg_max(Timestamp, Value) | project Value", 2.0);
     value("LatencyBucket | where Labels.le == '+Inf' | summarize arg_max(Timestamp, Value) | project Value", 4.0);
+    value("Temperature | where Labels.place == 'room' | summarize arg_max(Timestamp, Value) | project Value", 21.5);
+    // Of an exponential histogram, and of a counter whose exporter sends differences.
+    value("SizesSum | summarize arg_max(Timestamp, Value) | project Value", 111.0);
+    value("SizesBucket | where Labels.le == '+Inf' | summarize arg_max(Timestamp, Value) | project Value", 3.0);
+    value("DeltaTotal | summarize arg_max(Timestamp, Value) | project Value", 5.0);
     // Resource attributes are labels too.
     value("QueueLength | where Labels['service.name'] == 'end-to-end' | summarize toreal(dcount(SeriesId))", 1.0);
 }

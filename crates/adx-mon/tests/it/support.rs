@@ -163,6 +163,10 @@ impl Up {
         format!("http://127.0.0.1:{}", self.base + 3)
     }
 
+    pub(crate) fn otlp_grpc(&self) -> String {
+        format!("http://127.0.0.1:{}", self.base + 7)
+    }
+
     pub(crate) fn ingestor(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.base + 5)
     }
