@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::binary::launch;
+use crate::secure::Certificates;
 use crate::support::{Collector, client, one_sample};
 
 const LONG: Duration = Duration::from_secs(30);
@@ -295,4 +296,49 @@ async fn a_reload_keeps_what_waits() {
     let got: Vec<f64> = receiver.until(3).await.into_iter().map(|line| line.2).collect();
     assert_eq!(got, [1.0, 2.0, 4.0]);
     collector.stop().await;
+}
+
+/// To receivers with certificates of an authority of their own: over all three transports, and not without that authority.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_of_receivers_are_checked() {
+    let certificates = Certificates::new();
+    let path = |name: &str| certificates.file(name).display().to_string();
+    let tls = format!(
+        "tls-cert-file = '{}'\ntls-key-file = '{}'\notlp-grpc-listen-addr = '127.0.0.1:0'\n",
+        path("server.crt"),
+        path("server.key")
+    );
+    let sources = ["rw", "http", "grpc"].map(|name| match name {
+        "rw" => "[[prometheus-remote-write]]\ndatabase = 'Rw'\npath = '/write'\n",
+        "http" => "[[otel-metric]]\ndatabase = 'Http'\npath = '/http'\n",
+        _ => "[[otel-metric]]\ndatabase = 'Grpc'\npath = '/v1/metrics'\n",
+    });
+    let mut receiver = Collector::start(&tls, &sources.concat()).await;
+    let http = format!("https://localhost:{}", receiver.running().addr.port());
+    receiver.url.clone_from(&http);
+    let grpc = format!("https://localhost:{}", receiver.running().otlp_grpc.unwrap().port());
+    let exporters = |ca: &str| {
+        let otlp = |name: &str, destination: &str, protocol: &str| {
+            format!("[[exporters.otlp-metric-export]]\nname = '{name}'\ndestination = '{destination}'\nprotocol = '{protocol}'\n{ca}")
+        };
+        [
+            source("'rw', 'http', 'grpc'"),
+            remote_write_exporter("rw", &format!("{http}/write")) + ca,
+            otlp("http", &format!("{http}/http"), "http/protobuf"),
+            otlp("grpc", &grpc, "grpc"),
+        ]
+        .concat()
+    };
+    let collector = Collector::start("", &exporters("")).await;
+    assert_eq!(collector.write("m", 1.0).await, 202);
+    for name in ["rw", "http", "grpc"] {
+        collector.until(&format!("adxmon_collector_exporter_retries_total{{name=\"{name}\"}}"), |retries| retries > 0.0).await;
+    }
+    assert_eq!(receiver.metric("adxmon_collector_samples_stored_total").await, Some(0.0));
+    collector.reload("", &exporters(&format!("ca-file = '{}'\n", path("ca.crt")))).await.unwrap();
+    for database in ["Rw", "Http", "Grpc"] {
+        receiver.until(&format!("adxmon_ledger_rows{{database=\"{database}\",state=\"accepted\"}}"), |rows| rows == 1.0).await;
+    }
+    collector.stop().await;
+    receiver.stop().await;
 }

@@ -125,9 +125,6 @@ impl Batcher {
     }
 }
 
-/// Prometheus' marker of a series that ended, which OTLP says with a flag.
-const STALE: u64 = 0x7ff0_0000_0000_0002;
-
 /// Tags, lengths and numbers of the messages around a point, at most.
 const PER_METRIC: usize = 32;
 
@@ -144,7 +141,8 @@ fn points_of(metric: &mut Metric, kind: SeriesKind) -> Option<&mut Vec<NumberDat
 }
 
 fn number_point<'l>(labels: impl Iterator<Item = (&'l str, &'l str)>, time_ms: u64, value: f64) -> NumberDataPoint {
-    let ended = value.to_bits() == STALE;
+    // Prometheus marks a series that ended with a value, OTLP with a flag.
+    let ended = telemetry::is_stale(value);
     NumberDataPoint {
         attributes: labels.map(|(name, value)| attribute(name, value)).collect(),
         time_unix_nano: time_ms.saturating_mul(1_000_000),

@@ -117,8 +117,7 @@ async fn the_order_of_arrival_is_the_order_of_sending() {
     for n in 0..20 {
         rig.keep(&[series(&[("__name__", "m")], &[(n, n as f64)])]).await;
     }
-    receiver.until_taken(1).await;
-    rig.until_empty().await;
+    rig.until("all of them", |rig| rig.sent() == 20.0).await;
     let bodies: Vec<Vec<u8>> =
         receiver.got.lock().unwrap().iter().map(|got| snap::raw::Decoder::new().decompress_vec(&got.body).unwrap()).collect();
     let all = bodies.concat();
