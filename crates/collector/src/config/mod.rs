@@ -8,6 +8,7 @@ mod absent;
 pub mod exporters;
 pub mod file;
 mod generated;
+pub(crate) mod kubernetes;
 mod positions;
 mod rules;
 pub(crate) mod settings;
@@ -17,10 +18,10 @@ use std::fmt;
 
 pub use exporters::{ExporterClient, ExporterSettings};
 pub use generated::DEFAULT_FILE;
+pub use kubernetes::{KubeletSettings, KubernetesSettings};
 pub use rules::RuleScope;
 pub use settings::{
-    Authentication, Backend, Config, KubeletSettings, KubernetesSettings, LogSource, MetricEndpoint, MetricProtocol, ScrapeSettings,
-    ScrapeTarget, TlsMode, TraceSource,
+    Authentication, Backend, Config, LogSource, MetricEndpoint, MetricProtocol, ScrapeSettings, ScrapeTarget, TlsMode, TraceSource,
 };
 
 use file::File;

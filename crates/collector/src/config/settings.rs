@@ -10,6 +10,7 @@ use transfer::Credentials;
 
 use super::exporters::ExporterSettings;
 use super::file::{File, MetadataLabels, MetricSource, NodeLabels, StaticScrapeTarget, Transform};
+use super::kubernetes::{self, KubernetesSettings};
 use super::rules::RuleScope;
 use super::{Problem, Warning};
 
@@ -19,8 +20,6 @@ pub(super) const OWN_PATHS: [&str; 6] = ["/metrics", "/readyz", "/healthz", "/de
 pub(super) const LOGS_PATH: &str = "/v1/logs";
 /// Where OTLP traces are received unless the file says otherwise.
 pub(super) const TRACES_PATH: &str = "/v1/traces";
-/// Where Kubernetes puts token and authorities of a pod.
-pub(crate) const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The listener when the file names none.
 const LISTEN_ADDR: &str = ":8080";
 
@@ -127,34 +126,6 @@ impl Config {
     pub(crate) fn discovers_services(&self) -> bool {
         self.scrape.as_ref().is_some_and(|scrape| scrape.services)
     }
-}
-
-/// How pods and the node are discovered.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KubernetesSettings {
-    /// The cluster; otherwise `KUBECONFIG`, otherwise the one that this runs in.
-    pub kubeconfig: Option<PathBuf>,
-    /// Ask the kubelet for pods, not the API server.
-    pub kubelet: Option<KubeletSettings>,
-    /// Whether labels and annotations of the node are followed.
-    pub node: bool,
-}
-
-/// `[kubelet-discovery]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KubeletSettings {
-    /// Name or address, an IPv6 address without brackets.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// From one request to the next.
-    pub interval: Duration,
-    /// Longest time of a request.
-    pub request_timeout: Duration,
-    /// Bearer token; read for every request, since Kubernetes replaces it.
-    pub token: PathBuf,
-    /// Authorities that the kubelet's certificate is checked against; those of the system when there is no such file.
-    pub ca: PathBuf,
 }
 
 /// The settings of [`Config`] that hold from start to end of a collector, by their names in the file.
@@ -401,7 +372,7 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         scrape: scrape(&file, &global, hostname),
         exporters: file.exporters.settings().map_err(problem)?,
         node: hostname.to_owned(),
-        kubernetes: kubernetes(&file, hostname),
+        kubernetes: kubernetes::settings(&file, hostname),
     };
     if config.endpoints.is_empty() {
         warnings.push(Warning(format!(
@@ -568,24 +539,6 @@ fn static_target(target: &StaticScrapeTarget) -> ScrapeTarget {
         interval: positive(target.scrape_interval).map(Duration::from_secs),
         token: target.service_account_token,
         tls,
-    }
-}
-
-fn kubernetes(file: &File, hostname: &str) -> KubernetesSettings {
-    let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
-    let seconds = |value, default| Duration::from_secs(positive(value).unwrap_or(default));
-    let kubelet = file.kubelet_discovery.as_ref().map(|kubelet| KubeletSettings {
-        host: or(or(&kubelet.host, hostname).trim_matches(['[', ']']), "127.0.0.1"),
-        port: u16::try_from(kubelet.port).ok().filter(|port| *port != 0).unwrap_or(10250),
-        interval: seconds(kubelet.poll_interval, 10),
-        request_timeout: seconds(kubelet.request_timeout, 9),
-        token: or(&kubelet.token_path, &format!("{SERVICE_ACCOUNT}/token")).into(),
-        ca: or(&kubelet.ca_path, &format!("{SERVICE_ACCOUNT}/ca.crt")).into(),
-    });
-    KubernetesSettings {
-        kubeconfig: (!file.kube_config.is_empty()).then(|| file.kube_config.clone().into()),
-        kubelet,
-        node: file.metadata_watch.as_ref().is_some_and(|watch| watch.kubernetes_node.is_some()),
     }
 }
 

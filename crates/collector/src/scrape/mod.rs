@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::settings::SERVICE_ACCOUNT;
+use crate::config::kubernetes::SERVICE_ACCOUNT;
 use crate::config::{ScrapeSettings, ScrapeTarget};
 use crate::metrics::{Metrics, ScrapeResult, TargetUrl};
 use crate::pods::{Pods, Services};

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::*;
-use crate::pods::{Container, Map, Phase, Pod, Port};
+use crate::pods::{Container, Map, Phase, Pod, Port, PortRef, Service, ServicePort};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -107,6 +107,34 @@ async fn targets_follow_the_pods_and_show_how_they_are() {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(hits.load(Ordering::SeqCst), at_the_end, "scraping has ended");
     stop_server.cancel();
+}
+
+/// However many ask for a page, it is scraped once; what the configuration says of it counts first.
+#[test]
+fn a_page_is_scraped_once() {
+    let target = |pod: &str| ScrapeTarget { pod: pod.to_owned(), ..static_target("http://127.0.0.1:1/m".to_owned()) };
+    let service = |name: &str| {
+        let service = Service {
+            namespace: "ns".into(),
+            name: name.into(),
+            annotations: Map::from([("adx-mon/scrape".into(), "true".into()), ("adx-mon/path".into(), "/m".into())]),
+            selector: Map::from([("app".into(), "a".into())]),
+            ports: [1, 2].map(|number| ServicePort { name: "".into(), number, target: PortRef::Number(number) }).to_vec(),
+        };
+        (name.into(), Arc::new(service))
+    };
+    let mut pods = pods(&[("a", 1, false)]);
+    let map = Arc::make_mut(&mut pods.by_uid);
+    Arc::make_mut(map.get_mut("a").unwrap()).labels.insert("app".into(), "a".into());
+    let services: Services = Arc::new([service("one"), service("two")].into());
+    let found = |targets: Vec<ScrapeTarget>| {
+        let scraper = scraper(ScrapeSettings { targets, ..settings() }, &Arc::default(), false);
+        let found = scraper.wanted(&pods, &services).targets;
+        found.into_iter().map(|target| (target.url, target.pod)).collect::<Vec<_>>()
+    };
+    let at = |port: u16, pod: &str| (format!("http://127.0.0.1:{port}/m"), pod.to_owned());
+    assert_eq!(found(vec![]), [at(1, "a"), at(2, "a")]);
+    assert_eq!(found(vec![target("static")]), [at(1, "static"), at(2, "a")]);
 }
 
 #[tokio::test]
