@@ -12,6 +12,7 @@ mod debug;
 mod exporting;
 mod identity;
 mod listeners;
+mod logs;
 mod metrics;
 mod node_labels;
 mod otlp_logs;

@@ -48,6 +48,11 @@ pub(crate) struct SourceSink {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct LogSource {
+    pub(crate) source: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct SourceStage {
     pub(crate) source: &'static str,
     pub(crate) stage: &'static str,
@@ -129,6 +134,7 @@ pub(crate) struct Metrics {
     pub(crate) logs_sent: Family<SourceSink, PlainCount>,
     pub(crate) logs_dropped: Family<SourceStage, PlainCount>,
     transform_failures: Family<SourceTransform, Counter>,
+    pub(crate) logs_truncated_bytes: Family<LogSource, Counter>,
     pub(crate) spans_stored: Counter,
     pub(crate) scrapes: Family<ScrapeResult, Counter>,
     pub(crate) scrape_targets: Gauge,
@@ -169,6 +175,11 @@ impl Metrics {
             "adxmon_collector_log_transform_failures",
             "Log records that a transform could not work on; they are stored as they were",
             m.transform_failures.clone(),
+        );
+        registry.register(
+            "adxmon_collector_logs_truncated_bytes",
+            "Bytes cut from the ends of messages above the limit of their source",
+            m.logs_truncated_bytes.clone(),
         );
         registry.register("adxmon_collector_spans_stored", "Spans made durable", m.spans_stored.clone());
         registry.register("adxmon_collector_scrapes", "Scrapes by result", m.scrapes.clone());

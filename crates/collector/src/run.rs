@@ -24,11 +24,12 @@ use crate::cluster::Cluster;
 use crate::config::{Backend, Config};
 use crate::exporting::Exporters;
 use crate::listeners::Listeners;
+use crate::logs::SyslogServers;
 use crate::metrics::{Metrics, StateCollector};
 use crate::node_labels::NodeLabeling;
 use crate::pipeline::{Kind, Pipeline};
 use crate::reload::{Intake, LiveRoutes, Reload, Reloaded, Reloader};
-use crate::{authentication, debug, identity, scrape};
+use crate::{authentication, debug, identity, logs, scrape};
 
 /// How long the drain tries to send what is left.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
@@ -44,6 +45,8 @@ pub struct Running {
     pub otlp_grpc: Option<SocketAddr>,
     /// Where sources of metrics speak OTLP over gRPC, in the order of the configuration.
     pub grpc_ports: Vec<SocketAddr>,
+    /// Where syslog is received, in the order of the configuration.
+    pub syslog: Vec<SocketAddr>,
     reloader: Reloader,
     supervisor: JoinHandle<anyhow::Result<()>>,
 }
@@ -88,6 +91,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         store,
         cluster: Arc::default(),
         exporters: Arc::new(Mutex::new(Exporters::new(&config.storage_dir, exporters::Metrics::register(&mut registry)))),
+        syslog: Arc::default(),
     };
     let sender = (!config.endpoints.is_empty()).then(|| parts.sender(&config, &mut registry));
     registry.register_collector(Box::new(StateCollector { store: parts.store.clone(), connections: Arc::clone(&parts.connections) }));
@@ -102,8 +106,9 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     tokio::spawn(log_status(parts.store.clone(), Arc::clone(&parts.metrics), parts.background.clone()));
     tracing::info!(%addr, storage_dir = %config.storage_dir.display(), durability = %config.durability, "collector started");
     let (reloader, reloads) = Reloader::channel();
+    let syslog = parts.syslog.lock().await.addresses();
     let supervisor = Supervisor { parts, config, sender, served, routes, intake, ticks };
-    Ok(Running { addr, otlp_grpc, grpc_ports, reloader, supervisor: tokio::spawn(supervisor.run(reloads, shutdown)) })
+    Ok(Running { addr, otlp_grpc, grpc_ports, syslog, reloader, supervisor: tokio::spawn(supervisor.run(reloads, shutdown)) })
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<wal::Store> {
@@ -140,6 +145,8 @@ struct Parts {
     /// Outlives reloads, so that what is known of the cluster is there even if it is away at that moment.
     cluster: Arc<Mutex<Cluster>>,
     exporters: Arc<Mutex<Exporters>>,
+    /// Outlives reloads, so that senders keep their connections.
+    syslog: Arc<Mutex<SyslogServers>>,
 }
 
 impl Parts {
@@ -155,8 +162,8 @@ impl Parts {
         Sender::start(self.store.clone(), options, self.background.clone(), registry)
     }
 
-    /// What takes data in, as `config` says, started; it ends when `stop` is cancelled.
-    async fn intake(&self, config: &Config, stop: &CancellationToken) -> anyhow::Result<Intake> {
+    /// What takes data in, as `config` says, started; it ends when `running` is cancelled.
+    async fn intake(&self, config: &Config, running: &CancellationToken) -> anyhow::Result<Intake> {
         let cluster = {
             let mut cluster = self.cluster.lock().await;
             cluster.follow(config, &self.metrics, &self.background).await?;
@@ -167,7 +174,7 @@ impl Parts {
             exporters.follow(config).await?;
             exporters.buffers()
         };
-        let stop = stop.child_token();
+        let stop = running.child_token();
         let pipeline = Pipeline {
             node: NodeLabeling { node: cluster.node, stop: stop.clone() },
             store: self.store.clone(),
@@ -193,6 +200,13 @@ impl Parts {
             sources = scrape::start(scraper, discovered, &stop);
         }
         receivers.http = receivers.http.fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") });
+        if let Err(error) = logs::start(&pipeline, config, &stop, &mut sources) {
+            // What has started of a configuration that cannot be run ends before the one of before goes on.
+            stop.cancel();
+            while sources.join_next().await.is_some() {}
+            return Err(error);
+        }
+        self.syslog.lock().await.follow(&pipeline, config, running).await?;
         Ok(Intake::new(receivers, sources, stop))
     }
 
@@ -256,6 +270,7 @@ impl Supervisor {
             None => self.served.await,
         };
         self.intake.end().await;
+        self.parts.syslog.lock().await.end().await;
         let exporters = async { self.parts.exporters.lock().await.drain().await };
         tokio::join!(drain(&self.parts.store, self.sender.as_ref()), exporters);
         self.parts.background.cancel();

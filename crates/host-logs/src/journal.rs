@@ -2,13 +2,17 @@
 //!
 //! A [`Reader`] looks at the journal's folders and gives the entries behind its position, in the journal's order. It
 //! keeps nothing open between two reads, so that journals that are rotated, vacuumed or moved away are no special case.
+//!
+//! A position has the last sequence number of each file, since entries of one file are numbered upwards whatever the clock
+//! does. Times are used to find the place quickly, and not while the clock stands before what the journal has already.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use logs::{Destination, Record, Value};
-use sdjournal::{Cursor, EntryRef, Journal, JournalConfig, JournalQuery, SdJournalError};
+use sdjournal::{EntryRef, Journal, JournalConfig, SdJournalError};
 use serde::{Deserialize, Serialize};
 
 use crate::Priority;
@@ -27,7 +31,7 @@ const MAX_MESSAGE: usize = 1 << 20;
 const MAX_PARTIAL: usize = 256;
 
 /// What a reader reads, and where its records go.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// The journal's folders; those that are not there are left out.
     pub dirs: Vec<PathBuf>,
@@ -43,9 +47,12 @@ pub struct Target {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Position {
     version: u8,
-    cursor: Option<String>,
-    /// Time of the entry at the cursor, in microseconds since 1970: where to go on if the entry is gone.
+    /// By file id, the sequence number of the last entry.
+    files: BTreeMap<String, u64>,
+    /// The latest time of an entry, in microseconds since 1970.
     realtime: u64,
+    /// Time and sequence number of an entry that another program read last; those up to it are not read.
+    after: Option<(u64, u64)>,
     /// Starts of lines by stream.
     partial: BTreeMap<String, String>,
 }
@@ -91,8 +98,13 @@ pub struct Reader {
     read_to_end: Option<Vec<FileStamp>>,
 }
 
-/// A file, by what changes when entries are added.
-type FileStamp = (PathBuf, u64, Option<SystemTime>);
+/// A file: its id, and what changes when entries are added.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct FileStamp {
+    id: String,
+    length: u64,
+    modified: Option<SystemTime>,
+}
 
 impl Reader {
     /// A reader that goes on behind `position`; without one, at the journal's start.
@@ -100,14 +112,21 @@ impl Reader {
     /// # Errors
     /// When the position is not one of a reader.
     pub fn new(target: Target, position: Option<&[u8]>) -> Result<Self, JournalError> {
-        let position = match position {
-            None => Position { version: POSITION_VERSION, ..Position::default() },
-            Some(bytes) => read_position(bytes)?,
-        };
-        Ok(Reader { target, position, read_to_end: None })
+        let mut reader = Reader::from_start(target);
+        if let Some(bytes) = position {
+            reader.position = read_position(bytes)?;
+        }
+        Ok(reader)
     }
 
-    /// The next records, of at most `max` entries; none when nothing was added since.
+    /// A reader of everything that the journal has.
+    #[must_use]
+    pub fn from_start(target: Target) -> Self {
+        Reader { target, position: Position { version: POSITION_VERSION, ..Position::default() }, read_to_end: None }
+    }
+
+    /// The next records, of at most `max` entries; none when nothing was added since. `now_ns` is the present time in
+    /// nanoseconds since 1970.
     ///
     /// # Errors
     /// When the journal cannot be read. The position stays: a later call begins where this one did.
@@ -118,42 +137,47 @@ impl Reader {
         }
         let mut batch = Batch::default();
         let mut position = self.position.clone();
-        let read = self.entries(max, |entry| take(&self.target, entry, &mut position, &mut batch, now_ns));
+        position.files.retain(|id, _| stamps.iter().any(|stamp| stamp.id == *id));
+        let read = self.entries(&stamps, max, &mut position, &mut batch, now_ns);
         read.map_err(|reason| JournalError::Read { dirs: self.dirs(), reason })?;
-        batch.more = batch.entries == max;
         batch.position = serde_json::to_vec(&position).map_err(|error| JournalError::Position(error.to_string()))?;
         self.position = position;
         self.read_to_end = (!batch.more).then_some(stamps);
         Ok(batch)
     }
 
-    /// Calls `take` with up to `max` entries behind the position.
-    fn entries(&self, max: usize, mut take: impl FnMut(&EntryRef) -> Result<(), SdJournalError>) -> Result<(), SdJournalError> {
+    /// Takes up to `max` entries behind the position.
+    fn entries(
+        &self,
+        stamps: &[FileStamp],
+        max: usize,
+        position: &mut Position,
+        batch: &mut Batch,
+        now_ns: u64,
+    ) -> Result<(), SdJournalError> {
         let dirs: Vec<PathBuf> = self.target.dirs.iter().filter(|dir| dir.is_dir()).cloned().collect();
         let journal = Journal::open_dirs_with_config(&dirs, JournalConfig::default())?;
         let mut query = journal.query();
         self.target.matches.narrow(&mut query);
-        self.seek(&mut query)?;
-        for entry in query.limit(max).iter()? {
-            take(&entry?)?;
+        let new_file = stamps.iter().any(|stamp| !position.files.contains_key(&stamp.id));
+        let clock_is_behind = now_ns / 1000 < position.realtime;
+        if let Some((realtime, _)) = position.after {
+            query.since_realtime(realtime);
+        } else if !new_file && !clock_is_behind {
+            query.since_realtime(position.realtime);
         }
-        Ok(())
-    }
-
-    fn seek(&self, query: &mut JournalQuery) -> Result<(), SdJournalError> {
-        let Some(cursor) = &self.position.cursor else {
-            query.seek_head();
-            return Ok(());
-        };
-        let cursor = Cursor::parse(cursor)?;
-        let mut there = query.clone();
-        there.after_cursor(cursor);
-        if there.clone().limit(1).iter().is_ok() {
-            *query = there;
-        } else {
-            tracing::info!(realtime = self.position.realtime, "the journal no longer has the entry of the position: going on by its time");
-            query.since_realtime(self.position.realtime.saturating_add(1));
+        for entry in query.iter()? {
+            if batch.entries == max {
+                batch.more = true;
+                return Ok(());
+            }
+            take(&self.target, &entry?, position, batch, now_ns)?;
         }
+        // Files without entries for this target are no longer new.
+        for stamp in stamps {
+            position.files.entry(stamp.id.clone()).or_default();
+        }
+        position.after = None;
         Ok(())
     }
 
@@ -179,10 +203,10 @@ pub fn reference_position(dir: &Path, database: &str, table: &str, matches: &[St
     }
     let text = std::fs::read(dir.join(reference_cursor_name(database, table, matches))).ok()?;
     let File { cursor } = serde_json::from_slice(&text).ok()?;
-    let realtime = cursor.split(';').find_map(|part| u64::from_str_radix(part.strip_prefix("t=")?, 16).ok()).unwrap_or(0);
-    Cursor::parse(&cursor).ok()?;
-    let position = Position { version: POSITION_VERSION, cursor: Some(cursor), realtime, partial: BTreeMap::new() };
-    serde_json::to_vec(&position).ok()
+    // systemd.journal-fields(7) calls cursors opaque; these two parts of it have not changed since there are cursors.
+    let part = |name: &str| cursor.split(';').find_map(|part| u64::from_str_radix(part.strip_prefix(name)?, 16).ok());
+    let after = Some((part("t=")?, part("i=")?));
+    serde_json::to_vec(&Position { version: POSITION_VERSION, after, ..Position::default() }).ok()
 }
 
 /// `journal_<database>_<table>_<xxh64 of the matches, one behind the other>.cursor`
@@ -191,21 +215,41 @@ fn reference_cursor_name(database: &str, table: &str, matches: &[String]) -> Str
     format!("journal_{}_{}_{hash:x}.cursor", database.replace('/', "_"), table.replace('/', "_"))
 }
 
-/// The journal's files, one folder deep as systemd lays them out.
+/// The journal's files, one folder deep as systemd lays them out. What is no journal is left out.
 fn stamps(dirs: &[PathBuf]) -> Vec<FileStamp> {
     let mut stamps = Vec::new();
     for dir in dirs {
         let below = list(dir).into_iter().filter(|path| path.is_dir());
         for folder in below.chain([dir.clone()]) {
-            for path in list(&folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "journal")) {
-                if let Ok(meta) = std::fs::metadata(&path) {
-                    stamps.push((path, meta.len(), meta.modified().ok()));
-                }
-            }
+            let files = list(&folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "journal"));
+            stamps.extend(files.filter_map(|path| stamp(&path).ok()));
         }
     }
     stamps.sort();
     stamps
+}
+
+/// The id stands behind signature, flags and state in the header of a file.
+fn stamp(path: &Path) -> std::io::Result<FileStamp> {
+    let mut file = std::fs::File::open(path)?;
+    let mut header = [0; 40];
+    file.read_exact(&mut header)?;
+    if !header.starts_with(b"LPKSHHRH") {
+        return Err(std::io::ErrorKind::InvalidData.into());
+    }
+    let meta = file.metadata()?;
+    Ok(FileStamp { id: hex(&header[24..40]), length: meta.len(), modified: meta.modified().ok() })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The id of the file of an entry, which its cursor (`SJ1:`, a byte for the kind, the id) has.
+fn file_id(entry: &EntryRef) -> Result<String, SdJournalError> {
+    let cursor = entry.cursor()?.to_string();
+    let id = cursor.strip_prefix("SJ1:").and_then(|digits| digits.get(2..34));
+    id.map(str::to_ascii_lowercase).ok_or_else(|| SdJournalError::InvalidQuery { reason: format!("cursor {cursor} has no file id") })
 }
 
 fn list(dir: &Path) -> Vec<PathBuf> {
@@ -214,9 +258,14 @@ fn list(dir: &Path) -> Vec<PathBuf> {
 
 /// Takes an entry into the batch.
 fn take(target: &Target, entry: &EntryRef, position: &mut Position, batch: &mut Batch, now_ns: u64) -> Result<(), SdJournalError> {
+    let last = position.files.entry(file_id(entry)?).or_default();
+    let known = position.after.is_some_and(|after| (entry.realtime_usec(), entry.seqnum()) <= after);
+    if entry.seqnum() <= *last || known {
+        return Ok(());
+    }
+    *last = entry.seqnum();
     batch.entries += 1;
-    position.cursor = Some(entry.cursor()?.to_string());
-    position.realtime = entry.realtime_usec();
+    position.realtime = position.realtime.max(entry.realtime_usec());
     if !target.matches.accept(|field| values(entry, field)) {
         return Ok(());
     }

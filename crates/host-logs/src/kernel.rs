@@ -147,7 +147,7 @@ struct Position {
 const POSITION_VERSION: u8 = 1;
 
 /// What a reader reads, and where its records go.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Records that are less urgent are left out.
     pub threshold: Priority,

@@ -13,8 +13,10 @@ use crate::Priority;
 #[derive(Debug)]
 pub struct Framing {
     max_bytes: usize,
-    /// Bytes that are still to come of a message whose start was given.
+    /// What is still to come of a message whose start was given.
     skip: Skip,
+    /// Bytes that were left out.
+    cut: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +53,12 @@ impl Framing {
     /// A framing that keeps up to `max_bytes` of a message.
     #[must_use]
     pub fn new(max_bytes: usize) -> Self {
-        Framing { max_bytes, skip: Skip::Nothing }
+        Framing { max_bytes, skip: Skip::Nothing, cut: 0 }
+    }
+
+    /// Bytes that were left out of long messages since the last call.
+    pub fn take_cut(&mut self) -> u64 {
+        std::mem::take(&mut self.cut)
     }
 
     /// Drops what is left of a message that was too long; whether it is behind us.
@@ -61,16 +68,19 @@ impl Framing {
             Skip::Bytes(left) => {
                 let now = left.min(src.len());
                 src.advance(now);
+                self.cut += now as u64;
                 self.skip = if now == left { Skip::Nothing } else { Skip::Bytes(left - now) };
                 self.skip == Skip::Nothing
             }
             Skip::Line => match src.iter().position(|byte| *byte == b'\n') {
                 Some(end) => {
                     src.advance(end + 1);
+                    self.cut += end as u64;
                     self.skip = Skip::Nothing;
                     true
                 }
                 None => {
+                    self.cut += src.len() as u64;
                     src.clear();
                     false
                 }

@@ -12,6 +12,9 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 /// Why a TLS configuration could not be made.
@@ -84,6 +87,14 @@ impl Tls {
     /// What a connection that begins now uses.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         self.current.load_full()
+    }
+
+    /// Shakes hands on a connection that began now, for protocols other than HTTP.
+    ///
+    /// # Errors
+    /// A peer that does not speak TLS or does not show what it must.
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> std::io::Result<TlsStream<S>> {
+        TlsAcceptor::from(self.config()).accept(stream).await
     }
 
     /// Looks every `period` whether the files hold something else than before, and takes it over; what is unusable is

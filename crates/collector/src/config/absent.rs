@@ -19,13 +19,8 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
     for (i, log) in file.host_log.iter().enumerate() {
         let name = |target: &str| format!("host-log[{i}].{target}");
         note(!log.file_target.is_empty(), &name("file-target"), HOST_LOG);
-        note(!log.journal_target.is_empty(), &name("journal-target"), HOST_LOG);
-        note(!log.kernel_target.is_empty(), &name("kernel-target"), HOST_LOG);
         note(!log.disable_kube_discovery || !log.static_pod_target.is_empty(), &name("pod discovery"), HOST_LOG);
         note(!log.transforms.is_empty(), &name("transforms"), HOST_LOG);
-        note(!log.add_attributes.is_empty(), &name("add-attributes"), HOST_LOG);
-        note(!log.exporters.is_empty(), &name("exporters"), HOST_LOG);
-        note(log.add_metadata_labels.is_some(), &name("add-metadata-labels"), HOST_LOG);
     }
     absent.into_iter().map(|(name, why)| Warning(format!("{name} has no effect: {why}"))).collect()
 }

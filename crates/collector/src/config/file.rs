@@ -65,6 +65,7 @@ pub struct File {
     pub otel_log: Option<OtelLog>,
     pub otel_trace: Option<OtelTrace>,
     pub host_log: Vec<HostLog>,
+    pub syslog: Vec<Syslog>,
     pub exporters: Exporters,
     pub metadata_watch: Option<MetadataWatch>,
     pub add_metadata_labels: Option<MetadataLabels>,
@@ -354,6 +355,25 @@ pub struct KernelTarget {
     pub priority: String,
 }
 
+/// `[[syslog]]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[allow(missing_docs)]
+pub struct Syslog {
+    pub listen_addr: String,
+    pub protocol: String,
+    pub tls_cert_file: String,
+    pub tls_key_file: String,
+    pub tls_client_ca_file: String,
+    pub database: String,
+    pub table: String,
+    pub parsers: Vec<String>,
+    pub add_attributes: Map,
+    pub exporters: Vec<String>,
+    pub max_message_bytes: i64,
+    pub max_connections: i64,
+}
+
 /// `[metadata-watch]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -375,7 +395,7 @@ pub struct MetadataLabels {
 }
 
 /// `add-metadata-labels.kubernetes-node`: source key to destination key.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct NodeLabels {

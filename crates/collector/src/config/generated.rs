@@ -188,6 +188,54 @@ table = 'OTELTraces'
 path = '/v1/traces'
 request-timeout-seconds = 15
 
+# Logs of this host. Their positions are stored with them: nothing is read twice or left out.
+# [[host-log]]
+# # Do not follow the logs of pods.
+# disable-kube-discovery = true
+# # Set on the resource of every record.
+# add-attributes = { cluster = 'production' }
+#
+# # Entries of systemd's journal.
+# [[host-log.journal-target]]
+# database = 'Logs'
+# table = 'Journal'
+# # As of journalctl: matches of one field are alternatives, different fields must all match, '+' joins two such sets.
+# # Empty: all entries.
+# matches = ['_SYSTEMD_UNIT=kubelet.service', '_SYSTEMD_UNIT=containerd.service']
+# # Fields that are copied to the resource.
+# journal-fields = ['_SYSTEMD_UNIT', '_HOSTNAME']
+# # What messages are put through: 'json', 'keyvalue', 'klog', 'space'; the first that succeeds counts.
+# parsers = ['klog']
+# # Folder of the journal. Empty: those of systemd, /var/log/journal and /run/log/journal.
+# journal-path = ''
+#
+# # The kernel log, /dev/kmsg.
+# [[host-log.kernel-target]]
+# database = 'Logs'
+# table = 'Kernel'
+# # Least urgent priority that is taken: emerg, alert, crit, err, warning, notice, info or debug.
+# priority = 'info'
+
+# Receiver of syslog (RFC 3164 and RFC 5424).
+# [[syslog]]
+# listen-addr = '127.0.0.1:514'
+# # 'udp', or 'tcp' with messages that have a count before them or a newline behind them.
+# protocol = 'udp'
+# # Certificate and key (PEM) for TLS over tcp, and the authorities of client certificates.
+# tls-cert-file = ''
+# tls-key-file = ''
+# tls-client-ca-file = ''
+# database = 'Logs'
+# table = 'Syslog'
+# parsers = []
+# add-attributes = {}
+# # Names of exporters that get the records too.
+# exporters = []
+# # What is kept of a message; the rest is counted.
+# max-message-bytes = 65536
+# # Connections at a time.
+# max-connections = 1000
+
 # Exporters send what sources name them for (exporters = ['name'] in a source) to other systems as well. Each has a buffer
 # of its own on disk: one whose receiver is away holds up nothing, and gives up its oldest data when the buffer is full.
 

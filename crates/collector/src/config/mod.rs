@@ -8,6 +8,7 @@ mod absent;
 pub mod exporters;
 pub mod file;
 mod generated;
+mod host;
 pub(crate) mod kubernetes;
 mod positions;
 mod rules;
@@ -18,6 +19,7 @@ use std::fmt;
 
 pub use exporters::{ExporterClient, ExporterSettings};
 pub use generated::DEFAULT_FILE;
+pub use host::{JournalSource, KernelSource, LogTarget, SyslogProtocol, SyslogSource};
 pub use kubernetes::{KubeletSettings, KubernetesSettings};
 pub use rules::RuleScope;
 pub use settings::{

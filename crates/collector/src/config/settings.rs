@@ -10,6 +10,7 @@ use transfer::Credentials;
 
 use super::exporters::ExporterSettings;
 use super::file::{File, MetadataLabels, MetricSource, NodeLabels, StaticScrapeTarget, Transform};
+use super::host::{self, JournalSource, KernelSource, SyslogSource};
 use super::kubernetes::{self, KubernetesSettings};
 use super::rules::RuleScope;
 use super::{Problem, Warning};
@@ -106,6 +107,14 @@ pub struct Config {
     pub logs: Option<LogSource>,
     /// The receiver of OTLP traces.
     pub traces: Option<TraceSource>,
+    /// Resource keys of logs that get columns of their own.
+    pub lift_resources: Vec<Lift>,
+    /// Parts of systemd's journal.
+    pub journals: Vec<JournalSource>,
+    /// Kernel logs.
+    pub kernels: Vec<KernelSource>,
+    /// Receivers of syslog.
+    pub syslog: Vec<SyslogSource>,
     /// Scraping.
     pub scrape: Option<ScrapeSettings>,
     /// Where else sources send.
@@ -369,6 +378,10 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         metrics: metric_endpoints(&file, &global),
         logs: log_source(&file).map_err(problem)?,
         traces: trace_source(&file),
+        lift_resources: lifts(&file.lift_resources),
+        journals: host::journals(&file).map_err(problem)?,
+        kernels: host::kernels(&file).map_err(problem)?,
+        syslog: host::syslog(&file).map_err(problem)?,
         scrape: scrape(&file, &global, hostname),
         exporters: file.exporters.settings().map_err(problem)?,
         node: hostname.to_owned(),

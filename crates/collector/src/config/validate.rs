@@ -8,6 +8,7 @@ use super::file::{
     Exporters, File, FileTarget, HostLog, JournalTarget, KernelTarget, LabelMatcher, Lift, Map, MetadataLabels, MetricSource,
     StaticScrapeTarget, Transform,
 };
+use super::host::{self, SyslogProtocol};
 use super::positions::Place;
 use super::rules::RuleScope;
 use super::settings;
@@ -72,6 +73,7 @@ impl<'a> Check<'a> {
         self.otel_log();
         self.otel_trace();
         self.host_logs();
+        self.syslog();
         self.otel_metric();
         self.scrape();
         if file.wal_flush_interval_ms < 0 {
@@ -449,10 +451,47 @@ impl<'a> Check<'a> {
         }
     }
 
+    fn syslog(&mut self) {
+        self.each("syslog", &self.file.syslog, |check, _, syslog| {
+            check.require(&syslog.listen_addr, "syslog.listen-addr");
+            if let Err(reason) = settings::listen_addr(&syslog.listen_addr) {
+                check.say("listen-addr", format!("syslog.listen-addr {}: {reason}", syslog.listen_addr));
+            }
+            let protocol = host::syslog_protocol(&syslog.protocol);
+            if protocol.is_none() {
+                check.say("protocol", format!("syslog.protocol {:?} must be \"udp\" or \"tcp\"", syslog.protocol));
+            }
+            if syslog.tls_cert_file.is_empty() != syslog.tls_key_file.is_empty() {
+                check.say("tls-cert-file", "syslog.tls-cert-file and syslog.tls-key-file must both be set or both be empty");
+            }
+            if syslog.tls_cert_file.is_empty() && !syslog.tls_client_ca_file.is_empty() {
+                check.say("tls-client-ca-file", "syslog.tls-client-ca-file needs syslog.tls-cert-file and syslog.tls-key-file");
+            }
+            if protocol == Some(SyslogProtocol::Udp) && !syslog.tls_cert_file.is_empty() {
+                check.say("protocol", "syslog.protocol must be \"tcp\" for TLS");
+            }
+            check.destination("syslog", &syslog.database, &syslog.table);
+            check.parsers("syslog", &syslog.parsers);
+            check.map_entries("syslog.add-attributes", &syslog.add_attributes);
+            check.exporter_references("syslog", &syslog.exporters, true);
+            for (key, value) in [("max-message-bytes", syslog.max_message_bytes), ("max-connections", syslog.max_connections)] {
+                if value < 0 {
+                    check.say(key, format!("syslog.{key} must be at least 0"));
+                }
+            }
+        });
+    }
+
+    fn destination(&mut self, name: &str, database: &str, table: &str) {
+        for (key, value) in [("database", database), ("table", table)] {
+            self.require(value, &format!("{name}.{key}"));
+            self.identifier(&format!("{name}.{key}"), value);
+        }
+    }
+
     fn kernel_target(&mut self, target: &KernelTarget) {
         let name = "host-log.kernel-target";
-        self.require(&target.database, &format!("{name}.database"));
-        self.require(&target.table, &format!("{name}.table"));
+        self.destination(name, &target.database, &target.table);
         if !target.priority.is_empty() && !KERNEL_PRIORITIES.contains(&target.priority.as_str()) {
             let known = KERNEL_PRIORITIES.join(", ");
             self.say("priority", format!("{name}.priority {:?} is not valid, must be one of: {known}", target.priority));
@@ -461,8 +500,7 @@ impl<'a> Check<'a> {
 
     fn journal_target(&mut self, target: &JournalTarget) {
         let name = "host-log.journal-target";
-        self.require(&target.database, &format!("{name}.database"));
-        self.require(&target.table, &format!("{name}.table"));
+        self.destination(name, &target.database, &target.table);
         for (i, text) in target.matches.iter().enumerate() {
             let problem = match (text.as_str(), text.split_once('=')) {
                 ("", _) => format!("{name}.match must have a value"),

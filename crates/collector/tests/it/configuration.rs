@@ -166,6 +166,46 @@ database = 'd'
 }
 
 #[test]
+fn mistakes_of_syslog_and_journal() {
+    let toml = "\
+[[syslog]]
+listen-addr = '127.0.0.1'
+protocol = 'sctp'
+tls-cert-file = 'x'
+database = 'd'
+parsers = ['xml']
+[[syslog]]
+listen-addr = ':514'
+tls-cert-file = 'x'
+tls-key-file = 'y'
+database = 'd'
+table = '--'
+max-connections = -1
+[[host-log]]
+disable-kube-discovery = true
+[[host-log.journal-target]]
+database = 'd'
+table = 't'
+matches = ['A=b=c', '+', 'C=']
+";
+    let got = errors(toml);
+    for expected in [
+        "line 2, column 1: syslog.listen-addr 127.0.0.1: missing port in address",
+        "line 3, column 1: syslog.protocol \"sctp\" must be \"udp\" or \"tcp\"",
+        "line 4, column 1: syslog.tls-cert-file and syslog.tls-key-file must both",
+        "line 1, column 1: syslog.table must be set",
+        "line 6, column 12: syslog.parsers xml is not a valid parser",
+        "line 7, column 1: syslog.protocol must be \"tcp\" for TLS",
+        "line 12, column 1: syslog.table \"--\" must contain an ASCII letter or digit",
+        "line 13, column 1: syslog.max-connections must be at least 0",
+        "line 19, column 26: host-log.journal-target.match C= must have a value",
+    ] {
+        assert!(got.iter().any(|e| e.starts_with(expected)), "{expected}\n in:\n{}", got.join("\n"));
+    }
+    assert_eq!(got.len(), 9, "{}", got.join("\n"));
+}
+
+#[test]
 fn all_problems_are_reported_at_once() {
     let got = messages("tls-cert-file='a'\nwal-flush-interval-ms=-1\n[prometheus-scrape]\n");
     assert_eq!(
@@ -218,7 +258,7 @@ fn what_this_version_does_not_run_is_named() {
         [[exporters.fluent-forward-log-export]]\nname='a'\ndestination='tcp://x:1'\ntag-attribute='t'\n";
     let (_, warnings) = Config::from_toml(toml, "node-1").unwrap();
     let all = warnings.iter().map(|w| w.0.as_str()).collect::<Vec<_>>().join("\n");
-    for name in ["host-log[0].file-target", "host-log[0].exporters"] {
+    for name in ["host-log[0].file-target"] {
         assert!(all.contains(&format!("{name} has no effect: ")), "{name} in:\n{all}");
     }
 }
@@ -374,18 +414,8 @@ fn every_key_of_the_reference_is_known_and_what_is_not_run_is_named() {
     let (_, warnings) = Config::from_toml(&EVERY_KEY.replace("METRICS", METRICS), "node-1").unwrap_or_else(|error| panic!("{error}"));
     let mut absent: Vec<_> = warnings.iter().filter_map(|w| w.0.split_once(" has no effect: ").map(|(name, _)| name)).collect();
     absent.sort_unstable();
-    let expected = [
-        "host-log[0].add-attributes",
-        "host-log[0].add-metadata-labels",
-        "host-log[0].exporters",
-        "host-log[0].file-target",
-        "host-log[0].journal-target",
-        "host-log[0].kernel-target",
-        "host-log[0].pod discovery",
-        "host-log[0].transforms",
-        "lift-attributes",
-        "otel-log.lift-attributes",
-    ];
+    let expected =
+        ["host-log[0].file-target", "host-log[0].pod discovery", "host-log[0].transforms", "lift-attributes", "otel-log.lift-attributes"];
     assert_eq!(absent, expected);
 }
 

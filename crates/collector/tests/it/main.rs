@@ -7,6 +7,7 @@ mod discovery;
 mod exporting;
 mod filters;
 mod grpc;
+mod host_logs;
 mod http_vectors;
 mod log_transforms;
 mod logs_document;

@@ -13,8 +13,8 @@ pub enum MatchError {
     /// Neither `FIELD=value` nor `+`.
     #[error("match {0:?} must be in the format FIELD=value")]
     Form(String),
-    /// `+` has a match on both sides.
-    #[error("+ must stand between two matches")]
+    /// There is no match before the first `+`.
+    #[error("matches must not start with +")]
     Plus,
 }
 
@@ -26,14 +26,14 @@ impl Matches {
     pub fn parse<T: AsRef<str>>(texts: &[T]) -> Result<Matches, MatchError> {
         let mut sets = vec![Vec::<(String, Vec<String>)>::new()];
         for text in texts.iter().map(AsRef::as_ref) {
-            let Some(set) = sets.last_mut() else { continue };
             if text == "+" {
-                if set.is_empty() {
+                if sets == [vec![]] {
                     return Err(MatchError::Plus);
                 }
                 sets.push(Vec::new());
                 continue;
             }
+            let Some(set) = sets.last_mut() else { continue };
             let (field, value) = text
                 .split_once('=')
                 .filter(|(field, value)| !field.is_empty() && !value.is_empty())
@@ -42,9 +42,6 @@ impl Matches {
                 Some((_, values)) => values.push(value.to_owned()),
                 None => set.push((field.to_owned(), vec![value.to_owned()])),
             }
-        }
-        if sets.len() > 1 && sets.last().is_some_and(Vec::is_empty) {
-            return Err(MatchError::Plus);
         }
         sets.retain(|set| !set.is_empty());
         Ok(Matches(sets))

@@ -114,6 +114,14 @@ fn the_start_of_long_messages_is_kept() {
         let expected = [start("<1>5678901"), ("<2>a".to_owned(), false), start("<3>4567890"), ("<4>b".to_owned(), false)];
         assert_eq!((got, fine), (expected.to_vec(), true), "step {step}");
     }
+    for step in [1, 5, 100] {
+        let (mut framing, mut buffer) = (Framing::new(10), BytesMut::new());
+        for piece in b"19 <1>56789012345678904 <2>a\n<3>4567890123\n<4>b\n".chunks(step) {
+            buffer.extend_from_slice(piece);
+            while framing.decode(&mut buffer).unwrap().is_some() {}
+        }
+        assert_eq!((framing.take_cut(), framing.take_cut()), (9 + 3, 0), "step {step}");
+    }
 }
 
 #[test]

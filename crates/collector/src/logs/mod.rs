@@ -1,0 +1,42 @@
+//! Logs that the collector fetches itself: systemd's journal, the kernel log; and syslog, which is sent to it.
+//!
+//! A source reads records, and [`Delivery`] makes them rows of the store. What cannot be stored now is kept and tried
+//! again, and the source reads no further meanwhile. The position of a source is stored in the frame of the rows before
+//! it, so that nothing is read twice or left out after any crash.
+
+mod delivery;
+mod journal;
+mod kernel;
+mod syslog;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::pipeline::Pipeline;
+
+pub(crate) use delivery::{Delivery, Position};
+pub(crate) use syslog::Servers as SyslogServers;
+
+/// Starts the sources of `config` that read by themselves; they end when `stop` is cancelled.
+///
+/// # Errors
+/// A source that can never be read, such as a kernel log without the right to read it.
+pub(crate) fn start(pipeline: &Pipeline, config: &Config, stop: &CancellationToken, sources: &mut JoinSet<()>) -> anyhow::Result<()> {
+    for source in &config.journals {
+        let delivery = Delivery::new(pipeline, "journal", &source.shared, config, stop);
+        sources.spawn(journal::Source::new(source, &config.storage_dir, &pipeline.store, delivery).run(stop.clone()));
+    }
+    for source in &config.kernels {
+        let delivery = Delivery::new(pipeline, "kernelsource", &source.shared, config, stop);
+        sources.spawn(kernel::Source::new(source, &config.storage_dir, &pipeline.store, delivery)?.run(stop.clone()));
+    }
+    Ok(())
+}
+
+/// Nanoseconds since 1970.
+fn now_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}

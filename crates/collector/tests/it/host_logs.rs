@@ -1,0 +1,138 @@
+//! The journal, the kernel log and syslog, from their makers to the store.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::support::Collector;
+
+const LOGS: &str = "adxmon_ledger_rows{database=\"Logs\",state=\"accepted\"}";
+
+fn sent(source: &str) -> String {
+    format!("adxmon_collector_logs_sent{{source=\"{source}\",sink=\"StoreSink\"}}")
+}
+
+static ENTRIES: AtomicU64 = AtomicU64::new(0);
+
+/// Adds entries with these messages to a journal.
+fn journal(file: &Path, messages: &[&str]) {
+    let entry = |message: &&str| {
+        let i = ENTRIES.fetch_add(1, Ordering::Relaxed);
+        let time = 1_700_000_000_000_000 + i;
+        format!("__REALTIME_TIMESTAMP={time}\n__MONOTONIC_TIMESTAMP={i}\n_BOOT_ID=0123456789abcdef0123456789abcdef\nMESSAGE={message}\n\n")
+    };
+    let export: String = messages.iter().map(entry).collect();
+    let input = file.with_extension("export");
+    std::fs::write(&input, export).unwrap();
+    let program = "/lib/systemd/systemd-journal-remote";
+    let made = Command::new(program).arg("-o").arg(file).arg(&input).stderr(Stdio::null()).status();
+    assert!(made.unwrap_or_else(|error| panic!("{program}: {error}; `cargo xtask setup` installs it")).success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_is_read_once_over_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("system.journal");
+    journal(&file, &["one", "two"]);
+    let path = folder.path().display();
+    let tables = format!(
+        "[[host-log]]\ndisable-kube-discovery = true\n[[host-log.journal-target]]\ndatabase = 'Logs'\ntable = 'Journal'\njournal-path = '{path}'\nparsers = ['keyvalue']\n"
+    );
+    let collector = Collector::start("", &tables).await;
+    collector.until(&sent("journal"), |count| count == 2.0).await;
+    journal(&file, &["three"]);
+    collector.until(&sent("journal"), |count| count == 3.0).await;
+    let dir = collector.stop().await;
+
+    journal(&file, &["four"]);
+    let collector = Collector::start_in(dir, "", &tables).await;
+    collector.until(&sent("journal"), |count| count == 1.0).await;
+    // A reload takes the source over where it is.
+    collector.reload("", &format!("{tables}\n[otel-trace]\ndatabase = 'T'\n")).await.unwrap();
+    journal(&file, &["five"]);
+    collector.until(&sent("journal"), |count| count == 2.0).await;
+    assert_eq!(collector.metric(LOGS).await, Some(5.0));
+    let (_, page) = collector.get("/debug/store").await;
+    assert!(page.contains("Logs.Journal"), "{page}");
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kernel_log_is_read_once_over_restarts() {
+    let tables = "[[host-log]]\ndisable-kube-discovery = true\n[[host-log.kernel-target]]\ndatabase = 'Logs'\ntable = 'Kernel'\npriority = 'debug'\n";
+    let collector = Collector::start("", tables).await;
+    let read = collector.until(&sent("kernelsource"), |count| count > 0.0).await;
+    let dir = collector.stop().await;
+    // What the kernel says meanwhile is far less than what it said since boot.
+    let collector = Collector::start_in(dir, "", tables).await;
+    collector.until("adxmon_collector_samples_stored_total", |_| true).await;
+    let again = collector.metric(&sent("kernelsource")).await.unwrap_or(0.0);
+    assert!(again < read, "{again} of {read}");
+    collector.stop().await;
+}
+
+fn syslog(protocol: &str, more: &str) -> String {
+    format!("[[syslog]]\nlisten-addr = '127.0.0.1:0'\nprotocol = '{protocol}'\ndatabase = 'Logs'\ntable = 'Syslog'\n{more}\n")
+}
+
+/// Sends with Debian's own client.
+fn logger(arguments: &[&str]) {
+    let sent = Command::new("logger").args(arguments).status();
+    assert!(sent.expect("logger is missing; `cargo xtask setup` installs it").success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logger_sends_in_every_way_that_it_knows() {
+    let collector = Collector::start("", &(syslog("udp", "") + &syslog("tcp", ""))).await;
+    let [udp, tcp] = collector.running().syslog[..] else { panic!("two servers") };
+    let (udp, tcp) = (udp.port().to_string(), tcp.port().to_string());
+    let mut expected = 0.0;
+    for format in ["--rfc3164", "--rfc5424"] {
+        for arguments in [
+            &["--udp", "--port", udp.as_str()][..],
+            &["--tcp", "--port", tcp.as_str()],
+            &["--tcp", "--octet-count", "--port", tcp.as_str()],
+        ] {
+            let common = ["--server", "127.0.0.1", format, "--tag", "test", "--priority", "user.err"];
+            logger(&[&common[..], arguments, &["a message"]].concat());
+            expected += 1.0;
+            collector.until(&sent("syslog"), |count| count == expected).await;
+        }
+    }
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_outlives_a_reload_and_long_messages_are_cut() {
+    let tables = syslog("tcp", "max-message-bytes = 100");
+    let collector = Collector::start("", &tables).await;
+    let mut stream = TcpStream::connect(collector.running().syslog[0]).await.unwrap();
+    stream.write_all(b"<13>1 - h a - - - first\n").await.unwrap();
+    collector.until(&sent("syslog"), |count| count == 1.0).await;
+    collector.reload("", &format!("{tables}[otel-trace]\ndatabase = 'T'\n")).await.unwrap();
+    let long = format!("<13>1 - h a - - - {}\n<13>1 - h a - - - last", "x".repeat(1000));
+    stream.write_all(long.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    collector.until(&sent("syslog"), |count| count == 3.0).await;
+    let cut = 18.0 + 1000.0 - 100.0;
+    assert_eq!(collector.metric("adxmon_collector_logs_truncated_bytes_total{source=\"syslog\"}").await, Some(cut));
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_received_is_stored_before_the_end() {
+    let collector = Collector::start("", &syslog("tcp", "")).await;
+    let mut stream = TcpStream::connect(collector.running().syslog[0]).await.unwrap();
+    for i in 0..100 {
+        stream.write_all(format!("<13>1 - h a - - - {i}\n").as_bytes()).await.unwrap();
+    }
+    collector.until(&sent("syslog"), |count| count > 0.0).await;
+    let before = collector.metric(LOGS).await.unwrap();
+    let dir = collector.stop().await;
+    let collector = Collector::start_in(dir, "", &syslog("tcp", "")).await;
+    assert!(collector.metric(LOGS).await.unwrap() >= before);
+    collector.stop().await;
+}
