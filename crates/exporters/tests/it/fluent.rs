@@ -20,6 +20,11 @@ fn text(n: usize) -> serde_json::Value {
     record(Some("t"), "1700000000000000000", json!({"key": "message", "value": {"stringValue": format!("line {n}")}}))
 }
 
+/// What comes in time.
+async fn within<T>(what: impl Future<Output = std::io::Result<T>>) -> T {
+    tokio::time::timeout(LONG, what).await.expect("nobody connects").unwrap()
+}
+
 async fn listen() -> (TcpListener, Destination) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let destination = Destination::parse(&format!("tcp://{}", listener.local_addr().unwrap())).unwrap();
@@ -66,7 +71,7 @@ async fn the_bytes_are_those_of_the_vector() {
     .await;
     let destination = Destination::parse(&format!("unix://{}", path.display())).unwrap();
     let exporter = rig.start(FluentForward::new(FluentConfig::new(destination, case["tag_attribute"].as_str().unwrap())));
-    let (mut stream, _) = listener.accept().await.unwrap();
+    let (mut stream, _) = within(listener.accept()).await;
     let mut got = vec![0; wanted.len()];
     tokio::time::timeout(LONG, stream.read_exact(&mut got)).await.unwrap().unwrap();
     assert_eq!(got, wanted);
@@ -79,7 +84,7 @@ async fn one_connection_lasts_and_a_closed_one_is_replaced() {
     let (rig, (listener, destination)) = (Rig::new(), listen().await);
     let _exporter = rig.start(FluentForward::new(FluentConfig::new(destination, "tag")));
     rig.keep_logs(&json!([text(1)])).await;
-    let (mut stream, _) = listener.accept().await.unwrap();
+    let (mut stream, _) = within(listener.accept()).await;
     assert_eq!(lines(&message(&mut stream).await.unwrap()), ["line 1"]);
     rig.keep_logs(&json!([text(2)])).await;
     assert_eq!(lines(&message(&mut stream).await.unwrap()), ["line 2"]);
@@ -87,7 +92,7 @@ async fn one_connection_lasts_and_a_closed_one_is_replaced() {
     drop(stream);
     rig.until("the count", |rig| rig.sent() == 2.0).await;
     rig.keep_logs(&json!([text(3)])).await;
-    let (mut stream, _) = listener.accept().await.unwrap();
+    let (mut stream, _) = within(listener.accept()).await;
     assert_eq!(lines(&message(&mut stream).await.unwrap()), ["line 3"]);
 }
 
@@ -99,18 +104,18 @@ async fn what_is_not_acknowledged_is_sent_again() {
     let _exporter = rig.start(FluentForward::new(config));
     rig.keep_logs(&json!([text(1)])).await;
     // Silence.
-    let (mut silent, _) = listener.accept().await.unwrap();
+    let (mut silent, _) = within(listener.accept()).await;
     let first = message(&mut silent).await.unwrap();
     assert_eq!((first[2]["size"].as_u64(), lines(&first)), (Some(1), vec!["line 1".to_owned()]));
     // Another chunk.
-    let (mut stream, _) = listener.accept().await.unwrap();
+    let (mut stream, _) = within(listener.accept()).await;
     message(&mut stream).await.unwrap();
     acknowledge(&mut stream, &first).await;
     // A torn connection.
-    let (mut stream, _) = listener.accept().await.unwrap();
+    let (mut stream, _) = within(listener.accept()).await;
     message(&mut stream).await.unwrap();
     drop(stream);
-    let (mut stream, _) = listener.accept().await.unwrap();
+    let (mut stream, _) = within(listener.accept()).await;
     let last = message(&mut stream).await.unwrap();
     assert_eq!((rig.sent(), lines(&last)), (0.0, vec!["line 1".to_owned()]));
     acknowledge(&mut stream, &last).await;
@@ -125,7 +130,7 @@ async fn the_destination_can_be_the_tag() {
         let (rig, (listener, destination)) = (Rig::new(), listen().await);
         rig.keep_logs(&json!([text(1)])).await;
         let _exporter = rig.start(FluentForward::new(FluentConfig::new(destination, attribute)));
-        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut stream, _) = within(listener.accept()).await;
         assert_eq!(message(&mut stream).await.unwrap()[0].as_str(), Some(tag));
     }
 }
@@ -150,7 +155,7 @@ async fn a_shared_key_is_proved_over_tls() {
         let config = FluentConfig { ca_file: Some(ca), shared_key_file: Some(shared), ..FluentConfig::new(destination, "tag") };
         let exporter = rig.start(FluentForward::new(config));
         rig.keep_logs(&json!([text(1)])).await;
-        let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+        let mut stream = acceptor.accept(within(listener.accept()).await.0).await.unwrap();
         let mut helo = Vec::new();
         let options =
             vec![("nonce".into(), Value::Binary(b"0123456789".to_vec())), ("auth".into(), "".into()), ("keepalive".into(), true.into())];
