@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use crds::SummaryRule;
 use kusto::Client;
 use prometheus_client::registry::Registry;
+use rules::backoff::random_unit;
 use rules::clock::{Clock, SystemClock};
 use rules::runner::Executor;
 use rules::store::Objects;
@@ -45,6 +46,8 @@ pub struct Config {
     pub bounds: Bounds,
     /// The time that schedules go by.
     pub clock: Arc<dyn Clock>,
+    /// What pauses before a new try vary by: uniform in 0..1.
+    pub random: fn() -> f64,
 }
 
 impl Config {
@@ -59,6 +62,7 @@ impl Config {
             rules,
             bounds: Bounds::default(),
             clock: Arc::new(SystemClock),
+            random: random_unit,
         }
     }
 }
@@ -114,6 +118,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let shared = Arc::new(Shared {
         store: sources.exporters.clone(),
         clock: config.clock,
+        random: config.random,
         databases: config.databases,
         labels: config.labels.into_iter().collect(),
         lets,

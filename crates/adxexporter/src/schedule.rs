@@ -52,6 +52,7 @@ impl Default for Bounds {
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store<MetricsExporter>>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: fn() -> f64,
     /// Databases by name.
     pub(crate) databases: BTreeMap<String, Client>,
     /// Labels of this cluster, for criteria.
@@ -204,7 +205,7 @@ impl Scheduler {
         exporter.running = None;
         match run {
             Some(Ok(window)) => exporter.succeeded(window, now),
-            Some(Err(failure)) => exporter.failed(now, failure.retry_after),
+            Some(Err(failure)) => exporter.failed(now, failure.retry_after, (self.shared.random)()),
             None => {}
         }
     }

@@ -7,7 +7,7 @@ use crds::MetricsExporter;
 use crds::criteria::{Criteria, Decision, Wording};
 use jiff::Timestamp;
 use kusto::Client;
-use rules::backoff::{Backoff, random_unit};
+use rules::backoff::Backoff;
 use rules::window::{Schedule, Window};
 use tokio::task::Id;
 
@@ -144,15 +144,15 @@ impl Exporter {
     }
 
     /// The same window is tried again: after a while that doubles up to the interval, and not before the service wants it.
-    pub(super) fn failed(&mut self, now: Timestamp, asked: Option<Duration>) {
+    /// `random` is uniform in 0..1.
+    pub(super) fn failed(&mut self, now: Timestamp, asked: Option<Duration>, random: f64) {
         let interval = match &self.state {
             State::Ready(ready) => ready.schedule.interval(),
             _ => FIRST_PAUSE,
         };
         let backoff = Backoff { first: FIRST_PAUSE, longest: interval.clamp(Duration::from_secs(60), LONGEST_PAUSE) };
-        let pause = backoff.pause(self.failures, None, random_unit());
+        self.not_before = Some(after(now, backoff.pause(self.failures, asked, random)));
         self.failures += 1;
-        self.not_before = Some(after(now, pause.max(asked.unwrap_or_default())));
     }
 }
 
@@ -269,7 +269,7 @@ mod tests {
                             exporter.succeeded(window, now);
                             end = Some(window.end);
                         } else {
-                            exporter.failed(now, None);
+                            exporter.failed(now, None, 1.0);
                         }
                     }
                 }

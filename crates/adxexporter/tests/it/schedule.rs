@@ -78,6 +78,8 @@ impl World {
             listen: Some("127.0.0.1:0".parse().unwrap()),
             bounds: Bounds { catch_up: Duration::from_secs(3 * 3600), ..Bounds::default() },
             clock: Arc::new(clock.clone()),
+            // The longest pauses.
+            random: || 1.0,
             ..Config::new(databases, push, Rules::Stores { exporters: store.clone(), summary_rules: None, leader })
         };
         let running = start(config, stop.clone()).await.unwrap();
