@@ -11,6 +11,7 @@ pub mod config;
 mod debug;
 mod exporting;
 mod identity;
+mod limits;
 mod listeners;
 mod logs;
 mod metrics;

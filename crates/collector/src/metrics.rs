@@ -47,6 +47,14 @@ pub(crate) struct SourceSink {
     pub(crate) sink: &'static str,
 }
 
+/// Rows above a limit of a table: `series` or `rate`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct LimitedRows {
+    pub(crate) database: String,
+    pub(crate) table: String,
+    pub(crate) limit: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct LogSource {
     pub(crate) source: &'static str,
@@ -134,6 +142,7 @@ pub(crate) struct Metrics {
     pub(crate) logs_sent: Family<SourceSink, PlainCount>,
     pub(crate) logs_dropped: Family<SourceStage, PlainCount>,
     transform_failures: Family<SourceTransform, Counter>,
+    pub(crate) limited_rows: Family<LimitedRows, Counter>,
     pub(crate) logs_truncated_bytes: Family<LogSource, Counter>,
     pub(crate) spans_stored: Counter,
     pub(crate) scrapes: Family<ScrapeResult, Counter>,
@@ -176,6 +185,7 @@ impl Metrics {
             "Log records that a transform could not work on; they are stored as they were",
             m.transform_failures.clone(),
         );
+        registry.register("adxmon_collector_limited_rows", "Rows left out above the limit of a table", m.limited_rows.clone());
         registry.register(
             "adxmon_collector_logs_truncated_bytes",
             "Bytes cut from the ends of messages above the limit of their source",

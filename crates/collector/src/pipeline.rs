@@ -17,8 +17,10 @@ use server::receive::{self, LogDecoder, Received};
 use server::{BodyLimits, Marks, Refused, Sink, WalSink};
 use telemetry::export::ExportRows;
 use telemetry::{Added, LogIntake, MetricIntake, RowSet, TableRows, TraceIntake};
+use tokio::time::Instant;
 
 use crate::config::{Config, LogSource, MetricEndpoint, MetricProtocol, RuleScope, TraceSource};
+use crate::limits::{Applied, Limits};
 use crate::metrics::{Metrics, OtlpRequest, PathCode, SourceSink, SourceStage, Table};
 use crate::node_labels::NodeLabeling;
 use crate::otlp_logs::{OTLP_LOGS, TransformedLogs};
@@ -33,6 +35,8 @@ pub(crate) struct Pipeline {
     pub(crate) node: NodeLabeling,
     /// By name of the exporter.
     pub(crate) exporters: BTreeMap<String, Buffer>,
+    /// Of the tables of the store, over all sources.
+    pub(crate) limits: Arc<Limits>,
 }
 
 /// What listens where.
@@ -164,7 +168,8 @@ impl Pipeline {
         };
         let (metrics, draining) = (Arc::clone(&self.metrics), Arc::clone(&self.draining));
         let exporters = exporters.iter().filter_map(|name| self.exporters.get(name).cloned()).collect();
-        Arc::new(MeteredSink { inner, kind, discard, exporters, metrics, draining })
+        let limits = Arc::clone(&self.limits);
+        Arc::new(MeteredSink { inner, kind, discard, exporters, limits, metrics, draining })
     }
 
     /// `routes`, with their answers counted.
@@ -251,6 +256,7 @@ struct MeteredSink {
     kind: Kind,
     discard: bool,
     exporters: Vec<Buffer>,
+    limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
 }
@@ -258,6 +264,8 @@ struct MeteredSink {
 impl Sink for MeteredSink {
     fn commit_with_marks(&self, mut rows: RowSet, filtered: u64, marks: Marks) -> BoxFuture<'_, Result<(), Refused>> {
         let exported = self.exported(&mut rows);
+        let limited = self.limits.apply(&mut rows, Instant::now());
+        let filtered = filtered + limited.iter().map(Applied::dropped).sum::<u64>();
         if self.discard {
             let committed = self.inner.commit_with_marks(RowSet::new(), filtered + rows.rows(), marks);
             return Box::pin(async move {
@@ -270,7 +278,11 @@ impl Sink for MeteredSink {
         let tables = if matches!(self.kind, Kind::Logs { .. }) { destinations(&rows) } else { Vec::new() };
         let committed = self.inner.commit_with_marks(rows, filtered, marks);
         Box::pin(async move {
-            committed.await?;
+            if let Err(refused) = committed.await {
+                self.limits.refused(limited);
+                return Err(refused);
+            }
+            self.limits.stored(limited);
             self.export(exported).await;
             match self.kind {
                 Kind::Metrics => {

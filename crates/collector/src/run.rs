@@ -23,6 +23,7 @@ use transfer::{Sender, SenderOptions};
 use crate::cluster::Cluster;
 use crate::config::{Backend, Config};
 use crate::exporting::Exporters;
+use crate::limits::Limits;
 use crate::listeners::Listeners;
 use crate::logs::SyslogServers;
 use crate::metrics::{Metrics, StateCollector};
@@ -183,6 +184,7 @@ impl Parts {
             identity: identity::labels(),
             body: server::BodyLimits::default(),
             exporters,
+            limits: Arc::new(Limits::new(config.table_limits.clone(), Arc::clone(&self.metrics))),
         };
         let mut receivers = pipeline.receivers(config)?;
         let mut sources = JoinSet::new();

@@ -87,6 +87,11 @@ impl RowSet {
         &self.tables
     }
 
+    /// The rows by table, to take some out: whoever does keeps `rows` true.
+    pub fn tables_mut(&mut self) -> &mut [TableRows] {
+        &mut self.tables
+    }
+
     /// Forgets all rows and keeps the allocations.
     pub fn clear(&mut self) {
         self.by_name.clear();

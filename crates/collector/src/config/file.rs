@@ -66,6 +66,7 @@ pub struct File {
     pub otel_trace: Option<OtelTrace>,
     pub host_log: Vec<HostLog>,
     pub syslog: Vec<Syslog>,
+    pub table_limit: Vec<TableLimit>,
     pub exporters: Exporters,
     pub metadata_watch: Option<MetadataWatch>,
     pub add_metadata_labels: Option<MetadataLabels>,
@@ -353,6 +354,17 @@ pub struct KernelTarget {
     pub database: String,
     pub table: String,
     pub priority: String,
+}
+
+/// `[[table-limit]]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[allow(missing_docs)]
+pub struct TableLimit {
+    pub database: String,
+    pub table: String,
+    pub max_series: i64,
+    pub max_rows_per_second: i64,
 }
 
 /// `[[syslog]]`

@@ -216,6 +216,17 @@ request-timeout-seconds = 15
 # # Least urgent priority that is taken: emerg, alert, crit, err, warning, notice, info or debug.
 # priority = 'info'
 
+# Limits of tables, over all sources. What is above one is left out and counted in adxmon_collector_limited_rows_total;
+# the rest of its request is stored. The first that names a table counts.
+# [[table-limit]]
+# # Empty: every database, or every table, each with a limit of its own. Tables of metrics are named as in Kusto.
+# database = 'Metrics'
+# table = 'HttpRequestsTotal'
+# # Different series of a metric in an hour; 0 is no limit.
+# max-series = 100000
+# # Rows, on an average over a minute; 0 is no limit.
+# max-rows-per-second = 0
+
 # Receiver of syslog (RFC 3164 and RFC 5424).
 # [[syslog]]
 # listen-addr = '127.0.0.1:514'

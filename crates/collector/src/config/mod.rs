@@ -13,6 +13,7 @@ pub(crate) mod kubernetes;
 mod positions;
 mod rules;
 pub(crate) mod settings;
+mod table_limits;
 mod validate;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub use rules::RuleScope;
 pub use settings::{
     Authentication, Backend, Config, LogSource, MetricEndpoint, MetricProtocol, ScrapeSettings, ScrapeTarget, TlsMode, TraceSource,
 };
+pub use table_limits::TableLimit;
 
 use file::File;
 use positions::{Place, Position};

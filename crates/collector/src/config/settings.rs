@@ -13,6 +13,7 @@ use super::file::{File, MetadataLabels, MetricSource, NodeLabels, StaticScrapeTa
 use super::host::{self, JournalSource, KernelSource, SyslogSource};
 use super::kubernetes::{self, KubernetesSettings};
 use super::rules::RuleScope;
+use super::table_limits::TableLimit;
 use super::{Problem, Warning};
 
 /// Paths that the collector serves whatever the file says.
@@ -107,6 +108,8 @@ pub struct Config {
     pub logs: Option<LogSource>,
     /// The receiver of OTLP traces.
     pub traces: Option<TraceSource>,
+    /// Limits of tables, in the order in which they are looked through.
+    pub table_limits: Vec<TableLimit>,
     /// Resource keys of logs that get columns of their own.
     pub lift_resources: Vec<Lift>,
     /// Parts of systemd's journal.
@@ -382,6 +385,7 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         journals: host::journals(&file).map_err(problem)?,
         kernels: host::kernels(&file).map_err(problem)?,
         syslog: host::syslog(&file).map_err(problem)?,
+        table_limits: file.table_limit.iter().map(TableLimit::from).collect(),
         scrape: scrape(&file, &global, hostname),
         exporters: file.exporters.settings().map_err(problem)?,
         node: hostname.to_owned(),

@@ -74,6 +74,7 @@ impl<'a> Check<'a> {
         self.otel_trace();
         self.host_logs();
         self.syslog();
+        self.table_limits();
         self.otel_metric();
         self.scrape();
         if file.wal_flush_interval_ms < 0 {
@@ -449,6 +450,21 @@ impl<'a> Check<'a> {
         if let Some(Err((key, why))) = target.multi_line.as_ref().map(logs::MultiLineSettings::rule) {
             self.table("multi-line", |check| check.say(key, format!("{name}.multi-line.{key}: {why}")));
         }
+    }
+
+    fn table_limits(&mut self) {
+        self.each("table-limit", &self.file.table_limit, |check, _, limit| {
+            check.identifier("table-limit.database", &limit.database);
+            check.identifier("table-limit.table", &limit.table);
+            for (key, value) in [("max-series", limit.max_series), ("max-rows-per-second", limit.max_rows_per_second)] {
+                if value < 0 {
+                    check.say(key, format!("table-limit.{key} must be at least 0"));
+                }
+            }
+            if limit.max_series == 0 && limit.max_rows_per_second == 0 {
+                check.say("database", "table-limit.max-series or table-limit.max-rows-per-second must be set");
+            }
+        });
     }
 
     fn syslog(&mut self) {

@@ -1,0 +1,198 @@
+//! Limits of single tables: how many series they may have, and how many rows they may get.
+//!
+//! A limit guards the store and Kusto against one metric or one program that runs wild, without refusing the requests
+//! that its rows come in: what is above it is left out and counted, and the rest is stored.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use telemetry::{RowSet, SampleType, TableRows};
+use tokio::time::Instant;
+use wal::csv::Records;
+
+use crate::config::TableLimit;
+use crate::metrics::{LimitedRows, Metrics};
+
+/// A series that was not seen for this long no longer counts.
+const SERIES_FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+
+/// How often series that are no longer there are looked for while a table has as many as it may have.
+const SWEEP_PERIOD: Duration = Duration::from_secs(60);
+
+/// Rates are averages over this time: a table may get as many rows at once.
+const RATE_PERIOD: Duration = Duration::from_secs(60);
+
+/// The limits of all tables, over all sources.
+pub(crate) struct Limits {
+    rules: Vec<TableLimit>,
+    tables: Mutex<HashMap<(Arc<str>, Arc<str>), Option<Table>>>,
+    metrics: Arc<Metrics>,
+}
+
+/// What the limits did to the rows of a table in one request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Applied {
+    table: (Arc<str>, Arc<str>),
+    /// Rows above the limit of series.
+    series: u64,
+    /// Rows above the rate.
+    rate: u64,
+    kept: u64,
+}
+
+impl Applied {
+    /// Rows that were left out.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.series + self.rate
+    }
+}
+
+/// A table that a rule is about.
+struct Table {
+    max_series: Option<usize>,
+    rows_per_second: Option<u64>,
+    /// By id, when each was seen last.
+    series: HashMap<i64, Instant>,
+    swept: Option<Instant>,
+    /// Rows that it may still get.
+    room: f64,
+    filled: Instant,
+}
+
+impl Limits {
+    /// The first of `rules` that names a table is the table's.
+    pub(crate) fn new(rules: Vec<TableLimit>, metrics: Arc<Metrics>) -> Self {
+        Limits { rules, tables: Mutex::default(), metrics }
+    }
+
+    /// Takes out what is above the limits. What came of it belongs to [`Limits::stored`] or [`Limits::refused`].
+    pub(crate) fn apply(&self, rows: &mut RowSet, now: Instant) -> Vec<Applied> {
+        if self.rules.is_empty() {
+            return Vec::new();
+        }
+        let mut tables = self.tables.lock();
+        let mut applied = Vec::new();
+        for rows in rows.tables_mut().iter_mut().filter(|rows| rows.rows > 0) {
+            let key = (Arc::clone(&rows.database), Arc::clone(&rows.table));
+            let table = tables.entry(key.clone()).or_insert_with(|| self.table(&rows.database, &rows.table, now));
+            let Some(table) = table else { continue };
+            let (series, rate) = (table.limit_series(rows, now), table.limit_rate(rows, now));
+            applied.push(Applied { table: key, series, rate, kept: rows.rows.into() });
+        }
+        applied
+    }
+
+    /// The rest was stored: what was left out is lost, and is counted.
+    pub(crate) fn stored(&self, applied: Vec<Applied>) {
+        for Applied { table: (database, table), series, rate, .. } in applied {
+            for (limit, dropped) in [("series", series), ("rate", rate)].into_iter().filter(|(_, dropped)| *dropped > 0) {
+                let labels = LimitedRows { database: database.to_string(), table: table.to_string(), limit };
+                if self.metrics.limited_rows.get_or_create(&labels).inc_by(dropped) == 0 {
+                    tracing::warn!(%database, %table, limit, "rows are left out: the table is above its limit");
+                }
+            }
+        }
+    }
+
+    /// The rest was not stored, and comes again: it does not count.
+    pub(crate) fn refused(&self, applied: Vec<Applied>) {
+        let mut tables = self.tables.lock();
+        for Applied { table, kept, .. } in applied {
+            if let Some(Some(table)) = tables.get_mut(&table) {
+                table.room += kept as f64;
+            }
+        }
+    }
+
+    fn table(&self, database: &str, table: &str, now: Instant) -> Option<Table> {
+        let rule = self.rules.iter().find(|rule| rule.is_about(database, table))?;
+        Some(Table {
+            max_series: rule.max_series,
+            rows_per_second: rule.max_rows_per_second,
+            series: HashMap::new(),
+            swept: None,
+            room: rule.max_rows_per_second.unwrap_or(0) as f64 * RATE_PERIOD.as_secs_f64(),
+            filled: now,
+        })
+    }
+}
+
+impl Table {
+    fn limit_series(&mut self, rows: &mut TableRows, now: Instant) -> u64 {
+        let Some(max) = self.max_series.filter(|_| rows.sample_type == SampleType::Metric) else { return 0 };
+        keep(rows, |row| match series_id(row) {
+            Some(id) => self.admit(id, max, now),
+            None => true,
+        })
+    }
+
+    fn admit(&mut self, id: i64, max: usize, now: Instant) -> bool {
+        if let Some(seen) = self.series.get_mut(&id) {
+            *seen = now;
+            return true;
+        }
+        if self.series.len() >= max && self.swept.is_none_or(|swept| now - swept >= SWEEP_PERIOD) {
+            self.swept = Some(now);
+            self.series.retain(|_, seen| now.saturating_duration_since(*seen) < SERIES_FORGOTTEN_AFTER);
+        }
+        if self.series.len() >= max {
+            return false;
+        }
+        self.series.insert(id, now);
+        true
+    }
+
+    fn limit_rate(&mut self, rows: &mut TableRows, now: Instant) -> u64 {
+        let Some(rate) = self.rows_per_second else { return 0 };
+        let rate = rate as f64;
+        let gained = now.saturating_duration_since(self.filled).as_secs_f64() * rate;
+        self.room = (self.room + gained).min(rate * RATE_PERIOD.as_secs_f64());
+        self.filled = now;
+        let fit = u64::from(rows.rows).min(self.room as u64);
+        self.room -= fit as f64;
+        let mut left = fit;
+        if fit == u64::from(rows.rows) {
+            return 0;
+        }
+        keep(rows, |_| {
+            let fits = left > 0;
+            left = left.saturating_sub(1);
+            fits
+        })
+    }
+}
+
+/// Keeps the rows that `wanted` says; how many went.
+fn keep(rows: &mut TableRows, mut wanted: impl FnMut(&[u8]) -> bool) -> u64 {
+    let mut kept = Vec::new();
+    let (mut dropped, mut start) = (0, 0);
+    for row in Records::new(&rows.bytes) {
+        if wanted(row) {
+            if dropped > 0 {
+                kept.extend_from_slice(row);
+            }
+        } else {
+            if dropped == 0 {
+                // Everything in front stays; most requests never get here.
+                kept.extend_from_slice(&rows.bytes[..start]);
+            }
+            dropped += 1;
+        }
+        start += row.len();
+    }
+    if dropped > 0 {
+        rows.bytes = kept;
+        rows.rows -= dropped;
+    }
+    dropped.into()
+}
+
+/// The second column of a row of metrics. The first, a time, has no comma.
+fn series_id(row: &[u8]) -> Option<i64> {
+    std::str::from_utf8(row.split(|byte| *byte == b',').nth(1)?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests;
