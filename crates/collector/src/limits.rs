@@ -24,17 +24,20 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 /// Rates are averages over this time: a table may get as many rows at once.
 const RATE_PERIOD: Duration = Duration::from_secs(60);
 
+/// Database and table.
+type TableName = (Arc<str>, Arc<str>);
+
 /// The limits of all tables, over all sources.
 pub(crate) struct Limits {
     rules: Vec<TableLimit>,
-    tables: Mutex<HashMap<(Arc<str>, Arc<str>), Option<Table>>>,
+    tables: Mutex<HashMap<TableName, Option<Table>>>,
     metrics: Arc<Metrics>,
 }
 
 /// What the limits did to the rows of a table in one request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Applied {
-    table: (Arc<str>, Arc<str>),
+    table: TableName,
     /// Rows above the limit of series.
     series: u64,
     /// Rows above the rate.

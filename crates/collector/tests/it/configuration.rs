@@ -258,9 +258,7 @@ fn what_this_version_does_not_run_is_named() {
         [[exporters.fluent-forward-log-export]]\nname='a'\ndestination='tcp://x:1'\ntag-attribute='t'\n";
     let (_, warnings) = Config::from_toml(toml, "node-1").unwrap();
     let all = warnings.iter().map(|w| w.0.as_str()).collect::<Vec<_>>().join("\n");
-    for name in ["host-log[0].file-target"] {
-        assert!(all.contains(&format!("{name} has no effect: ")), "{name} in:\n{all}");
-    }
+    assert!(all.contains("host-log[0].file-target has no effect: "), "{all}");
 }
 
 #[test]
