@@ -133,7 +133,7 @@ pub struct RunFlags {
     /// Queries at a time; 5 for zero and less.
     #[arg(long, default_value_t = 10, allow_negative_numbers = true)]
     pub concurrency: i64,
-    /// Accepted and without effect: there is no pprof here.
+    /// Take CPU profiles on request: /debug/pprof/profile?seconds=10.
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = ArgAction::Set, hide_default_value = true, hide_possible_values = true)]
     pub enable_pprof: bool,
 }
@@ -203,6 +203,7 @@ impl RunFlags {
             max_notifications: usize::try_from(self.common.max_notifications).unwrap_or(usize::MAX),
             data_dir: self.data_dir.clone().unwrap_or_else(|| std::env::temp_dir().join("adx-mon-alerter")),
             deadlines: Deadlines::default(),
+            profiles: self.enable_pprof,
         })
     }
 }

@@ -16,11 +16,26 @@ use crate::notification::Notification;
 /// Answers whether the alerter is ready, or why not.
 pub(crate) type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// The routes. With `receiver` notifications may be sent to `/alerts`, which logs them.
-pub(crate) fn router(registry: Arc<Registry>, ready: Ready, table: Arc<Mutex<Table>>, clock: Arc<dyn Clock>, receiver: bool) -> Router {
+/// What is served for those who ask for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extras {
+    /// Notifications may be sent to `/alerts`, which logs them.
+    pub(crate) receiver: bool,
+    /// `/debug/pprof/`
+    pub(crate) profiles: bool,
+}
+
+/// The routes.
+pub(crate) fn router(registry: Arc<Registry>, ready: Ready, table: Arc<Mutex<Table>>, clock: Arc<dyn Clock>, extras: Extras) -> Router {
     let debug = get(move || async move { Json(table.lock().json(clock.now())) });
-    let router = server::operations_router(ready, registry).route("/debug/rules", debug);
-    if receiver { router.route("/alerts", post(receive)) } else { router }
+    let mut router = server::operations_router(ready, registry).route("/debug/rules", debug);
+    if extras.receiver {
+        router = router.route("/alerts", post(receive));
+    }
+    if extras.profiles {
+        router = router.merge(server::profile::router());
+    }
+    router
 }
 
 async fn receive(body: Bytes) -> (StatusCode, String) {

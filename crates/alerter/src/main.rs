@@ -36,9 +36,6 @@ async fn main() -> ExitCode {
 
 async fn run(flags: RunFlags) -> anyhow::Result<()> {
     let config = flags.config()?;
-    if flags.enable_pprof {
-        tracing::warn!("--enable-pprof has no effect: there is no pprof here");
-    }
     let shutdown = CancellationToken::new();
     tokio::spawn(stop_on_signal(shutdown.clone()));
     let surroundings = alerter::surroundings(&flags, &config, shutdown.clone()).await?;

@@ -62,6 +62,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How long others may take.
     pub deadlines: Deadlines,
+    /// Whether CPU profiles are taken on request.
+    pub profiles: bool,
 }
 
 /// How long others may take to answer.
@@ -204,8 +206,13 @@ pub async fn start(config: Config, surroundings: Surroundings, shutdown: Cancell
         None if !rules.is_ready() => Err("the rules have not been read yet".to_owned()),
         _ => Ok(()),
     });
-    let router = http::router(Arc::new(registry), ready, engine.table(), Arc::clone(&clock), config.alerter_address.is_empty());
-    let serving = server::serve(listener, router, server::Limits::default(), None, shutdown.child_token());
+    let extras = http::Extras { receiver: config.alerter_address.is_empty(), profiles: config.profiles };
+    let router = http::router(Arc::new(registry), ready, engine.table(), Arc::clone(&clock), extras);
+    let mut limits = server::Limits::default();
+    if config.profiles {
+        limits.request_timeout = limits.request_timeout.max(Duration::from_secs(server::profile::MAX_SECONDS + 10));
+    }
+    let serving = server::serve(listener, router, limits, None, shutdown.child_token());
     let mut tasks = vec![spawn(&shutdown, async move { Ok(serving.await?) }), {
         let (stop, writing) = (shutdown.clone(), writer);
         spawn(&shutdown, async move {

@@ -197,6 +197,7 @@ fn alerter_config(ports: &Ports, kusto: &str, data_dir: &DataDir) -> Result<aler
         max_notifications: 25,
         data_dir: data_dir.folder("alerter")?,
         deadlines: alerter::Deadlines::default(),
+        profiles: false,
     })
 }
 

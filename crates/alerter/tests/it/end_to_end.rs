@@ -434,3 +434,14 @@ async fn only_who_holds_the_lease_runs_rules_and_the_other_goes_on_from_there() 
     first.stop().await;
     assert_eq!(first.kusto.asked("Hot").len(), 2);
 }
+
+#[tokio::test]
+async fn profiles_are_taken_where_they_are_asked_for() {
+    for (profiles, expected) in [(false, false), (true, true)] {
+        let mut world = World::new().await;
+        world.config.profiles = profiles;
+        world.start().await;
+        assert_eq!(world.get("/debug/pprof/").await.contains("profile?seconds=10"), expected);
+        world.stop().await;
+    }
+}

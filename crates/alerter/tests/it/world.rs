@@ -71,6 +71,7 @@ impl World {
             max_notifications: 25,
             data_dir: folder.path().to_owned(),
             deadlines: Deadlines::default(),
+            profiles: false,
         };
         let clock = ManualClock::new(START.parse().unwrap());
         World { kusto, receiver, store: Arc::default(), clock, config, cluster: None, _folder: folder, running: None }
