@@ -14,8 +14,18 @@ const MAX_LEN: &str = "-max_len=4096";
 const LIMITS: [&str; 2] = ["-rss_limit_mb=2048", "-timeout=20"];
 
 /// Formats that anybody on the network can send: these are fuzzed longest.
-const WIRE: &[&str] =
-    &["exposition", "exposition_protobuf", "otlp_json", "otlp_log_rows", "otlp_logs", "otlp_metrics", "otlp_traces", "remote_write"];
+const WIRE: &[&str] = &[
+    "exposition",
+    "exposition_protobuf",
+    "otlp_json",
+    "otlp_log_rows",
+    "otlp_logs",
+    "otlp_metrics",
+    "otlp_traces",
+    "remote_write",
+    "remote_write_2",
+    "syslog",
+];
 const SCRATCH: &str = "fuzz/scratch";
 const WIRE_SECONDS: u64 = 600;
 const OTHER_SECONDS: u64 = 180;

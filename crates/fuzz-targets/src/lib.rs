@@ -9,6 +9,7 @@ use std::path::Path;
 
 mod criteria;
 mod decoders;
+mod host;
 mod logs;
 mod seeds;
 mod storage;
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "exposition", run: decoders::exposition },
     Target { name: "exposition_protobuf", run: decoders::exposition_protobuf },
     Target { name: "journal", run: storage::journal },
+    Target { name: "kernel_log", run: host::kernel_log },
     Target { name: "kql", run: decoders::kql },
     Target { name: "log_lines", run: logs::lines },
     Target { name: "log_multi_line", run: logs::multi_line },
@@ -42,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "remote_write", run: decoders::remote_write },
     Target { name: "remote_write_2", run: decoders::remote_write_2 },
     Target { name: "segment", run: storage::segment },
+    Target { name: "syslog", run: host::syslog },
 ];
 
 /// Runs the target of that name.

@@ -24,6 +24,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "log_lines" => chosen(&[0, 1, 2, 3, 11], LOG_LINES),
         "log_multi_line" => chosen(&[0, 1, 2, 3, 4, 5, 28], LOG_TRACES),
         "log_parsers" => LOG_MESSAGES.iter().map(|text| text.as_bytes().to_vec()).collect(),
+        "kernel_log" => KERNEL_LOG.iter().map(|text| text.as_bytes().to_vec()).collect(),
+        "syslog" => SYSLOG.iter().flat_map(|stream| chosen(&[1, 7, 255], stream)).collect(),
         "otlp_json" => [logs(), metrics(), traces()].map(|request| request.to_string().into_bytes()).to_vec(),
         "otlp_logs" | "otlp_log_rows" => vec![encoded::<ExportLogsServiceRequest>(logs())],
         "otlp_metrics" => vec![encoded::<ExportMetricsServiceRequest>(metrics())],
@@ -34,6 +36,18 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         _ => Vec::new(),
     }
 }
+
+const KERNEL_LOG: &[&str] = &[
+    "6,1234,5678900,-;usb 1-1: new device\n",
+    "3,9,2,c,caller=T100;cont\n SUBSYSTEM=usb\n DEVICE=+usb:1-1\n",
+    "30,10,3,-;tab\\x09here \\\\ back",
+];
+
+const SYSLOG: &[&str] = &[
+    "<34>1 2003-10-11T22:14:15.003Z host su 7 ID47 [a@1 b=\"c\\\"d\"] text\n<34>Oct 11 22:14:15 host su[12]: failed\n",
+    "11 <13>1 - a b12 <13>1 - a bc",
+    "100 <13>this one is much longer than what is kept of it, and so it is cut at sixty-four bytes, is it not? <13>x\n",
+];
 
 const CRITERIA: &[&str] = &[
     "region in ['eastus', \"westus\"] && !Cloud.Name.startsWith('gov') || int == ''",
