@@ -139,6 +139,8 @@ pub(crate) struct Stream {
     pub(crate) leaving: Option<Instant>,
     /// When rotated files have to be listed again.
     pub(crate) recheck: Option<Instant>,
+    /// When its next turn is due, if one is.
+    pub(crate) scheduled: Option<Instant>,
     failure: Option<(Instant, Duration)>,
     pub(crate) lag: u64,
 }
@@ -166,6 +168,7 @@ impl Stream {
             missing: None,
             leaving: None,
             recheck: None,
+            scheduled: None,
             failure: None,
             lag: 0,
         }

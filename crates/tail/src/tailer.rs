@@ -83,7 +83,7 @@ pub struct Tailer {
     polled: HashSet<StreamId>,
     ready: VecDeque<StreamId>,
     queued: HashSet<StreamId>,
-    parked: Vec<StreamId>,
+    parked: HashSet<StreamId>,
     wakes: BinaryHeap<Reverse<(Instant, StreamId)>>,
     opened: VecDeque<StreamId>,
     events: VecDeque<Event>,
@@ -123,7 +123,7 @@ impl Tailer {
             polled: HashSet::new(),
             ready: VecDeque::new(),
             queued: HashSet::new(),
-            parked: Vec::new(),
+            parked: HashSet::new(),
             wakes: BinaryHeap::new(),
             opened: VecDeque::new(),
             events: VecDeque::new(),
@@ -204,7 +204,7 @@ impl Tailer {
     fn turn(&mut self, id: StreamId, now: Instant) -> Option<Event> {
         let stream = self.streams.get_mut(&id)?;
         if !stream.target.budget.has_room() {
-            self.parked.push(id);
+            self.parked.insert(id);
             return None;
         }
         let looked = stream.dirty;
@@ -213,6 +213,10 @@ impl Tailer {
         if looked {
             self.register(id);
         }
+        self.outcome(id, outcome, now)
+    }
+
+    fn outcome(&mut self, id: StreamId, outcome: Outcome, now: Instant) -> Option<Event> {
         match outcome {
             Outcome::Lines(chunk) => {
                 self.stats.bytes.fetch_add(chunk.bytes() as u64, Ordering::Relaxed);
@@ -224,7 +228,10 @@ impl Tailer {
                 None
             }
             Outcome::Idle(wake) => {
-                if let Some(at) = wake {
+                if let (Some(at), Some(stream)) = (wake, self.streams.get_mut(&id))
+                    && stream.scheduled.is_none_or(|scheduled| scheduled <= now || at < scheduled)
+                {
+                    stream.scheduled = Some(at);
                     self.wakes.push(Reverse((at, id)));
                 }
                 self.opened.push_back(id);
@@ -493,4 +500,15 @@ fn rotated(paths: Vec<PathBuf>) -> Vec<Followed> {
         Followed::new(Cursor::of(stat.id, gz, stat.mtime), path)
     };
     paths.into_iter().filter_map(stat).map(followed).collect()
+}
+
+impl Drop for Tailer {
+    /// The counts may outlive it.
+    fn drop(&mut self) {
+        for stream in self.streams.values_mut() {
+            stream.set_lag(0, &self.stats);
+        }
+        self.stats.files.store(0, Ordering::Relaxed);
+        self.stats.open.store(0, Ordering::Relaxed);
+    }
 }
