@@ -143,6 +143,7 @@ pub(crate) struct Metrics {
     pub(crate) logs_dropped: Family<SourceStage, PlainCount>,
     transform_failures: Family<SourceTransform, Counter>,
     pub(crate) limited_rows: Family<LimitedRows, Counter>,
+    pub(crate) tail: Arc<tail::Stats>,
     pub(crate) logs_truncated_bytes: Family<LogSource, Counter>,
     pub(crate) spans_stored: Counter,
     pub(crate) scrapes: Family<ScrapeResult, Counter>,
@@ -208,6 +209,7 @@ impl Metrics {
         );
         registry.register("adxmon_collector_discovery_up", "1 while what is discovered follows its source", m.discovery_up.clone());
         registry.register("adxmon_collector_discovery_failures", "Failed tries to discover", m.discovery_failures.clone());
+        registry.register_collector(Box::new(TailCollector(Arc::clone(&m.tail))));
         Arc::new(m)
     }
 
@@ -228,6 +230,44 @@ impl Metrics {
         let result = if successful { "successful" } else { "failed" };
         self.reloads.get_or_create(&ReloadResult { result }).inc();
         self.last_reload_successful.set(successful.into());
+    }
+}
+
+/// Metrics of the log files that are followed.
+#[derive(Debug)]
+struct TailCollector(Arc<tail::Stats>);
+
+impl Collector for TailCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = &self.0;
+        let gauges = [
+            ("files", "Log files that are followed", &stats.files),
+            ("open_files", "Log files that are open", &stats.open),
+            ("polled_directories", "Folders of log files that cannot be watched and are looked at instead", &stats.polled),
+        ];
+        for (name, help, value) in gauges {
+            let value = i64::try_from(value.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+            gauge(&mut encoder, &format!("adxmon_collector_tail_{name}"), help, value)?;
+        }
+        let counters = [
+            ("read_bytes", "Bytes of lines read from log files", &stats.bytes),
+            ("rotations", "Log files that took the place of another", &stats.rotations),
+            ("truncations", "Log files that were truncated or written anew", &stats.truncations),
+            ("continued_files", "Rotated log files that were found and read on", &stats.continued),
+            ("lost_files", "Log files that were gone before it was sure that they were read to their ends", &stats.lost),
+            ("errors", "Failed tries to read a log file", &stats.errors),
+            ("overflows", "Times that notifications of log files were lost and all were looked at", &stats.overflows),
+        ];
+        for (name, help, value) in counters {
+            let counter = ConstCounter::new(value.load(Ordering::Relaxed));
+            let name = format!("adxmon_collector_tail_{name}");
+            counter.encode(encoder.encode_descriptor(&name, &format!("{help}."), None, MetricType::Counter)?)?;
+        }
+        let lag = stats.lag();
+        let lag = lag.iter().map(|(target, bytes)| ([("target", &**target)], i64::try_from(*bytes).unwrap_or(i64::MAX)));
+        let help = "Bytes of log files that are not read yet, as of when each file was last looked at.";
+        let metric = encoder.encode_descriptor("adxmon_collector_tail_lag_bytes", help, None, MetricType::Gauge)?;
+        family(metric, lag, |value, encoder| ConstGauge::new(value).encode(encoder))
     }
 }
 

@@ -170,6 +170,7 @@ impl Parts {
             cluster.follow(config, &self.metrics, &self.background).await?;
             cluster.clone()
         };
+        let pods = cluster.pods.clone();
         let exporters = {
             let mut exporters = self.exporters.lock().await;
             exporters.follow(config).await?;
@@ -202,7 +203,7 @@ impl Parts {
             sources = scrape::start(scraper, discovered, &stop);
         }
         receivers.http = receivers.http.fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") });
-        if let Err(error) = logs::start(&pipeline, config, &stop, &mut sources) {
+        if let Err(error) = logs::start(&pipeline, config, pods, &stop, &mut sources) {
             // What has started of a configuration that cannot be run ends before the one of before goes on.
             stop.cancel();
             while sources.join_next().await.is_some() {}

@@ -16,14 +16,7 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
     if let Some(log) = &file.otel_log {
         note(!log.lift_attributes.is_empty(), "otel-log.lift-attributes", LIFT_ATTRIBUTES);
     }
-    for (i, log) in file.host_log.iter().enumerate() {
-        let name = |target: &str| format!("host-log[{i}].{target}");
-        note(!log.file_target.is_empty(), &name("file-target"), HOST_LOG);
-        note(!log.disable_kube_discovery || !log.static_pod_target.is_empty(), &name("pod discovery"), HOST_LOG);
-        note(!log.transforms.is_empty(), &name("transforms"), HOST_LOG);
-    }
     absent.into_iter().map(|(name, why)| Warning(format!("{name} has no effect: {why}"))).collect()
 }
 
-const HOST_LOG: &str = "logs of the host are not collected by this version";
 const LIFT_ATTRIBUTES: &str = "attributes stay in the Attributes column; use lift-resources for columns of their own";

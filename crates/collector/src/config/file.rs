@@ -314,11 +314,13 @@ pub struct HostLog {
 #[allow(missing_docs)]
 pub struct FileTarget {
     pub file_path: String,
+    pub exclude: Vec<String>,
     pub log_type: String,
     pub database: String,
     pub table: String,
     pub parsers: Vec<String>,
     pub multi_line: Option<logs::MultiLineSettings>,
+    pub max_line_bytes: i64,
 }
 
 /// `[[host-log.static-pod-target]]`

@@ -195,6 +195,35 @@ request-timeout-seconds = 15
 # # Set on the resource of every record.
 # add-attributes = { cluster = 'production' }
 #
+# # Log files. They are followed when they are renamed, truncated, compressed or made anew.
+# [[host-log.file-target]]
+# # A path, or a pattern: * ? [ab] {a,b} within a name, ** for any number of folders.
+# file-path = '/var/log/app/*.log'
+# # Patterns of what is left out.
+# exclude = ['/var/log/app/debug*']
+# # How lines are written: 'plain', 'docker', 'cri' or 'kubernetes'.
+# log-type = 'plain'
+# database = 'Logs'
+# table = 'App'
+# parsers = ['json']
+# # Lines that are one event: stack traces of 'java', 'python', 'go' or 'node'; or, with first-line = '^\d{4}-', each line
+# # that matches begins one. max-lines = 1000 and max-wait-seconds = 1 bound it.
+# multi-line = { presets = ['java'] }
+# # Bytes that are kept of a line or event; 0 is 1 MiB.
+# max-line-bytes = 0
+#
+# # Pods whose logs are collected although no annotation asks for it. Empty settings fit all.
+# [[host-log.static-pod-target]]
+# namespace = 'kube-system'
+# name = ''
+# label-targets = { app = 'coredns' }
+# destination = 'Logs:Dns'
+# parsers = []
+#
+# # What is done to records, in this order.
+# [[host-log.transforms]]
+# name = 'logrouter'
+#
 # # Entries of systemd's journal.
 # [[host-log.journal-target]]
 # database = 'Logs'

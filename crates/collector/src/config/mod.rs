@@ -7,6 +7,7 @@
 mod absent;
 pub mod exporters;
 pub mod file;
+mod files;
 mod generated;
 mod host;
 pub(crate) mod kubernetes;
@@ -19,6 +20,7 @@ mod validate;
 use std::fmt;
 
 pub use exporters::{ExporterClient, ExporterSettings};
+pub use files::{ChosenPod, FileLog, FileSource, PodLogs};
 pub use generated::DEFAULT_FILE;
 pub use host::{JournalSource, KernelSource, LogTarget, SyslogProtocol, SyslogSource};
 pub use kubernetes::{KubeletSettings, KubernetesSettings};

@@ -10,6 +10,7 @@ use transfer::Credentials;
 
 use super::exporters::ExporterSettings;
 use super::file::{File, MetadataLabels, MetricSource, NodeLabels, StaticScrapeTarget, Transform};
+use super::files::{self, FileSource};
 use super::host::{self, JournalSource, KernelSource, SyslogSource};
 use super::kubernetes::{self, KubernetesSettings};
 use super::rules::RuleScope;
@@ -112,6 +113,8 @@ pub struct Config {
     pub table_limits: Vec<TableLimit>,
     /// Resource keys of logs that get columns of their own.
     pub lift_resources: Vec<Lift>,
+    /// Logs that are read from files.
+    pub files: Vec<FileSource>,
     /// Parts of systemd's journal.
     pub journals: Vec<JournalSource>,
     /// Kernel logs.
@@ -131,7 +134,7 @@ pub struct Config {
 impl Config {
     /// Whether somebody needs the pods of this node.
     pub(crate) fn discovers_pods(&self) -> bool {
-        self.scrape.as_ref().is_some_and(|scrape| scrape.discovery)
+        self.scrape.as_ref().is_some_and(|scrape| scrape.discovery) || self.files.iter().any(|source| source.pods.is_some())
     }
 
     /// Whether somebody needs the annotated Services.
@@ -382,6 +385,7 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         logs: log_source(&file).map_err(problem)?,
         traces: trace_source(&file),
         lift_resources: lifts(&file.lift_resources),
+        files: files::sources(&file).map_err(problem)?,
         journals: host::journals(&file).map_err(problem)?,
         kernels: host::kernels(&file).map_err(problem)?,
         syslog: host::syslog(&file).map_err(problem)?,

@@ -15,6 +15,7 @@ use super::settings;
 use super::settings::Backend;
 use ::exporters::fluent::Destination;
 use server::auth::Accounts;
+use tail::Budgets;
 use telemetry::Schema;
 
 /// The problems of `file` and where they are; the first is what the reference would say.
@@ -445,6 +446,13 @@ impl<'a> Check<'a> {
         self.require(&target.table, &format!("{name}.table"));
         if !["", "plain", "docker", "cri", "kubernetes"].contains(&target.log_type.as_str()) {
             self.say("log-type", format!("{name}.log-type {} is not a valid log type", target.log_type));
+        }
+        if target.max_line_bytes < 0 {
+            self.say("max-line-bytes", format!("{name}.max-line-bytes must be at least 0"));
+        }
+        let path = std::slice::from_ref(&target.file_path);
+        if let Err(error) = tail::Target::new("", "", path, &target.exclude, Budgets::default().budget(0)) {
+            self.say("file-path", format!("{name}: {error}"));
         }
         self.parsers(name, &target.parsers);
         if let Some(Err((key, why))) = target.multi_line.as_ref().map(logs::MultiLineSettings::rule) {

@@ -38,6 +38,11 @@ impl Delivery {
         }
     }
 
+    /// What makes rows of records.
+    pub(crate) fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
     /// Commits `records` with `marks`; whether it did before `stop`.
     pub(crate) async fn deliver(&self, records: &[Record], marks: Marks, stop: &CancellationToken) -> bool {
         let mut batch = Batch::new(&self.encoder);

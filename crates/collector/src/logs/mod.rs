@@ -1,21 +1,24 @@
-//! Logs that the collector fetches itself: systemd's journal, the kernel log; and syslog, which is sent to it.
+//! Logs that the collector fetches itself: files, systemd's journal, the kernel log; and syslog, which is sent to it.
 //!
 //! A source reads records, and [`Delivery`] makes them rows of the store. What cannot be stored now is kept and tried
 //! again, and the source reads no further meanwhile. The position of a source is stored in the frame of the rows before
 //! it, so that nothing is read twice or left out after any crash.
 
 mod delivery;
+mod files;
 mod journal;
 mod kernel;
 mod syslog;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::pipeline::Pipeline;
+use crate::pods::Pods;
 
 pub(crate) use delivery::{Delivery, Position};
 pub(crate) use syslog::Servers as SyslogServers;
@@ -24,7 +27,14 @@ pub(crate) use syslog::Servers as SyslogServers;
 ///
 /// # Errors
 /// A source that can never be read, such as a kernel log without the right to read it.
-pub(crate) fn start(pipeline: &Pipeline, config: &Config, stop: &CancellationToken, sources: &mut JoinSet<()>) -> anyhow::Result<()> {
+pub(crate) fn start(
+    pipeline: &Pipeline,
+    config: &Config,
+    pods: Option<watch::Receiver<Pods>>,
+    stop: &CancellationToken,
+    sources: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    files::start(pipeline, config, pods, stop, sources)?;
     for source in &config.journals {
         let delivery = Delivery::new(pipeline, "journal", &source.shared, config, stop);
         sources.spawn(journal::Source::new(source, &config.storage_dir, &pipeline.store, delivery).run(stop.clone()));

@@ -88,6 +88,8 @@ pub(crate) struct Container {
     pub(crate) probes: Vec<PortRef>,
     /// `containerd://…`; none before it was made.
     pub(crate) id: Option<Box<str>>,
+    /// The same of the instance that ended before this one was started.
+    pub(crate) previous_id: Option<Box<str>>,
     pub(crate) restarts: u32,
     pub(crate) state: ContainerState,
 }

@@ -75,6 +75,20 @@ struct ContainerStatus {
     container_id: Option<String>,
     restart_count: i64,
     state: Option<State>,
+    last_state: Option<LastState>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct LastState {
+    terminated: Option<Ended>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
+struct Ended {
+    #[serde(rename = "containerID")]
+    container_id: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -163,6 +177,12 @@ fn container(kind: ContainerKind, spec: ContainerSpec, status: ContainerStatus) 
         ports: spec.ports.into_iter().flatten().filter(is_tcp).filter_map(port).collect(),
         probes: [spec.readiness_probe, spec.liveness_probe].into_iter().flatten().filter_map(probe).collect(),
         id: status.container_id.filter(|id| !id.is_empty()).map(Into::into),
+        previous_id: status
+            .last_state
+            .and_then(|last| last.terminated)
+            .and_then(|ended| ended.container_id)
+            .filter(|id| !id.is_empty())
+            .map(Into::into),
         restarts: u32::try_from(status.restart_count).unwrap_or(0),
         state: match (state.running, state.terminated) {
             (Some(_), _) => ContainerState::Running,

@@ -252,16 +252,6 @@ fn hostname_is_substituted_in_values_and_selects_targets() {
 }
 
 #[test]
-fn what_this_version_does_not_run_is_named() {
-    let toml = "storage-dir='/x'\nendpoint='http://i'\nenable-pprof=true\n[kubelet-discovery]\n[[otel-metric]]\ndatabase='m'\ngrpc-port=4317\n\
-        [[host-log]]\ndisable-kube-discovery=true\nexporters=['a']\n[[host-log.file-target]]\nfile-path='/f'\ndatabase='d'\ntable='t'\n\
-        [[exporters.fluent-forward-log-export]]\nname='a'\ndestination='tcp://x:1'\ntag-attribute='t'\n";
-    let (_, warnings) = Config::from_toml(toml, "node-1").unwrap();
-    let all = warnings.iter().map(|w| w.0.as_str()).collect::<Vec<_>>().join("\n");
-    assert!(all.contains("host-log[0].file-target has no effect: "), "{all}");
-}
-
-#[test]
 fn paths_of_the_collector_itself_cannot_be_taken() {
     for path in ["/metrics", "/readyz", "/healthz", "/debug/store"] {
         let got = messages(&format!("[[prometheus-remote-write]]\npath='{path}'\ndatabase='m'"));
@@ -412,8 +402,7 @@ fn every_key_of_the_reference_is_known_and_what_is_not_run_is_named() {
     let (_, warnings) = Config::from_toml(&EVERY_KEY.replace("METRICS", METRICS), "node-1").unwrap_or_else(|error| panic!("{error}"));
     let mut absent: Vec<_> = warnings.iter().filter_map(|w| w.0.split_once(" has no effect: ").map(|(name, _)| name)).collect();
     absent.sort_unstable();
-    let expected =
-        ["host-log[0].file-target", "host-log[0].pod discovery", "host-log[0].transforms", "lift-attributes", "otel-log.lift-attributes"];
+    let expected = ["lift-attributes", "otel-log.lift-attributes"];
     assert_eq!(absent, expected);
 }
 

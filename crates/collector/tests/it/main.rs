@@ -5,6 +5,7 @@ mod binary;
 mod configuration;
 mod discovery;
 mod exporting;
+mod files;
 mod filters;
 mod grpc;
 mod host_logs;

@@ -1,0 +1,265 @@
+//! Logs in files: those that the configuration names, and those of the pods of this node.
+//!
+//! One thread follows all files ([`tail`]). Lines go to a worker for each database, so that one that takes nothing holds up
+//! no other; a worker makes rows of them and commits these with the positions of the files. What is read and not committed
+//! is bounded for each worker: a store that refuses stops the reading, and what was not committed is read again after a
+//! restart.
+
+mod marks;
+mod pod_logs;
+mod worker;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use logs::{Destination, LineOptions, Map, Parsers, Transforms, Value};
+use parking_lot::{Mutex, RwLock};
+use tail::{Budget, Budgets, Event, Follower, Options, Target};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::Delivery;
+use crate::config::{Config, FileLog, FileSource, LogTarget};
+use crate::pipeline::Pipeline;
+use crate::pods::Pods;
+use marks::Marks;
+use pod_logs::PodLog;
+use worker::Worker;
+
+/// Bytes that one worker may have in flight.
+const IN_FLIGHT: usize = 4 << 20;
+
+/// The scope of positions of pods' logs.
+const PODS: &str = "pods";
+
+/// How long a target that is not wanted any more is remembered: longer than [`tail`] reads from it.
+const RETIRED: Duration = Duration::from_secs(1800);
+
+/// When positions of files that do not come back are forgotten, after the start.
+const FORGET_AFTER: Duration = Duration::from_secs(600);
+
+/// Starts to follow the files of `config`; ends when `stop` is cancelled.
+///
+/// # Errors
+/// A pattern that is none.
+pub(crate) fn start(
+    pipeline: &Pipeline,
+    config: &Config,
+    pods: Option<watch::Receiver<Pods>>,
+    stop: &CancellationToken,
+    sources: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    if config.files.is_empty() {
+        return Ok(());
+    }
+    let groups: Vec<Arc<Group>> = config.files.iter().map(|source| Arc::new(Group::new(source, pipeline, config, stop))).collect();
+    let budgets = Budgets::default();
+    let mut followed = Followed { budgets: budgets.clone(), shares: HashMap::new(), logs: Arc::default(), retired: HashMap::new() };
+    let named = followed.named(&config.files)?;
+    let marks = Arc::new(Marks::load(&pipeline.store, &config.storage_dir, named.iter().map(|target| &*target.scope)));
+    let resume = marks.resume();
+    let (targets, changes) = mpsc::unbounded_channel();
+    let follower =
+        Follower::new(Options::default(), budgets, Arc::clone(&pipeline.metrics.tail), resume, changes).context("following log files")?;
+    let workers = Workers { groups, logs: Arc::clone(&followed.logs), marks, running: HashMap::new(), stop: stop.clone() };
+    let (handle, stopped) = (Handle::current(), stop.clone());
+    sources.spawn_blocking(move || handle.block_on(read(follower, workers, stopped)));
+    let discovering = config.files.iter().position(|source| source.pods.is_some());
+    sources.spawn(discover(followed, named, discovering.zip(pods), config.files.clone(), targets, stop.clone()));
+    Ok(())
+}
+
+/// One `[[host-log]]`.
+struct Group {
+    delivery: Delivery,
+    transforms: Transforms,
+}
+
+impl Group {
+    fn new(source: &FileSource, pipeline: &Pipeline, config: &Config, stop: &CancellationToken) -> Group {
+        let mut shared: LogTarget = source.shared.clone();
+        shared.add_attributes.extend(pipeline.identity.clone());
+        Group { delivery: Delivery::new(pipeline, "tailsource", &shared, config, stop), transforms: source.transforms.clone() }
+    }
+}
+
+/// How the lines of a target become rows.
+struct Log {
+    group: usize,
+    lines: Arc<LineOptions>,
+    parsers: Parsers,
+    destination: Destination,
+    resource: Arc<Map>,
+}
+
+type Logs = Arc<RwLock<HashMap<Arc<str>, Arc<Log>>>>;
+
+/// What is followed, and how it is read.
+struct Followed {
+    budgets: Budgets,
+    shares: HashMap<(usize, Arc<str>), Arc<Budget>>,
+    logs: Logs,
+    /// Targets that are not wanted any more, since when.
+    retired: HashMap<Arc<str>, Instant>,
+}
+
+impl Followed {
+    /// The targets that the configuration names.
+    fn named(&mut self, sources: &[FileSource]) -> anyhow::Result<Vec<Target>> {
+        let mut targets = Vec::new();
+        for (group, source) in sources.iter().enumerate() {
+            for (i, file) in source.files.iter().enumerate() {
+                targets.push(self.file(group, i, file).with_context(|| format!("host-log.file-target {}", file.path))?);
+            }
+        }
+        Ok(targets)
+    }
+
+    fn file(&mut self, group: usize, i: usize, file: &FileLog) -> anyhow::Result<Target> {
+        let key = format!("{group}.{i}");
+        let scope = format!("{}.{}", file.destination.database(), file.destination.table());
+        let budget = self.budget(group, file.destination.database());
+        let target = Target::new(&key, &scope, std::slice::from_ref(&file.path), &file.exclude, budget)?;
+        let log = (Arc::clone(&file.lines), file.parsers.clone(), file.destination.clone(), Map::new());
+        self.put(&target, group, log);
+        Ok(target.max_line_bytes(file.lines.max_bytes))
+    }
+
+    fn pod(&mut self, group: usize, log: &PodLog, lines: &Arc<LineOptions>) -> anyhow::Result<Target> {
+        let destination = Destination::new(&log.database, &log.table).context("database and table need an ASCII letter or digit each")?;
+        let budget = self.budget(group, destination.database());
+        let target = Target::new(&log.file, PODS, std::slice::from_ref(&log.file), &[], budget)?;
+        let parsers = Parsers::from_names(&log.parsers).map_err(anyhow::Error::msg)?;
+        let resource = log.resource.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect();
+        self.put(&target, group, (Arc::clone(lines), parsers, destination, resource));
+        Ok(target)
+    }
+
+    fn put(&self, target: &Target, group: usize, (lines, parsers, destination, resource): (Arc<LineOptions>, Parsers, Destination, Map)) {
+        let log = Log { group, lines, parsers, destination, resource: Arc::new(resource) };
+        self.logs.write().insert(Arc::clone(&target.key), Arc::new(log));
+    }
+
+    /// Forgets how targets are read that were not wanted for so long that nothing of them is on its way.
+    fn retire(&mut self, wanted: &[Target]) {
+        let wanted: HashSet<&str> = wanted.iter().map(|target| &*target.key).collect();
+        let mut logs = self.logs.write();
+        self.retired.retain(|key, _| !wanted.contains(&**key));
+        for key in logs.keys().filter(|key| !wanted.contains(&***key)) {
+            self.retired.entry(Arc::clone(key)).or_insert_with(Instant::now);
+        }
+        self.retired.retain(|key, since| {
+            let keep = since.elapsed() < RETIRED;
+            if !keep {
+                logs.remove(key);
+            }
+            keep
+        });
+    }
+
+    fn budget(&mut self, group: usize, database: &Arc<str>) -> Arc<Budget> {
+        let budget = self.shares.entry((group, Arc::clone(database))).or_insert_with(|| self.budgets.budget(IN_FLIGHT));
+        Arc::clone(budget)
+    }
+}
+
+/// Tells what to follow: at once, and when the pods change.
+async fn discover(
+    mut followed: Followed,
+    named: Vec<Target>,
+    discovering: Option<(usize, watch::Receiver<Pods>)>,
+    sources: Vec<FileSource>,
+    targets: mpsc::UnboundedSender<Vec<Target>>,
+    stop: CancellationToken,
+) {
+    let _ = targets.send(named.clone());
+    let Some((group, mut pods)) = discovering else {
+        stop.cancelled().await;
+        return;
+    };
+    let chosen = sources[group].pods.as_ref().map(|pods| pods.chosen.clone()).unwrap_or_default();
+    let lines = Arc::new(LineOptions { format: logs::LineFormat::Kubernetes, ..LineOptions::default() });
+    loop {
+        let snapshot = pods.borrow_and_update().clone();
+        if snapshot.known {
+            let mut all = named.clone();
+            let mut seen = BTreeMap::new();
+            for log in snapshot.by_uid.values().flat_map(|pod| pod_logs::logs(pod, &chosen)) {
+                seen.insert(log.file.clone(), log);
+            }
+            for log in seen.values() {
+                match followed.pod(group, log, &lines) {
+                    Ok(target) => all.push(target),
+                    Err(error) => tracing::warn!(file = log.file, error = %format!("{error:#}"), "the log of a container is not collected"),
+                }
+            }
+            followed.retire(&all);
+            let _ = targets.send(all);
+        }
+        if !matches!(stop.run_until_cancelled(pods.changed()).await, Some(Ok(()))) {
+            return;
+        }
+    }
+}
+
+/// Reads until `stop`, on a thread of its own.
+async fn read(mut follower: Follower, mut workers: Workers, stop: CancellationToken) {
+    let marks = Arc::clone(&workers.marks);
+    let forgetting = tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+        tokio::time::sleep(FORGET_AFTER).await;
+        marks.forget_missing();
+    }));
+    while let Some(Some(event)) = stop.run_until_cancelled(follower.next()).await {
+        workers.give(event);
+    }
+    forgetting.abort();
+    workers.end().await;
+}
+
+/// A worker, and what it listens to.
+struct Running {
+    sender: mpsc::UnboundedSender<Event>,
+    task: JoinHandle<()>,
+}
+
+/// The workers, by what they have to do with.
+struct Workers {
+    groups: Vec<Arc<Group>>,
+    logs: Logs,
+    marks: Arc<Marks>,
+    running: HashMap<(usize, Arc<str>), Running>,
+    stop: CancellationToken,
+}
+
+impl Workers {
+    fn give(&mut self, event: Event) {
+        let key = match &event {
+            Event::Lines(chunk) => &chunk.target.key,
+            Event::Started { target, .. } | Event::Gone { target, .. } => &target.key,
+        };
+        let Some(log) = self.logs.read().get(key).cloned() else { return };
+        let running = self.running.entry((log.group, Arc::clone(log.destination.database()))).or_insert_with(|| {
+            let (sender, events) = mpsc::unbounded_channel();
+            let worker = Worker::new(Arc::clone(&self.groups[log.group]), Arc::clone(&self.logs), Arc::clone(&self.marks));
+            Running { sender, task: tokio::spawn(worker.run(events, self.stop.clone())) }
+        });
+        // Bounded by what may be in flight. A worker that failed has said so.
+        let _ = running.sender.send(event);
+    }
+
+    async fn end(self) {
+        for Running { sender, task } in self.running.into_values() {
+            drop(sender);
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a worker for log files failed");
+            }
+        }
+    }
+}
+
+/// Reader states and cursor files that wait for their stream to begin.
+type Waiting<T> = Mutex<HashMap<Vec<u8>, T>>;
