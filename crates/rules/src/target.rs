@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
+use crate::backoff::{Backoff, random_unit};
 use crate::store::Key;
 
 /// Runs management commands.
@@ -63,19 +64,17 @@ impl Metrics {
     }
 }
 
-/// When failed attempts are made again: pauses double from `first` to `longest`, and are up to a half shorter by chance, so
-/// that what failed together does not come back together.
+/// When failed attempts are made again.
 #[derive(Debug)]
 pub(crate) struct Retries {
-    first: Duration,
-    longest: Duration,
+    pauses: Backoff,
     /// By object and target: the generation, how often it failed, and when it is tried again.
     waiting: HashMap<(Key, String), (i64, u32, Timestamp)>,
 }
 
 impl Retries {
     pub(crate) fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, waiting: HashMap::new() }
+        Self { pauses: Backoff { first, longest }, waiting: HashMap::new() }
     }
 
     /// When this may be tried; none for now.
@@ -89,9 +88,9 @@ impl Retries {
         if entry.0 != generation {
             *entry = (generation, 0, now);
         }
-        let pause = self.first.saturating_mul(1 << entry.1.min(20)).min(self.longest).mul_f64(0.5 + 0.5 * random_unit());
+        let pause = self.pauses.pause(entry.1, asked, random_unit());
         entry.1 += 1;
-        entry.2 = now.checked_add(pause.max(asked.unwrap_or_default())).unwrap_or(now);
+        entry.2 = now.checked_add(pause).unwrap_or(now);
         entry.2
     }
 
@@ -102,13 +101,6 @@ impl Retries {
     pub(crate) fn retain(&mut self, exists: impl Fn(&Key) -> bool) {
         self.waiting.retain(|(key, _), _| exists(key));
     }
-}
-
-/// A number of 0..1 by chance.
-fn random_unit() -> f64 {
-    // The first 48 bits of a version 4 UUID are random.
-    let bits = uuid::Uuid::new_v4().as_u128() >> 80;
-    bits as f64 / (1u64 << 48) as f64
 }
 
 /// Sets the entry of a target.
