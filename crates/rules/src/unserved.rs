@@ -91,8 +91,8 @@ pub struct Unserved<K> {
     served: Served,
     labels: Labels,
     seen: BTreeMap<Key, Seen>,
-    /// What the clusters said last.
-    listed: Option<(Timestamp, Databases)>,
+    /// What the clusters said last; nothing if one of them did not answer.
+    listed: Option<(Timestamp, Option<Databases>)>,
 }
 
 /// What is known of one rule.
@@ -178,14 +178,21 @@ impl<K: Named> Unserved<K> {
         after(seen.since, patience).max(again)
     }
 
-    /// The databases of all clusters; nothing if one of them does not answer.
+    /// The databases of all clusters; nothing if one of them does not answer. Nobody is asked more than once a minute,
+    /// however many rules want to know.
     async fn databases(&mut self, now: Timestamp) -> Option<Databases> {
         if let Some((at, databases)) = &self.listed
             && *at <= now
             && now < after(*at, PATIENCE)
         {
-            return Some(databases.clone());
+            return databases.clone();
         }
+        let found = self.ask().await;
+        self.listed = Some((now, found.clone()));
+        found
+    }
+
+    async fn ask(&self) -> Option<Databases> {
         let mut found = Databases::new();
         for (url, cluster) in &self.served.clusters {
             match cluster.databases().await {
@@ -196,7 +203,6 @@ impl<K: Named> Unserved<K> {
                 }
             }
         }
-        self.listed = Some((now, found.clone()));
         Some(found)
     }
 
