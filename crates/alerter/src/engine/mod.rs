@@ -281,7 +281,8 @@ impl Engine {
         if invalid.is_some() {
             self.parts.metrics.evaluated(&key.to_string(), Outcome::SetupError, Duration::ZERO);
         }
-        self.report(Report::Seen { key: key.clone(), gate: entry.gate.clone(), invalid }).await;
+        let generation = entry.object.metadata.generation;
+        self.report(Report::Seen { key: key.clone(), generation, gate: entry.gate.clone(), invalid }).await;
         let due = entry.first_due(now);
         let closed = !entry.gate.proceed;
         self.table.lock().rules.insert(key.clone(), entry);

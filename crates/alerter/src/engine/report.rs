@@ -44,6 +44,8 @@ pub(crate) enum Report {
     Seen {
         /// Which.
         key: Key,
+        /// Its generation: what is found for it says so.
+        generation: Option<i64>,
         /// Whether it is meant for this alerter; nothing where it cannot run anyway.
         gate: Decision,
         /// Why it cannot run, if it cannot.
@@ -86,6 +88,7 @@ struct Line {
 /// What a user acts on.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Facts {
+    generation: Option<i64>,
     status: String,
     message: String,
     alerts: bool,
@@ -184,9 +187,9 @@ impl Reporter {
                 book.lines.remove(&key);
                 book.due.remove(&key);
             }
-            Report::Seen { key, gate, invalid } => {
+            Report::Seen { key, generation, gate, invalid } => {
                 let line = self.line(book, &key);
-                line.now.gate = Some(gate);
+                (line.now.generation, line.now.gate) = (generation, Some(gate));
                 if let Some(message) = invalid {
                     (line.now.status, line.now.message, line.now.alerts) = ("Error".into(), message, false);
                     warn(line, "Validate", "InvalidRule");
@@ -240,6 +243,7 @@ impl Reporter {
             let object = self.store.objects().get(key);
             let status = object.and_then(|object| object.status.clone()).unwrap_or_default();
             let facts = Facts {
+                generation: None,
                 alerts: status.last_alerts_generated > 0,
                 gate: None,
                 delivery: conditions::get(&status.conditions, DELIVERED).map(|c| (c.status != "True").then(|| c.message.clone())),
@@ -370,7 +374,7 @@ fn warn(line: &mut Line, action: &str, reason: &str) {
 
 /// Puts what is known into the object's status.
 fn apply(object: &mut AlertRule, facts: &Facts, counts: &Counts, now: Timestamp) {
-    let generation = object.metadata.generation;
+    let generation = facts.generation.or(object.metadata.generation);
     let status = object.status.get_or_insert_default();
     status.status.clone_from(&facts.status);
     status.message.clone_from(&facts.message);
@@ -404,6 +408,7 @@ fn apply(object: &mut AlertRule, facts: &Facts, counts: &Counts, now: Timestamp)
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use crds::criteria::{Criteria, Wording};
     use rules::clock::ManualClock;
     use rules::store::memory::MemoryStore;
     use rules::window::Window;
@@ -424,6 +429,26 @@ mod tests {
             progress: mpsc::channel(1).1,
         };
         (leads, reporter)
+    }
+
+    #[tokio::test]
+    async fn an_edit_that_changes_nothing_else_moves_the_observed_generation() {
+        let folder = tempfile::tempdir().unwrap();
+        let (leads, reporter) = reporter(&folder);
+        leads.send_replace(true);
+        let (mut book, key) = (Book::default(), Key::new("n", "r"));
+        let gate = Criteria::new(&Default::default(), "").decide(&Default::default(), Wording::Alerter);
+        let soon = Timestamp::UNIX_EPOCH + SETTLE;
+        for generation in [7, 8] {
+            let seen = Report::Seen { key: key.clone(), generation: Some(generation), gate: gate.clone(), invalid: None };
+            reporter.note(&mut book, seen);
+            assert_eq!(book.due.get(&key), Some(soon));
+            reporter.start_writes(&mut book, soon);
+            let done = book.writes.join_next_with_id().await.unwrap();
+            reporter.ended(&mut book, done);
+            let conditions = reporter.store.objects().get(&key).unwrap().status.clone().unwrap().conditions;
+            assert_eq!(conditions::get(&conditions, "Criteria").unwrap().observed_generation, Some(generation));
+        }
     }
 
     fn skipped(second: i64) -> Report {
