@@ -101,7 +101,7 @@ pub struct Flags {
     /// How far back windows are caught up with after an outage; older ones are left out.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub catch_up: Duration,
-    /// Queries at a time.
+    /// Queries of a cluster at a time.
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_queries: u16,
 }

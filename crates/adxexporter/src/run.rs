@@ -17,13 +17,12 @@ use rules::summary::operations::Kusto;
 use rules::summary::{Owner, Runner};
 use rules::unserved::{Served, Unserved};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::push::{PushConfig, Pusher};
-use crate::schedule::{Bounds, Scheduler, Shared};
+use crate::schedule::{Bounds, Database, Scheduler, Shared};
 use crate::sources::{Rules, Sources};
 
 const WAY_OUT: &str = "to have it served, name it in --kusto-endpoints of an adxexporter";
@@ -119,13 +118,12 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         store: sources.exporters.clone(),
         clock: config.clock,
         random: config.random,
-        databases: config.databases,
+        databases: Database::all(config.databases, config.bounds.queries),
         labels: config.labels.into_iter().collect(),
         lets,
         prefix: config.prefix,
         pusher,
         metrics,
-        queries: Semaphore::new(config.bounds.queries.max(1)),
         bounds: config.bounds,
     });
     let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;

@@ -36,7 +36,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub struct Bounds {
     /// How far back windows are caught up with; older ones are left out, and the status says so.
     pub catch_up: Duration,
-    /// Queries at a time.
+    /// Queries of a cluster at a time.
     pub queries: usize,
     /// Deadline of a query.
     pub query_timeout: Duration,
@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: fn() -> f64,
     /// Databases by name.
-    pub(crate) databases: BTreeMap<String, Client>,
+    pub(crate) databases: BTreeMap<String, Database>,
     /// Labels of this cluster, for criteria.
     pub(crate) labels: crds::criteria::Labels,
     /// The same as `let` statements.
@@ -64,7 +64,26 @@ pub(crate) struct Shared {
     pub(crate) pusher: Pusher,
     pub(crate) metrics: Metrics,
     pub(crate) bounds: Bounds,
-    pub(crate) queries: Semaphore,
+}
+
+/// A database, and the slots for queries of its cluster: one that hangs takes none from the others.
+#[derive(Clone)]
+pub(crate) struct Database {
+    client: Client,
+    queries: Arc<Semaphore>,
+}
+
+impl Database {
+    /// The databases of these clients, with so many queries of each cluster at a time.
+    pub(crate) fn all(clients: BTreeMap<String, Client>, queries: usize) -> BTreeMap<String, Database> {
+        let mut clusters: BTreeMap<String, Arc<Semaphore>> = BTreeMap::new();
+        let database = |(name, client): (String, Client)| {
+            let slots = clusters.entry(client.endpoint().to_string()).or_insert_with(|| Arc::new(Semaphore::new(queries.max(1))));
+            let queries = Arc::clone(slots);
+            (name, Database { client, queries })
+        };
+        clients.into_iter().map(database).collect()
+    }
 }
 
 /// A piece of work for one exporter that is done.
@@ -240,7 +259,7 @@ async fn run(
     skipped: Option<Window>,
 ) -> Done {
     // Closed only when everything ends.
-    let Ok(_permit) = shared.queries.acquire().await else { return Done { key, run: Some(Err(Failure::default())) } };
+    let Ok(_permit) = ready.database.queries.acquire().await else { return Done { key, run: Some(Err(Failure::default())) } };
     let mut counts = Counts::default();
     let start = tokio::time::Instant::now();
     let rendered = rules::prelude::render(&window, &shared.lets, &object.spec.body);
@@ -252,7 +271,7 @@ async fn run(
         default_time: window.end,
         timeout: shared.bounds.query_timeout,
     };
-    let result = export(&ready.client, &shared.pusher, &job, &mut counts).await;
+    let result = export(&ready.database.client, &shared.pusher, &job, &mut counts).await;
     let outcome = match &result {
         Ok(()) => Outcome::Success,
         Err(ExportError::Query { .. }) => Outcome::QueryError,

@@ -6,12 +6,11 @@ use std::time::Duration;
 use crds::MetricsExporter;
 use crds::criteria::{Criteria, Decision, Wording};
 use jiff::Timestamp;
-use kusto::Client;
 use rules::backoff::Backoff;
 use rules::window::{Schedule, Window};
 use tokio::task::Id;
 
-use super::Shared;
+use super::{Database, Shared};
 use crate::status;
 use crate::transform::Transform;
 
@@ -24,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// An exporter that can run here.
 pub(super) struct Ready {
     pub(super) schedule: Schedule,
-    pub(super) client: Client,
+    pub(super) database: Database,
     pub(super) transform: Transform,
     pub(super) criteria: Decision,
 }
@@ -165,8 +164,8 @@ fn prepare(object: &MetricsExporter, shared: &Shared) -> Result<Ready, Unfit> {
     spec.validate().map_err(|error| Unfit::Spec(error.to_string()))?;
     let interval = spec.interval().map_err(|error| Unfit::Spec(error.to_string()))?;
     let schedule = Schedule::new(interval, Duration::ZERO).map_err(|error| Unfit::Spec(format!("spec.interval: {error}")))?;
-    let client = shared.databases.get(&spec.database).cloned().ok_or_else(|| Unfit::NoEndpoint(no_endpoint(&spec.database, shared)))?;
-    Ok(Ready { schedule, client, transform: transform(&spec.transform, &shared.prefix), criteria })
+    let database = shared.databases.get(&spec.database).cloned().ok_or_else(|| Unfit::NoEndpoint(no_endpoint(&spec.database, shared)))?;
+    Ok(Ready { schedule, database, transform: transform(&spec.transform, &shared.prefix), criteria })
 }
 
 fn no_endpoint(database: &str, shared: &Shared) -> String {
@@ -201,6 +200,7 @@ mod tests {
     use super::*;
     use crate::export::Counts;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
     use std::sync::LazyLock;
 
     const CATCH_UP: Duration = Duration::from_secs(6 * 3600);
@@ -230,8 +230,11 @@ mod tests {
         let criteria = Criteria::new(&Default::default(), "").decide(&Default::default(), Wording::Exporter);
         let schedule = Schedule::new(Duration::from_secs(seconds), Duration::ZERO).unwrap();
         // Expensive to make: it reads the machine's certificates.
-        static CLIENT: LazyLock<Client> = LazyLock::new(|| Client::new("http://localhost:1").unwrap());
-        State::Ready(Arc::new(Ready { schedule, client: CLIENT.clone(), transform: Transform::default(), criteria }))
+        static DATABASE: LazyLock<Database> = LazyLock::new(|| {
+            let clients = BTreeMap::from([(String::new(), kusto::Client::new("http://localhost:1").unwrap())]);
+            Database::all(clients, 1).remove("").unwrap()
+        });
+        State::Ready(Arc::new(Ready { schedule, database: DATABASE.clone(), transform: Transform::default(), criteria }))
     }
 
     proptest! {

@@ -65,13 +65,24 @@ impl World {
     }
 
     async fn around(clock: ManualClock, store: Arc<MemoryStore<MetricsExporter>>, kusto: FakeKusto, receiver: Receiver) -> World {
+        World::with_databases(clock, store, kusto, receiver, BTreeMap::new()).await
+    }
+
+    /// A world with further databases beside that of `kusto`.
+    async fn with_databases(
+        clock: ManualClock,
+        store: Arc<MemoryStore<MetricsExporter>>,
+        kusto: FakeKusto,
+        receiver: Receiver,
+        mut databases: BTreeMap<String, kusto::Client>,
+    ) -> World {
         let stop = CancellationToken::new();
         let (baton, leader) = Leader::told();
         baton.pass(true);
         let ms = Duration::from_millis;
         let retry = RetryPolicy { first_pause: ms(1), longest_pause: ms(2), total: ms(20) };
         let push = PushConfig { retry, ..PushConfig::new(&receiver.http_url()) };
-        let databases = BTreeMap::from([("Metrics".to_owned(), kusto.client())]);
+        databases.insert("Metrics".to_owned(), kusto.client());
         let config = Config {
             labels: BTreeMap::from([("region".to_owned(), "eastus".to_owned())]),
             prefix: "Adx".into(),
@@ -384,6 +395,28 @@ async fn a_query_that_hangs_holds_up_its_own_exporter_only() {
     // One window at a time: the slow one was asked once.
     assert_eq!(world.kusto.asked().iter().filter(|asked| asked.query.contains("\nslow\n")).count(), 1);
     assert!(world.get("slow").status.is_none());
+}
+
+/// However many exporters of one cluster hang, those of another run.
+#[tokio::test]
+async fn a_cluster_that_hangs_holds_up_no_exporter_of_another() {
+    let (hangs, other) = (FakeKusto::start(|asked| one_row(asked).hanging_after(0)).await, FakeKusto::start(one_row).await);
+    let (clock, store) = (ManualClock::new(time("2024-01-01T10:17:00Z")), Arc::new(MemoryStore::new([])));
+    let others = BTreeMap::from([("Other".to_owned(), other.client())]);
+    let world = World::with_databases(clock, store, hangs, Receiver::start([]).await, others).await;
+    (0..20).for_each(|number| world.store.apply(exporter(&format!("stuck-{number}"), "5m")));
+    let slots = Bounds::default().queries;
+    let taken = async {
+        while world.kusto.asked().len() < slots {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), taken).await.unwrap();
+    let mut calm = exporter("calm", "5m");
+    calm.spec.database = "Other".into();
+    world.store.apply(calm);
+    world.until_exported("calm", "2024-01-01T10:15:00Z").await;
+    assert_eq!(world.kusto.asked().len(), slots);
 }
 
 #[tokio::test]
