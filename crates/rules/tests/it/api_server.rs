@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crds::SummaryRule;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::events::v1::Event as KubernetesEvent;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::CustomResourceExt as _;
 use kube_client::Client;
-use kube_client::api::{Api, ListParams, PostParams};
+use kube_client::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use rules::store::kubernetes::{KubernetesStore, Options, connect};
 use rules::store::{Event, Key, Severity, Store as _};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Probe, probe, run, soon, until};
 
@@ -150,5 +152,42 @@ async fn objects_with_what_go_sends_for_nothing_are_taken() {
         let object = kube::core::DynamicObject::new("o", &resource).data(json!({"spec": spec}));
         let made = api.create(&PostParams::default(), &object).await;
         assert!(made.is_ok(), "{kind} {spec}: {made:?}");
+    }
+}
+
+/// What `kubectl get summaryrules -o wide` prints: the server makes the table of the printer columns.
+#[tokio::test]
+async fn kubectl_shows_last_window_lag_and_backlog_of_summary_rules() {
+    const HEALTH: &str = "summaryrule.adx-mon.azure.com";
+    let Some(server) = kube_testing::start(&[]).await else { return };
+    server.install_crds().await.unwrap();
+    let admin = server.admin().await;
+    let rules: Api<SummaryRule> = Api::namespaced(admin.clone(), "default");
+    let spec = json!({"database": "DB", "table": "T", "body": "X", "interval": "1h"});
+    rules.create(&PostParams::default(), &SummaryRule::new("r", serde_json::from_value(spec).unwrap())).await.unwrap();
+    let end = Timestamp::from_second((Timestamp::now() - SignedDuration::from_mins(210)).as_second()).unwrap();
+    let start = end - SignedDuration::from_hours(1);
+    let health = json!({"type": HEALTH, "status": "False", "reason": "Failed", "message": "why", "lastTransitionTime": end});
+    let status = json!({"lastWindowStart": start, "lastWindowEnd": end, "backlog": 2, "failedWindowsTotal": 1, "conditions": [health]});
+    rules.patch_status("r", &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await.unwrap();
+
+    let request = http::Request::get("/apis/adx-mon.azure.com/v1/namespaces/default/summaryrules");
+    let request = request.header("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").body(Vec::new()).unwrap();
+    let table: Value = admin.request(request).await.unwrap();
+    let names = table["columnDefinitions"].as_array().unwrap().iter().map(|column| column["name"].as_str().unwrap());
+    let shown: BTreeMap<&str, &Value> = names.zip(table["rows"][0]["cells"].as_array().unwrap()).collect();
+    for (column, cell) in [
+        ("Name", json!("r")),
+        ("Database", json!("DB")),
+        ("Table", json!("T")),
+        ("Interval", json!("1h")),
+        ("Last Window", json!(start)),
+        ("Lag", json!("3h30m")),
+        ("Backlog", json!(2)),
+        ("Failed", json!(1)),
+        ("OK", json!("False")),
+        ("Message", json!("why")),
+    ] {
+        assert_eq!(*shown[column], cell, "{column} of {shown:?}");
     }
 }
