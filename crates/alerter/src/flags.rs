@@ -96,7 +96,7 @@ pub struct CommonFlags {
     /// A label of criteria, `<key>=<value>`.
     #[arg(long, value_delimiter = ',', action = ArgAction::Append, value_name = "KEY=VALUE")]
     pub tag: Vec<String>,
-    /// Rows of one run that become notifications; the others are named in one alert about the rule.
+    /// Rows of one run that become notifications; of the others one alert about the rule names the first 50.
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_notifications: u32,
 }
