@@ -453,6 +453,10 @@ impl Stream {
 
     /// Forgets rotated files that are read.
     fn forget(&mut self, turn: &mut Turn<'_>) {
+        let empty = |file: &Followed| file.over && !file.more && file.cursor.offset == 0 && file.cursor.id == NOBODY;
+        while let Some(i) = self.files.iter().position(empty) {
+            self.drop_file(i, turn);
+        }
         let last = self.files.len() - usize::from(self.current);
         let over = self.files[..last].iter().filter(|file| file.over && !file.more).count();
         for _ in REMEMBERED..over {

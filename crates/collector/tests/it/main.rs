@@ -16,6 +16,7 @@ mod process;
 mod real_receivers;
 mod real_targets;
 mod reload;
+mod rotation_torture;
 mod scraping;
 mod secure;
 mod support;
