@@ -19,17 +19,17 @@ use crate::windows::assert_every_window_once;
 /// leader, in its few seconds.
 const RULES: [(&str, u64); 2] = [("fast", 8), ("slow", 20)];
 
-/// The ingestor that holds the lease, and what it calls itself. A restarted one has another name.
-async fn leader(leases: &Api<Lease>) -> Option<(usize, String)> {
-    let holder = leases.get_opt("ingestor").await.unwrap()?.spec?.holder_identity.filter(|holder| !holder.is_empty())?;
-    Some((usize::from(holder.starts_with("ingestor-1")), holder))
+/// Which of two processes holds the lease `name`, and what it calls itself. A restarted one has another name.
+async fn leader(leases: &Api<Lease>, name: &str) -> Option<(usize, String)> {
+    let holder = leases.get_opt(name).await.unwrap()?.spec?.holder_identity.filter(|holder| !holder.is_empty())?;
+    Some((usize::from(holder.starts_with(&format!("{name}-1"))), holder))
 }
 
 /// Waits until somebody else than `before` leads.
-async fn next_leader(leases: &Api<Lease>, before: &str) -> (usize, String) {
+pub(crate) async fn next_leader(leases: &Api<Lease>, name: &str, before: &str) -> (usize, String) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match leader(leases).await {
+        match leader(leases, name).await {
             Some((at, holder)) if holder != before => return (at, holder),
             _ => assert!(Instant::now() < deadline, "nobody takes the lease of {before}"),
         }
@@ -63,20 +63,20 @@ async fn kills_of_the_leading_ingestor_lose_no_window_and_repeat_none() {
     kusto.until("every rule has begun", |state| RULES.iter().all(|(name, _)| state.rows.contains_key(*name))).await;
 
     let (mut random, until) = (Random::new(6), Instant::now() + torment_time());
-    let (mut leads, mut holder) = next_leader(&leases, "").await;
+    let (mut leads, mut holder) = next_leader(&leases, "ingestor", "").await;
     kusto.trouble(true);
     while Instant::now() < until {
         tokio::time::sleep(random.milliseconds(0, 6000)).await;
         // Sometimes the other takes over while the old leader is away, sometimes while it starts.
         let pause = if random.percent(50) { Duration::ZERO } else { random.milliseconds(0, 10_000) };
         ingestors[leads].kill(tokio::time::sleep(pause)).await;
-        (leads, holder) = next_leader(&leases, &holder).await;
+        (leads, holder) = next_leader(&leases, "ingestor", &holder).await;
     }
     kusto.trouble(false);
     let end = Timestamp::now();
     // With the process ends whatever it was going to wait for because of the trouble.
     ingestors[leads].kill(async {}).await;
-    next_leader(&leases, &holder).await;
+    next_leader(&leases, "ingestor", &holder).await;
     let filled =
         |(name, interval): &(&str, u64), rows: &std::collections::BTreeMap<String, Vec<_>>| is_filled(&rows[*name], *interval, end);
     kusto.until("every window until the end of the trouble is done", |state| RULES.iter().all(|rule| filled(rule, &state.rows))).await;

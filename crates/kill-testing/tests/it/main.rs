@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod alerters;
 mod files;
 mod kusto;
 mod leader;

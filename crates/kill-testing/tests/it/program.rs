@@ -55,11 +55,13 @@ impl Program {
     }
 }
 
+/// Starts a program whose host has the name of its log.
 fn spawn(path: &str, log: &Path, arguments: &[String]) -> Child {
+    let name = log.file_stem().unwrap_or_default().to_owned();
     let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
     let mut command = Command::new(path);
     command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).kill_on_drop(true);
-    command.env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST");
+    command.env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST").env("HOSTNAME", name);
     command.spawn().unwrap()
 }
 

@@ -1,7 +1,7 @@
 //! Receivers of notifications and of OTLP metrics. At random they are slow, refuse, or take something and say that they
 //! did not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Router;
@@ -24,10 +24,18 @@ pub(crate) struct Got {
     trouble: bool,
     /// How many requests went wrong.
     pub(crate) faults: usize,
-    /// CorrelationIDs of the notifications that were taken.
-    pub(crate) alerts: BTreeSet<String>,
+    /// Notifications that were taken, by CorrelationID.
+    pub(crate) alerts: BTreeMap<String, Taken>,
     /// Values of points by metric and nanoseconds, as often as they were taken.
     pub(crate) points: BTreeMap<(String, u64), Vec<f64>>,
+}
+
+/// How often a notification was taken.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) times: usize,
+    /// How often of them the answer said that it was not.
+    pub(crate) denied: usize,
 }
 
 #[derive(Clone)]
@@ -39,7 +47,7 @@ pub(crate) struct Receivers {
 impl Receivers {
     pub(crate) async fn start(seed: u64) -> Receivers {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let got = Got { random: Random::new(seed), trouble: false, faults: 0, alerts: BTreeSet::new(), points: BTreeMap::new() };
+        let got = Got { random: Random::new(seed), trouble: false, faults: 0, alerts: BTreeMap::new(), points: BTreeMap::new() };
         let receivers = Receivers { url: format!("http://{}", listener.local_addr().unwrap()), got: watch::Sender::new(got) };
         let router = Router::new().route("/alerts", post(alert)).route("/v1/metrics", post(metrics)).with_state(receivers.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -61,7 +69,7 @@ impl Receivers {
         assert!(waited.is_ok(), "never: {what}");
     }
 
-    async fn take(&self, take: impl FnOnce(&mut Got), refusal: StatusCode) -> StatusCode {
+    async fn take(&self, take: impl FnOnce(&mut Got, bool), refusal: StatusCode) -> StatusCode {
         let (mut refused, mut taken, mut pauses) = (false, true, [Duration::ZERO; 2]);
         self.got.send_modify(|got| {
             if got.trouble {
@@ -74,7 +82,7 @@ impl Receivers {
         // Who has sent it may be gone when it is over: then this ends here, and it is not taken.
         tokio::time::sleep(pauses[0]).await;
         if taken {
-            self.got.send_modify(take);
+            self.got.send_modify(|got| take(got, refused));
         }
         tokio::time::sleep(pauses[1]).await;
         if refused { refusal } else { StatusCode::OK }
@@ -84,7 +92,12 @@ impl Receivers {
 async fn alert(Shared(receivers): Shared<Receivers>, body: Bytes) -> StatusCode {
     let body: Value = serde_json::from_slice(&body).unwrap();
     let id = body["CorrelationID"].as_str().unwrap().to_owned();
-    receivers.take(|got| got.alerts.extend([id]), StatusCode::INTERNAL_SERVER_ERROR).await
+    let take = |got: &mut Got, denied| {
+        let taken = got.alerts.entry(id).or_default();
+        taken.times += 1;
+        taken.denied += usize::from(denied);
+    };
+    receivers.take(take, StatusCode::INTERNAL_SERVER_ERROR).await
 }
 
 async fn metrics(Shared(receivers): Shared<Receivers>, body: Bytes) -> StatusCode {
@@ -98,6 +111,6 @@ async fn metrics(Shared(receivers): Shared<Receivers>, body: Bytes) -> StatusCod
             points.push(((metric.name.clone(), point.time_unix_nano), value));
         }
     }
-    let take = |got: &mut Got| points.into_iter().for_each(|(point, value)| got.points.entry(point).or_default().push(value));
+    let take = |got: &mut Got, _| points.into_iter().for_each(|(point, value)| got.points.entry(point).or_default().push(value));
     receivers.take(take, StatusCode::SERVICE_UNAVAILABLE).await
 }
