@@ -2,11 +2,18 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use crate::secure::Certificates;
 use crate::support::Collector;
 
 const LOGS: &str = "adxmon_ledger_rows{database=\"Logs\",state=\"accepted\"}";
@@ -134,5 +141,44 @@ async fn what_was_received_is_stored_before_the_end() {
     let dir = collector.stop().await;
     let collector = Collector::start_in(dir, "", &syslog("tcp", "")).await;
     assert!(collector.metric(LOGS).await.unwrap() >= before);
+    collector.stop().await;
+}
+
+/// A client that trusts the authority of `server` and shows the certificate of `client`, if it has one.
+async fn tls(collector: &Collector, server: &Certificates, client: Option<&Certificates>) -> TlsStream<TcpStream> {
+    let certificate = |path| CertificateDer::from_pem_file(path).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate(server.file("ca.crt"))).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    let config = match client {
+        Some(client) => {
+            let key = PrivateKeyDer::from_pem_file(client.file("client.key")).unwrap();
+            config.with_client_auth_cert(vec![certificate(client.file("client.crt"))], key).unwrap()
+        }
+        None => config.with_no_client_auth(),
+    };
+    let stream = TcpStream::connect(collector.running().syslog[0]).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn syslog_over_tls_is_taken_from_known_clients_only() {
+    let (known, unknown) = (Certificates::new(), Certificates::new());
+    let file = |name: &str| known.file(name).display().to_string();
+    let (certificate, key, ca) = (file("server.crt"), file("server.key"), file("ca.crt"));
+    let files = format!("tls-cert-file = '{certificate}'\ntls-key-file = '{key}'\ntls-client-ca-file = '{ca}'");
+    let collector = Collector::start("", &syslog("tcp", &files)).await;
+    // The authorities have the same name, so that the signature decides.
+    let refused = [("DecryptError", Some(&unknown)), ("CertificateRequired", None)];
+    for (alert, client) in refused {
+        // In TLS 1.3 the client learns of it after its handshake.
+        let mut stream = tls(&collector, &known, client).await;
+        let _ = stream.write_all(b"<13>1 - h a - - - refused\n").await;
+        let error = stream.read(&mut [0]).await.unwrap_err().to_string();
+        assert!(error.contains(alert), "{error} is not {alert}");
+    }
+    let mut stream = tls(&collector, &known, Some(&known)).await;
+    stream.write_all(b"<13>1 - h a - - - one\n<13>1 - h a - - - two\n").await.unwrap();
+    collector.until(&sent("syslog"), |count| count == 2.0).await;
     collector.stop().await;
 }
