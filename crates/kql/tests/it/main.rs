@@ -7,3 +7,4 @@ mod document;
 mod order;
 mod properties;
 mod stored;
+mod traces;
