@@ -203,7 +203,7 @@ impl Parts {
             sources = scrape::start(scraper, discovered, &stop);
         }
         receivers.http = receivers.http.fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") });
-        if let Err(error) = logs::start(&pipeline, config, pods, &stop, &mut sources) {
+        if let Err(error) = logs::start(&pipeline, config, pods, cluster.events.as_ref(), &stop, &mut sources) {
             // What has started of a configuration that cannot be run ends before the one of before goes on.
             stop.cancel();
             while sources.join_next().await.is_some() {}

@@ -66,6 +66,7 @@ pub struct File {
     pub otel_trace: Option<OtelTrace>,
     pub host_log: Vec<HostLog>,
     pub syslog: Vec<Syslog>,
+    pub kubernetes_events: Option<KubernetesEvents>,
     pub table_limit: Vec<TableLimit>,
     pub exporters: Exporters,
     pub metadata_watch: Option<MetadataWatch>,
@@ -386,6 +387,18 @@ pub struct Syslog {
     pub exporters: Vec<String>,
     pub max_message_bytes: i64,
     pub max_connections: i64,
+}
+
+/// `[kubernetes-events]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[allow(missing_docs)]
+pub struct KubernetesEvents {
+    pub database: String,
+    pub table: String,
+    pub namespaces: Vec<String>,
+    pub add_attributes: Map,
+    pub exporters: Vec<String>,
 }
 
 /// `[metadata-watch]`

@@ -276,6 +276,20 @@ request-timeout-seconds = 15
 # # Connections at a time.
 # max-connections = 1000
 
+# Events of the Kubernetes cluster: a row for each event, and another for each change of one, such as a larger count. In the
+# configuration of one collector of a cluster only, whose storage directory lasts (a Deployment of one replica with the
+# strategy Recreate, not the DaemonSet): two would store everything twice. Needs deploy/rbac/collector-events.yaml.
+# [kubernetes-events]
+# database = 'Logs'
+# table = 'KubernetesEvents'
+# # Namespaces whose events are stored. Empty: all. Events of another choice are stored from the start of what the API
+# # server has, an hour usually.
+# namespaces = []
+# # Set on the resource of every record.
+# add-attributes = { cluster = 'production' }
+# # Names of exporters that get the records too.
+# exporters = []
+
 # Exporters send what sources name them for (exporters = ['name'] in a source) to other systems as well. Each has a buffer
 # of its own on disk: one whose receiver is away holds up nothing, and gives up its oldest data when the buffer is full.
 

@@ -178,7 +178,7 @@ pub(super) fn shared(file: &File, parsers: &[String], log: &file::HostLog) -> Re
 }
 
 /// Both maps; what `inner` says counts.
-fn joined(outer: &Map, inner: &Map) -> Map {
+pub(super) fn joined(outer: &Map, inner: &Map) -> Map {
     outer.iter().chain(inner).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 

@@ -5,6 +5,7 @@
 //! are checked and named in a [`Warning`], never ignored in silence.
 
 mod absent;
+mod events;
 pub mod exporters;
 pub mod file;
 mod files;
@@ -19,6 +20,7 @@ mod validate;
 
 use std::fmt;
 
+pub use events::EventSource;
 pub use exporters::{ExporterClient, ExporterSettings};
 pub use files::{ChosenPod, FileLog, FileSource, PodLogs};
 pub use generated::DEFAULT_FILE;

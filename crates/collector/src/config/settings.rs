@@ -8,6 +8,7 @@ use server::auth::{Accounts, AuthError, OPEN_PATHS};
 use telemetry::{Lift, LogOptions, TraceOptions};
 use transfer::Credentials;
 
+use super::events::{self, EventSource};
 use super::exporters::ExporterSettings;
 use super::file::{File, MetadataLabels, MetricSource, NodeLabels, StaticScrapeTarget, Transform};
 use super::files::{self, FileSource};
@@ -121,6 +122,8 @@ pub struct Config {
     pub kernels: Vec<KernelSource>,
     /// Receivers of syslog.
     pub syslog: Vec<SyslogSource>,
+    /// Events of the cluster.
+    pub events: Option<EventSource>,
     /// Scraping.
     pub scrape: Option<ScrapeSettings>,
     /// Where else sources send.
@@ -389,6 +392,7 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         journals: host::journals(&file).map_err(problem)?,
         kernels: host::kernels(&file).map_err(problem)?,
         syslog: host::syslog(&file).map_err(problem)?,
+        events: events::source(&file).map_err(problem)?,
         table_limits: file.table_limit.iter().map(TableLimit::from).collect(),
         scrape: scrape(&file, &global, hostname),
         exporters: file.exporters.settings().map_err(problem)?,

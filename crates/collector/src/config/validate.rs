@@ -18,6 +18,8 @@ use server::auth::Accounts;
 use tail::Budgets;
 use telemetry::Schema;
 
+mod events;
+
 /// The problems of `file` and where they are; the first is what the reference would say.
 pub(super) fn problems(file: &File) -> Vec<(Place, String)> {
     let mut check = Check { file, exporters: HashSet::new(), paths: HashSet::new(), at: Place::default(), problems: Vec::new() };
@@ -75,6 +77,7 @@ impl<'a> Check<'a> {
         self.otel_trace();
         self.host_logs();
         self.syslog();
+        self.kubernetes_events();
         self.table_limits();
         self.otel_metric();
         self.scrape();

@@ -1,10 +1,12 @@
-//! Logs that the collector fetches itself: files, systemd's journal, the kernel log; and syslog, which is sent to it.
+//! Logs that the collector fetches itself: files, systemd's journal, the kernel log, events of Kubernetes; and syslog, which is
+//! sent to it.
 //!
 //! A source reads records, and [`Delivery`] makes them rows of the store. What cannot be stored now is kept and tried
 //! again, and the source reads no further meanwhile. The position of a source is stored in the frame of the rows before
 //! it, so that nothing is read twice or left out after any crash.
 
 mod delivery;
+mod events;
 mod files;
 mod journal;
 mod kernel;
@@ -12,6 +14,7 @@ mod syslog;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kube_client::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +34,7 @@ pub(crate) fn start(
     pipeline: &Pipeline,
     config: &Config,
     pods: Option<watch::Receiver<Pods>>,
+    cluster: Option<&Client>,
     stop: &CancellationToken,
     sources: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
@@ -42,6 +46,12 @@ pub(crate) fn start(
     for source in &config.kernels {
         let delivery = Delivery::new(pipeline, "kernelsource", &source.shared, config, stop);
         sources.spawn(kernel::Source::new(source, &config.storage_dir, &pipeline.store, delivery)?.run(stop.clone()));
+    }
+    if let (Some(settings), Some(client)) = (&config.events, cluster) {
+        let delivery = Delivery::new(pipeline, "kubernetes-events", &settings.shared, config, stop);
+        for source in events::sources(settings, client, &pipeline.store, &pipeline.metrics, delivery) {
+            sources.spawn(source.run(stop.clone()));
+        }
     }
     Ok(())
 }

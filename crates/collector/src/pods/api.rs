@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::stream::{BoxStream, StreamExt as _};
 use kube_client::api::Api;
 use kube_client::core::Resource;
 use kube_runtime::watcher::{self, Event};
@@ -59,29 +59,46 @@ where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     Api<K>: Clone + Send + 'static,
 {
-    let mut events = kube_watch::follow(api, config, kube_watch::Pauses::default());
-    loop {
-        // A watch that goes on where it was says nothing before something happens.
-        let next = match problem.is_there() {
-            true => tokio::time::timeout(QUIET, events.next()).await,
-            false => Ok(events.next().await),
-        };
-        let event = match next {
-            Ok(Some(event)) => event,
-            Ok(None) => return,
-            Err(_) => {
-                problem.gone();
-                continue;
-            }
-        };
-        match event {
-            Ok(event) => {
-                if !matches!(event, Event::Init) {
-                    problem.gone();
+    let mut following = Following::new(api, config, problem.clone());
+    while let Some(event) = following.next().await {
+        told(event);
+    }
+}
+
+/// What happens to objects, and who is told of what keeps it from coming.
+pub(crate) struct Following<K: 'static> {
+    events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
+    problem: Problem,
+}
+
+impl<K> Following<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    Api<K>: Clone + Send + 'static,
+{
+    pub(crate) fn new(api: Api<K>, config: watcher::Config, problem: Problem) -> Self {
+        Following { events: kube_watch::follow(api, config, kube_watch::Pauses::default()).boxed(), problem }
+    }
+
+    /// The next event. Nothing is lost if the future is dropped.
+    pub(crate) async fn next(&mut self) -> Option<Event<K>> {
+        loop {
+            // A watch that goes on where it was says nothing before something happens.
+            let next = match self.problem.is_there() {
+                true => tokio::time::timeout(QUIET, self.events.next()).await,
+                false => Ok(self.events.next().await),
+            };
+            match next {
+                Ok(Some(Ok(event))) => {
+                    if !matches!(event, Event::Init) {
+                        self.problem.gone();
+                    }
+                    return Some(event);
                 }
-                told(event);
+                Ok(Some(Err(error))) => self.problem.is(&kube_watch::describe_watch(&error)),
+                Ok(None) => return None,
+                Err(_) => self.problem.gone(),
             }
-            Err(error) => problem.is(&kube_watch::describe_watch(&error)),
         }
     }
 }
@@ -92,6 +109,7 @@ pub(crate) enum Source {
     Pods,
     Services,
     Node,
+    Events,
 }
 
 /// Why what was discovered may be out of date. Logged when that begins and when it ends.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use api::{Problem, Source, follow_api};
+pub(crate) use api::{Following, Problem, Source, follow_api};
 pub(crate) use kubelet::Kubelet;
 pub(crate) use node::{Node, start_node};
 pub(crate) use object::PodObject;

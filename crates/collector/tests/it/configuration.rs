@@ -206,6 +206,49 @@ matches = ['A=b=c', '+', 'C=']
 }
 
 #[test]
+fn mistakes_of_kubernetes_events() {
+    let toml = "\
+[kubernetes-events]
+database = '--'
+namespaces = ['shop', 'Shop', 'shop', '-a', '']
+exporters = ['nobody']
+interval = 3
+[kubernetes-events.add-attributes]
+a = ''
+";
+    let wanted = [
+        "line 1, column 2: kubernetes-events.table must be set",
+        "line 2, column 1: kubernetes-events.database \"--\" must contain an ASCII letter or digit",
+        "line 3, column 23: kubernetes-events.namespaces \"Shop\" is not the name of a namespace",
+        "line 3, column 31: kubernetes-events.namespaces \"shop\" is there twice",
+        "line 3, column 39: kubernetes-events.namespaces \"-a\" is not the name",
+        "line 3, column 45: kubernetes-events.namespaces \"\" is not the name",
+        "line 4, column 14: kubernetes-events.exporters \"nobody\" not found",
+        "line 5, column 1: unknown key kubernetes-events.interval",
+        "line 7, column 1: kubernetes-events.add-attributes value must be set",
+    ];
+    let mut got = errors(toml);
+    got.sort();
+    assert_eq!(got.len(), wanted.len(), "{}", got.join("\n"));
+    for (got, wanted) in got.iter().zip(wanted) {
+        assert!(got.starts_with(wanted), "{got} is not {wanted}");
+    }
+}
+
+#[test]
+fn the_printed_kubernetes_events_are_valid() {
+    let (_, printed) = DEFAULT_FILE.split_once("# [kubernetes-events]\n").unwrap();
+    let (printed, _) = printed.split_once("\n\n").unwrap();
+    let settings: String = printed.lines().map(|line| line.strip_prefix("# ").unwrap()).fold(String::new(), |all, line| all + line + "\n");
+    let parse = |text: &str| Config::from_toml(&format!("storage-dir='/x'\n[kubernetes-events]\n{text}"), "n").unwrap().0.events.unwrap();
+    let events = parse(&settings);
+    assert_eq!((events.destination.table().as_ref(), events.shared.add_attributes["cluster"].as_str()), ("KubernetesEvents", "production"));
+    // What is shown as the default is the default.
+    let bare = parse("database = 'Logs'\ntable = 'KubernetesEvents'\nadd-attributes = { cluster = 'production' }");
+    assert_eq!(events, bare);
+}
+
+#[test]
 fn all_problems_are_reported_at_once() {
     let got = messages("tls-cert-file='a'\nwal-flush-interval-ms=-1\n[prometheus-scrape]\n");
     assert_eq!(

@@ -56,11 +56,11 @@ async fn post(collector: &Collector, records: &[Value]) -> (u16, Value) {
 
 /// An ingestor that keeps the rows it gets, without their times, by `database_table`.
 #[derive(Clone, Default)]
-struct Ingestor(Arc<Mutex<BTreeMap<String, Vec<String>>>>);
+pub(crate) struct Ingestor(Arc<Mutex<BTreeMap<String, Vec<String>>>>);
 
 impl Ingestor {
     /// Listens until the end of the test; gives the settings of a collector that sends there.
-    async fn start(&self) -> String {
+    pub(crate) async fn start(&self) -> String {
         let this = self.clone();
         let transfer = move |Query(query): Query<HashMap<String, String>>, body: Bytes| async move {
             let name = wal::segment::FileName::parse(&query["filename"]).unwrap();
@@ -76,7 +76,7 @@ impl Ingestor {
         format!("endpoint = '{url}'\ndisable-gzip = true")
     }
 
-    fn rows(&self, table: &str) -> Vec<String> {
+    pub(crate) fn rows(&self, table: &str) -> Vec<String> {
         self.0.lock().unwrap().get(table).cloned().unwrap_or_default()
     }
 }

@@ -10,6 +10,7 @@ mod filters;
 mod grpc;
 mod host_logs;
 mod http_vectors;
+mod kubernetes_events;
 mod log_transforms;
 mod logs_document;
 mod process;
