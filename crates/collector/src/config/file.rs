@@ -279,7 +279,7 @@ pub struct OtelTrace {
 }
 
 /// A transform and its own, free-form settings.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct Transform {
@@ -384,6 +384,7 @@ pub struct Syslog {
     pub table: String,
     pub parsers: Vec<String>,
     pub add_attributes: Map,
+    pub transforms: Vec<Transform>,
     pub exporters: Vec<String>,
     pub max_message_bytes: i64,
     pub max_connections: i64,

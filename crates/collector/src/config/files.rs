@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use logs::{Destination, LineFormat, LineOptions, MultiLineSettings, Parsers, Transforms};
+use logs::{Destination, LineFormat, LineOptions, MultiLineSettings, Parsers};
 
 use super::file::{File, FileTarget, HostLog, Map, StaticPodTarget};
 use super::host::{self, LogTarget};
@@ -17,8 +17,6 @@ pub struct FileSource {
     pub pods: Option<PodLogs>,
     /// What is done with the records of all of them.
     pub shared: LogTarget,
-    /// See `shared`.
-    pub transforms: Transforms,
 }
 
 /// Files that are read in the same way.
@@ -68,12 +66,10 @@ pub(super) fn sources(file: &File) -> Result<Vec<FileSource>, String> {
 }
 
 fn source(file: &File, log: &HostLog) -> Result<FileSource, String> {
-    let errors = |errors: Vec<logs::TransformError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     Ok(FileSource {
         files: log.file_target.iter().map(file_log).collect::<Result<_, _>>()?,
         pods: (!log.disable_kube_discovery).then(|| PodLogs { chosen: log.static_pod_target.iter().map(chosen).collect() }),
         shared: host::shared(file, &[], log)?,
-        transforms: settings::transforms(&log.transforms).map_err(errors)?,
     })
 }
 

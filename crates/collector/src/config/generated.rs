@@ -269,6 +269,8 @@ request-timeout-seconds = 15
 # table = 'Syslog'
 # parsers = []
 # add-attributes = {}
+# # What the records are changed by, as for otel-log.
+# transforms = []
 # # Names of exporters that get the records too.
 # exporters = []
 # # What is kept of a message; the rest is counted.

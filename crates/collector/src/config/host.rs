@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use host_logs::{Priority, journal, kernel};
-use logs::{Destination, Parsers};
+use logs::{Destination, Parsers, Transforms};
 use server::TlsFiles;
 
 use super::file::{self, File, Map, NodeLabels};
-use super::settings::node_labels;
+use super::settings::{self, node_labels};
 
 /// What targets of all kinds have.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LogTarget {
     /// What the messages are put through.
     pub parsers: Parsers,
@@ -18,8 +18,35 @@ pub struct LogTarget {
     pub add_attributes: Map,
     /// Labels and annotations of the node that are set on it too.
     pub node_labels: NodeLabels,
+    /// What the records are changed by.
+    pub transforms: TransformList,
     /// Names of the exporters that get the records too.
     pub exporters: Vec<String>,
+}
+
+/// Transforms, as the file has them and as they run.
+#[derive(Debug, Clone, Default)]
+pub struct TransformList {
+    written: Vec<file::Transform>,
+    /// As they run.
+    pub transforms: Transforms,
+}
+
+impl TransformList {
+    fn new(list: &[file::Transform]) -> Result<Self, String> {
+        let transforms = settings::transforms(list).map_err(|errors| {
+            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            errors.join("; ")
+        })?;
+        Ok(TransformList { written: list.to_vec(), transforms })
+    }
+}
+
+/// Equal when the file says the same.
+impl PartialEq for TransformList {
+    fn eq(&self, other: &Self) -> bool {
+        self.written == other.written
+    }
 }
 
 /// A part of systemd's journal.
@@ -60,7 +87,7 @@ pub enum SyslogProtocol {
 }
 
 /// A receiver of syslog.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SyslogSource {
     /// `host:port`; an empty host means all addresses.
     pub listen_addr: String,
@@ -158,6 +185,7 @@ pub(super) fn syslog(file: &File) -> Result<Vec<SyslogSource>, String> {
                 parsers: Parsers::from_names(&syslog.parsers)?,
                 add_attributes: joined(&file.add_labels, &syslog.add_attributes),
                 node_labels: node_labels(file, None),
+                transforms: TransformList::new(&syslog.transforms)?,
                 exporters: syslog.exporters.clone(),
             },
             max_message_bytes: positive(syslog.max_message_bytes, MAX_MESSAGE_BYTES),
@@ -173,6 +201,7 @@ pub(super) fn shared(file: &File, parsers: &[String], log: &file::HostLog) -> Re
         parsers: Parsers::from_names(parsers)?,
         add_attributes: joined(&file.add_labels, &log.add_attributes),
         node_labels: node_labels(file, log.add_metadata_labels.as_ref()),
+        transforms: TransformList::new(&log.transforms)?,
         exporters: log.exporters.clone(),
     })
 }

@@ -500,6 +500,7 @@ impl<'a> Check<'a> {
             check.destination("syslog", &syslog.database, &syslog.table);
             check.parsers("syslog", &syslog.parsers);
             check.map_entries("syslog.add-attributes", &syslog.add_attributes);
+            check.transforms("syslog", &syslog.transforms);
             check.exporter_references("syslog", &syslog.exporters, true);
             for (key, value) in [("max-message-bytes", syslog.max_message_bytes), ("max-connections", syslog.max_connections)] {
                 if value < 0 {

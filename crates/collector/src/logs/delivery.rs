@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use logs::{Batch, BatchCounts, Encoder, NoRow, Record};
+use logs::{Batch, BatchCounts, Encoder, NoRow, Record, Transforms};
+use parking_lot::Mutex;
 use server::{Marks, Refused, Sink};
 use telemetry::{Added, RowSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::now_ns;
 use crate::config::{Config, LogTarget};
 use crate::metrics::{LogSource, Metrics, SourceStage};
 use crate::node_labels::NodeLabeling;
@@ -22,6 +24,7 @@ pub(crate) struct Delivery {
     source: &'static str,
     encoder: Encoder,
     sink: Arc<dyn Sink>,
+    transforms: Mutex<Transforms>,
     metrics: Arc<Metrics>,
 }
 
@@ -34,6 +37,7 @@ impl Delivery {
             source,
             encoder: Encoder::new(added, config.lift_resources.clone()),
             sink: pipeline.sink(Kind::Logs { source }, None, false, &shared.exporters),
+            transforms: Mutex::new(shared.transforms.transforms.clone()),
             metrics: Arc::clone(&pipeline.metrics),
         }
     }
@@ -43,14 +47,29 @@ impl Delivery {
         &self.encoder
     }
 
-    /// Commits `records` with `marks`; whether it did before `stop`.
-    pub(crate) async fn deliver(&self, records: &[Record], marks: Marks, stop: &CancellationToken) -> bool {
+    /// Commits `records`, transformed, with `marks`; whether it did before `stop`.
+    pub(crate) async fn deliver(&self, mut records: Vec<Record>, marks: Marks, stop: &CancellationToken) -> bool {
+        self.transform(&mut records);
+        self.deliver_all(&records, marks, stop).await
+    }
+
+    fn transform(&self, records: &mut Vec<Record>) {
+        let mut transforms = self.transforms.lock();
+        if transforms.is_empty() {
+            return;
+        }
+        let now = now_ns();
+        records.retain_mut(|record| transforms.apply(record, now));
+        self.metrics.transformed(self.source, &mut transforms);
+    }
+
+    async fn deliver_all(&self, records: &[Record], marks: Marks, stop: &CancellationToken) -> bool {
         let mut batch = Batch::new(&self.encoder);
         for (i, record) in records.iter().enumerate() {
             if batch.record(record) == Err(NoRow::Full) {
                 // What is in front goes first; its marks belong to the whole.
                 let (rows, counts) = batch.finish();
-                let rest = Box::pin(self.deliver(&records[i..], marks, stop));
+                let rest = Box::pin(self.deliver_all(&records[i..], marks, stop));
                 return self.commit(rows, counts, Marks::new(), stop).await && rest.await;
             }
         }

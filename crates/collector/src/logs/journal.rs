@@ -96,7 +96,7 @@ async fn deliver(parsers: &Parsers, delivery: &Delivery, position: &mut Position
         records.iter_mut().for_each(|record| parse(parsers, record));
     }
     match position.marks(&records, batch.position) {
-        Some(marks) => delivery.deliver(&records, marks, stop).await,
+        Some(marks) => delivery.deliver(records, marks, stop).await,
         None => true,
     }
 }

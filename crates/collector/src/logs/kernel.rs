@@ -52,7 +52,7 @@ impl Source {
             self.delivery.count("overwritten", batch.lost);
             self.delivery.count("parse", batch.invalid);
             let Some(marks) = self.position.marks(&batch.records, batch.position) else { continue };
-            if !self.delivery.deliver(&batch.records, marks, &stop).await {
+            if !self.delivery.deliver(batch.records, marks, &stop).await {
                 return;
             }
         }

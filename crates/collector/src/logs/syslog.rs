@@ -158,8 +158,7 @@ async fn store(delivery: &Delivery, mut waiting: mpsc::Receiver<Record>) {
         };
         // Whether the batch is full or the time is over, it goes.
         let _ = tokio::time::timeout(BATCH_TIME, fill).await;
-        delivery.deliver(&records, Marks::new(), &never).await;
-        records.clear();
+        delivery.deliver(std::mem::take(&mut records), Marks::new(), &never).await;
     }
 }
 

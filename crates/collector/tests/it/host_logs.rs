@@ -180,5 +180,15 @@ async fn syslog_over_tls_is_taken_from_known_clients_only() {
     let mut stream = tls(&collector, &known, Some(&known)).await;
     stream.write_all(b"<13>1 - h a - - - one\n<13>1 - h a - - - two\n").await.unwrap();
     collector.until(&sent("syslog"), |count| count == 2.0).await;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_syslog_go_through_transforms() {
+    let transforms = "[[syslog.transforms]]\nname = 'drop'\nconfig = { all = [{ field = 'Attributes.appname', equals = 'noise' }] }\n";
+    let collector = Collector::start("", &syslog("tcp", transforms)).await;
+    let mut stream = TcpStream::connect(collector.running().syslog[0]).await.unwrap();
+    stream.write_all(b"<13>1 - h noise - - - a\n<13>1 - h signal - - - b\n").await.unwrap();
+    collector.until(&sent("syslog"), |count| count == 1.0).await;
+    let dropped = "adxmon_collector_logs_dropped{source=\"syslog\",stage=\"drop\"}";
+    collector.until(dropped, |count| count == 1.0).await;
     collector.stop().await;
 }

@@ -83,7 +83,10 @@ impl Group {
     fn new(source: &FileSource, pipeline: &Pipeline, config: &Config, stop: &CancellationToken) -> Group {
         let mut shared: LogTarget = source.shared.clone();
         shared.add_attributes.extend(pipeline.identity.clone());
-        Group { delivery: Delivery::new(pipeline, "tailsource", &shared, config, stop), transforms: source.transforms.clone() }
+        Group {
+            delivery: Delivery::new(pipeline, "tailsource", &shared, config, stop),
+            transforms: source.shared.transforms.transforms.clone(),
+        }
     }
 }
 
