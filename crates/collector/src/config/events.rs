@@ -3,11 +3,11 @@
 use logs::{Destination, Parsers};
 
 use super::file::File;
-use super::host::{LogTarget, destination, joined};
+use super::host::{LogTarget, TransformList, destination, joined};
 use super::settings::node_labels;
 
 /// Which events of the cluster become records, and where those go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EventSource {
     /// Where the records go.
     pub destination: Destination,
@@ -30,6 +30,7 @@ pub(super) fn source(file: &File) -> Result<Option<EventSource>, String> {
             parsers: Parsers::default(),
             add_attributes: joined(&file.add_labels, &events.add_attributes),
             node_labels: node_labels(file, None),
+            transforms: TransformList::default(),
             exporters: events.exporters.clone(),
         },
     }))

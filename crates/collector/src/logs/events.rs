@@ -83,7 +83,7 @@ impl Source {
         loop {
             let Some(Some(first)) = stop.run_until_cancelled(following.next()).await else { return Ended::Stopped };
             let (records, listed) = self.records(first, &mut following);
-            if !self.deliver(&records, stop).await {
+            if !self.deliver(records, stop).await {
                 return Ended::Stopped;
             }
             if listed && self.progress.is_ahead_of_list() && self.is_ahead_of_server(stop).await {
@@ -118,8 +118,8 @@ impl Source {
     }
 
     /// Whether all was stored before `stop`.
-    async fn deliver(&mut self, records: &[Record], stop: &CancellationToken) -> bool {
-        match self.position.marks(records, self.progress.bytes()) {
+    async fn deliver(&mut self, records: Vec<Record>, stop: &CancellationToken) -> bool {
+        match self.position.marks(&records, self.progress.bytes()) {
             Some(marks) => self.delivery.deliver(records, marks, stop).await,
             None => true,
         }

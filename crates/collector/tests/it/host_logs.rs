@@ -180,6 +180,8 @@ async fn syslog_over_tls_is_taken_from_known_clients_only() {
     let mut stream = tls(&collector, &known, Some(&known)).await;
     stream.write_all(b"<13>1 - h a - - - one\n<13>1 - h a - - - two\n").await.unwrap();
     collector.until(&sent("syslog"), |count| count == 2.0).await;
+    collector.stop().await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_syslog_go_through_transforms() {
