@@ -283,7 +283,8 @@ async fn rapid_resets_end_the_connection_and_nobody_elses() {
     };
     timeout(PATIENCE, flood).await.unwrap();
     let ended = timeout(PATIENCE, connection).await.expect("the connection goes on").unwrap().unwrap_err();
-    assert_eq!(ended.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{ended}");
+    // The server says why before it closes; a client that is still writing may find it closed before it has read that.
+    assert!(ended.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) || ended.is_io(), "{ended}");
     assert_eq!(client().get(server.url("/")).send().await.unwrap().status(), 200);
 }
 
