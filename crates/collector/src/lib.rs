@@ -18,8 +18,6 @@ mod metrics;
 mod node_labels;
 mod otlp_logs;
 mod pipeline;
-// File logs read the rest.
-#[allow(dead_code)]
 mod pods;
 mod reload;
 mod run;
