@@ -17,5 +17,5 @@ mod names;
 pub mod receiver;
 mod sender;
 
-pub use names::{CONTENT_TYPE_MANY, HEADER_DATABASE, HEADER_EXPECT, HEADER_RECEIVER, HEADER_VERSION};
-pub use sender::{Credentials, DrainReport, Sender, SenderOptions, SenderStatus, may_carry_token};
+pub use names::{CONTENT_TYPE_MANY, HEADER_DATABASE, HEADER_EXPECT, HEADER_PEER, HEADER_RECEIVER, HEADER_VERSION};
+pub use sender::{Credentials, DrainReport, Endpoints, Router, Sender, SenderOptions, SenderStatus, may_carry_token};

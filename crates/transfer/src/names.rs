@@ -14,6 +14,9 @@ pub const HEADER_RECEIVER: &str = "x-adxmon-receiver";
 /// On a request: the receiver that it is meant for. Another one answers 421 and stores nothing.
 pub const HEADER_EXPECT: &str = "x-adxmon-expect-receiver";
 
+/// On a request of an ingestor to its peer: the name of the sender. What it brings is not passed on once more.
+pub const HEADER_PEER: &str = "x-adxmon-peer";
+
 /// On a 429 answer: the database whose quota is used up.
 pub const HEADER_DATABASE: &str = "x-adxmon-database";
 

@@ -1,6 +1,7 @@
 //! Endpoints and receivers, and the durable record of where segments may be.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +36,7 @@ impl Contract {
 /// Where a segment can be stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Place {
-    /// URL of the endpoint.
+    /// Name of the endpoint, which is its URL where it has no other.
     pub endpoint: String,
     /// The receiver behind it; nothing for one that remembers nothing.
     pub receiver: Option<[u8; 16]>,
@@ -54,8 +55,8 @@ pub struct Places {
 /// A segment's own entry in the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Elsewhere {
-    /// Where it may be.
-    pub place: Place,
+    /// Where it may be; nothing when the time for asking there is over.
+    pub place: Option<Place>,
     /// When it may go elsewhere, in milliseconds since 1970.
     pub until: Option<u64>,
     /// It may be at a former place too.
@@ -73,7 +74,7 @@ struct Wire {
 struct WireEntry {
     database: String,
     number: u64,
-    place: Place,
+    place: Option<Place>,
     until: Option<u64>,
     maybe_duplicate: bool,
 }
@@ -81,9 +82,9 @@ struct WireEntry {
 impl Places {
     /// Notes where a segment may be, unless the default says so.
     pub(super) fn note(&mut self, key: Key, at: Option<&Place>, until: Option<u64>, marked: bool) {
-        let Some(place) = at.or(self.current.as_ref()) else { return };
-        if marked || self.current.as_ref() != Some(place) {
-            let place = place.clone();
+        let place = at.or(self.current.as_ref());
+        if marked || place.is_some() && self.current.as_ref() != place {
+            let place = place.cloned();
             self.elsewhere.insert(key, Elsewhere { place, until, maybe_duplicate: marked });
         }
     }
@@ -116,26 +117,53 @@ impl Places {
 /// What is known of an endpoint.
 #[derive(Debug)]
 pub(super) struct Endpoint {
+    /// By which segments are bound to it: its address, or a name that outlives addresses.
+    pub(super) name: Arc<str>,
     pub(super) url: String,
+    /// Whether it is there, as far as anybody knows.
+    pub(super) present: bool,
     pub(super) contract: Option<Contract>,
     pub(super) probing: bool,
     pub(super) away_until: u64,
+    /// Until then it gets nothing that could be released instead.
+    pub(super) unhealthy_until: u64,
     failures: u32,
     misdirected: u32,
 }
 
 impl Endpoint {
-    pub(super) fn new(url: String) -> Endpoint {
-        Endpoint { url, contract: None, probing: false, away_until: 0, failures: 0, misdirected: 0 }
+    pub(super) fn new(name: Arc<str>, url: String) -> Endpoint {
+        Endpoint {
+            name,
+            url,
+            present: true,
+            contract: None,
+            probing: false,
+            away_until: 0,
+            unhealthy_until: 0,
+            failures: 0,
+            misdirected: 0,
+        }
+    }
+
+    /// It is there, at this address. What is known of another address does not hold.
+    pub(super) fn is_at(&mut self, url: &str) {
+        self.present = true;
+        if self.url != url {
+            self.url = url.to_owned();
+            self.contract = None;
+            self.succeeded();
+        }
     }
 
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
         self.misdirected = 0;
         self.away_until = 0;
+        self.unhealthy_until = 0;
     }
 
-    pub(super) fn failed(&mut self, now: u64, retry_after_ms: Option<u64>) {
+    pub(super) fn failed(&mut self, now: u64, retry_after_ms: Option<u64>, unhealthy_ms: u64) {
         let pause = (FIRST_PAUSE_MS << self.failures.min(6)).min(LONGEST_PAUSE_MS);
         // A quarter of spread, from what differs between senders and times.
         let spread = now.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
@@ -143,6 +171,7 @@ impl Endpoint {
         let pause = pause.max(retry_after_ms.unwrap_or(0).min(600_000));
         self.failures += 1;
         self.away_until = self.away_until.max(now + pause);
+        self.unhealthy_until = self.unhealthy_until.max(now + pause.max(unhealthy_ms));
         // It may come back as another version, or another one may take its address.
         self.contract = None;
     }
@@ -175,6 +204,13 @@ mod tests {
         places.note(key(2), Some(&place(2)), Some(9), false);
         places.note(key(3), None, None, true);
         assert_eq!(places.elsewhere.len(), 2);
+        assert_eq!(Places::decode(&places.encode()), Some(places));
+        // Without a default only what is listed is anywhere.
+        let mut places = Places::default();
+        places.note(key(1), Some(&place(1)), Some(7), false);
+        places.note(key(2), None, None, true);
+        places.note(key(3), None, None, false);
+        assert_eq!(places.elsewhere.keys().map(|key| key.number).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(Places::decode(&places.encode()), Some(places));
         assert_eq!(Places::decode(b"{}"), None);
     }

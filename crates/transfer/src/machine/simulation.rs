@@ -26,6 +26,14 @@ enum Behind {
 struct World {
     config: Config,
     behind: Vec<Behind>,
+    /// Each segment has an endpoint of its own, and what is not sent is uploaded here.
+    routed: bool,
+    /// Endpoints that are there, by index, where segments have their own.
+    present: Vec<bool>,
+    /// Released, and not taken up by the uploader: forgotten with the process.
+    released: Vec<Release>,
+    /// Taken up: the members of batches are durable. With what the machine said of them.
+    uploading: BTreeMap<Key, bool>,
     /// How often each segment was stored, by receiver (0 is the reference's).
     stored: HashMap<Key, BTreeMap<[u8; 16], u32>>,
     /// Never acceptable.
@@ -43,20 +51,38 @@ struct World {
 }
 
 const REFERENCE: [u8; 16] = [0; 16];
+/// As if it were a receiver: what is uploaded from here.
+const UPLOADED: [u8; 16] = [255; 16];
 
 impl World {
     fn new(behind: Vec<Behind>) -> World {
+        World::with(behind, false)
+    }
+
+    fn with(behind: Vec<Behind>, routed: bool) -> World {
+        let urls = (0..behind.len()).map(|i| format!("http://e{i}")).collect();
         let config = Config {
-            endpoints: (0..behind.len()).map(|i| format!("http://e{i}")).collect(),
+            endpoints: if routed { Vec::new() } else { urls },
             max_batch_bytes: 300,
             max_batch_segments: 4,
             concurrency: 3,
+            endpoint_concurrency: usize::MAX,
             pin_ms: 600_000,
+            unhealthy_ms: 60_000,
         };
+        let mut machine = Machine::new(config.clone(), None, 0);
+        let present = vec![true; behind.len()];
+        if routed {
+            set_endpoints(&mut machine, &present);
+        }
         World {
-            machine: Machine::new(config.clone(), None, 0),
+            machine,
             config,
             behind,
+            routed,
+            present,
+            released: Vec::new(),
+            uploading: BTreeMap::new(),
             stored: HashMap::new(),
             bad: HashSet::new(),
             record: None,
@@ -70,7 +96,7 @@ impl World {
     }
 
     fn act(&mut self, what: u8, choice: u16) {
-        match what % 16 {
+        match what % 18 {
             0..=2 => self.seal(choice),
             3..=7 => self.step(choice),
             8..=10 => self.deliver(choice, Fate::Answered),
@@ -78,7 +104,9 @@ impl World {
             12 => self.deliver(choice, Fate::GivenUpAndLate),
             13 => self.deliver(choice, Fate::Refused),
             14 => self.now += u64::from(choice) * 20,
-            _ => self.restart(),
+            15 => self.restart(),
+            16 => self.upload(choice),
+            _ => self.come_and_go(choice),
         }
     }
 
@@ -93,11 +121,65 @@ impl World {
     }
 
     fn offer(&mut self) {
-        self.machine.offer(self.unsettled.iter().map(|k| (k.clone(), 100)));
+        let is_new = |key: &&Key| !self.uploading.contains_key(key) && !self.released.iter().any(|release| release.key == **key);
+        let offers = self.unsettled.iter().filter(is_new).map(|key| Offer { key: key.clone(), bytes: 100, route: self.route(key) });
+        self.machine.offer(offers.collect::<Vec<_>>());
+    }
+
+    fn route(&self, key: &Key) -> Route {
+        match key.number % 5 {
+            _ if !self.routed => Route::Any,
+            4 => Route::Keep("its table is ours"),
+            owner => Route::To { endpoint: format!("e{}", owner as usize % self.behind.len()).into(), until: self.now + 90_000 },
+        }
+    }
+
+    /// An endpoint goes or comes back.
+    fn come_and_go(&mut self, choice: u16) {
+        if self.routed {
+            let count = self.present.len();
+            let present = &mut self.present[usize::from(choice) % count];
+            *present = !*present;
+            set_endpoints(&mut self.machine, &self.present);
+        }
+    }
+
+    /// The uploader takes up a released segment, or ends what it has begun.
+    fn upload(&mut self, choice: u16) {
+        if choice.is_multiple_of(2)
+            && let Some(release) = self.released.pop()
+        {
+            self.uploading.insert(release.key, release.maybe_duplicate);
+        } else if let Some((key, maybe_duplicate)) = self.uploading.pop_first() {
+            assert!(self.unsettled.remove(&key), "settled twice: {key:?}");
+            *self.stored.entry(key.clone()).or_default().entry(UPLOADED).or_default() += 1;
+            self.machine.settled([&key]);
+            if maybe_duplicate {
+                self.counted.insert(key);
+            }
+        }
     }
 
     fn restart(&mut self) {
         self.machine = Machine::new(self.config.clone(), self.record.as_deref(), self.now);
+        self.released.clear();
+        if self.routed {
+            set_endpoints(&mut self.machine, &self.present);
+            let begun = self.uploading.keys().map(|key| Offer { key: key.clone(), bytes: 100, route: Route::Released });
+            let others = self.unsettled.iter().filter(|key| !self.uploading.contains_key(key));
+            let others = others.map(|key| Offer { key: key.clone(), bytes: 100, route: self.route(key) });
+            self.machine.offer(begun.chain(others).collect::<Vec<_>>());
+            // What the uploader has begun is told of before anything else, so that it needs no memory of its own.
+            self.uploading.values_mut().for_each(|maybe_duplicate| *maybe_duplicate = false);
+            loop {
+                let step = self.machine.next(self.now);
+                let released = matches!(step, Step::Release(_));
+                self.carry_out(step, 8);
+                if !released {
+                    break;
+                }
+            }
+        }
         for flying in &mut self.network {
             flying.waiting = false;
         }
@@ -105,7 +187,12 @@ impl World {
     }
 
     fn step(&mut self, choice: u16) {
-        match self.machine.next(self.now) {
+        let step = self.machine.next(self.now);
+        self.carry_out(step, choice);
+    }
+
+    fn carry_out(&mut self, step: Step, choice: u16) {
+        match step {
             Step::Wait(_) => {}
             Step::Probe { endpoint } => {
                 let contract = match &self.behind[endpoint] {
@@ -126,6 +213,15 @@ impl World {
                 }
             }
             Step::Send(job) => self.network.push(Flying { job, waiting: true }),
+            Step::Release(releases) => {
+                assert!(self.routed, "nobody else sees to them");
+                for release in releases {
+                    match self.uploading.get_mut(&release.key) {
+                        Some(maybe_duplicate) => *maybe_duplicate = release.maybe_duplicate,
+                        None => self.released.push(release),
+                    }
+                }
+            }
         }
     }
 
@@ -195,6 +291,7 @@ impl World {
                 assert_eq!(self.machine.pending(), 0);
                 return;
             }
+            self.upload(round);
             // 8 is neither a lost probe, nor a failed record, nor a crash.
             self.step(if round.is_multiple_of(2) { 8 } else { 3 });
             self.deliver(round, Fate::Answered);
@@ -213,7 +310,8 @@ impl World {
                     let key = Key { database: db.into(), number };
                     let stored: u32 = self.stored.get(&key).map_or(0, |p| p.values().sum());
                     let dead = u32::from(self.dead.contains(&key));
-                    assert!(!self.bad.contains(&key) || stored == 0);
+                    // What a peer refuses is uploaded.
+                    assert!(!self.bad.contains(&key) || if self.routed { dead == 0 } else { stored == 0 });
                     assert!(stored <= 1 || self.counted.contains(&key), "uncounted duplicate: {key:?}");
                     stored + dead
                 })
@@ -231,8 +329,17 @@ enum Fate {
     Refused,
 }
 
+fn set_endpoints(machine: &mut Machine, present: &[bool]) {
+    let there = (0..present.len()).filter(|&i| present[i]);
+    let endpoints: Vec<(String, String)> = there.map(|i| (format!("e{i}"), format!("http://e{i}"))).collect();
+    machine.set_endpoints(endpoints.iter().map(|(name, url)| (name.as_str(), url.as_str())));
+}
+
 fn run(behind: Vec<Behind>, actions: &[(u8, u16)]) -> World {
-    let mut world = World::new(behind);
+    run_in(World::new(behind), actions)
+}
+
+fn run_in(mut world: World, actions: &[(u8, u16)]) -> World {
     for (what, choice) in actions {
         world.act(*what, *choice);
     }
@@ -266,6 +373,14 @@ proptest! {
     ) {
         run(behind, &actions);
     }
+
+    #[test]
+    fn every_segment_with_an_endpoint_of_its_own_is_sent_or_uploaded_once_or_counted(
+        behind in behind(),
+        actions in prop::collection::vec(any::<(u8, u16)>(), 0..400),
+    ) {
+        run_in(World::with(behind, true), &actions);
+    }
 }
 
 #[test]
@@ -292,7 +407,7 @@ fn a_database_over_its_quota_does_not_hold_the_other() {
                 let contract = Some(Contract::Ours { receiver: [1; 16] });
                 world.machine.probed(endpoint, contract, world.now);
             }
-            Step::Wait(_) => panic!("there is work"),
+            Step::Wait(_) | Step::Release(_) => panic!("there is work"),
         }
     };
     world.machine.answered(job.ticket, Answer::DatabaseBusy { retry_after_ms: Some(5000) }, world.now);
@@ -316,7 +431,7 @@ fn a_database_over_its_quota_goes_to_the_next_endpoint_alone() {
             Step::Probe { endpoint } => {
                 machine.probed(endpoint, Some(Contract::Ours { receiver: [endpoint as u8 + 1; 16] }), now);
             }
-            Step::Wait(_) => return None,
+            Step::Wait(_) | Step::Release(_) => return None,
         }
     };
     let now = world.now;
@@ -371,7 +486,7 @@ fn a_lost_answer_binds_for_ten_minutes_and_is_counted_after() {
                 let contract = Contract::Ours { receiver: if endpoint == 0 { first } else { second } };
                 machine.probed(endpoint, Some(contract), now);
             }
-            Step::Wait(_) => return None,
+            Step::Wait(_) | Step::Release(_) => return None,
         }
     };
     let lost = world.now;

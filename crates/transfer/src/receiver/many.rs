@@ -60,7 +60,7 @@ pub(super) async fn receive(shared: &Arc<Shared>, headers: &HeaderMap, body: Bod
         Ok(reader) => reader,
         Err(error) => return Answer::from_read(error),
     };
-    let answer = receive_from(shared, &mut reader).await;
+    let answer = receive_from(shared, headers, &mut reader).await;
     if answer.is_err() {
         let rest = tokio::time::timeout(super::DRAIN_TIME, reader.drain());
         let _ = rest.await;
@@ -69,7 +69,7 @@ pub(super) async fn receive(shared: &Arc<Shared>, headers: &HeaderMap, body: Bod
     answer.unwrap_or_else(|answer| answer)
 }
 
-async fn receive_from(shared: &Arc<Shared>, reader: &mut Reader) -> Result<Answer, Answer> {
+async fn receive_from(shared: &Arc<Shared>, headers: &HeaderMap, reader: &mut Reader) -> Result<Answer, Answer> {
     let (directory, _directory_memory) = read_directory(shared, reader).await?;
     let total = directory.images_len();
     let alone = directory.entries.len() == 1;
@@ -79,7 +79,7 @@ async fn receive_from(shared: &Arc<Shared>, reader: &mut Reader) -> Result<Answe
     // The images, and the good blocks taken out of them.
     let _memory = reserve(shared, 2 * total.min(shared.options.max_frame_bytes)).await?;
     if total > shared.options.max_frame_bytes {
-        return receive_large(shared, directory, reader).await;
+        return receive_large(shared, headers, directory, reader).await;
     }
     let mut report = Report::default();
     let mut parts = Vec::with_capacity(directory.entries.len());
@@ -99,6 +99,7 @@ async fn receive_from(shared: &Arc<Shared>, reader: &mut Reader) -> Result<Answe
         shared.metrics.segments("known", report.known as u64);
         return Ok(Answer::AlreadyStored);
     }
+    let _peer = shared.note_peer(headers, true, parts.iter().map(|part| &part.name));
     store(shared, directory.sender, parts, report).await
 }
 
@@ -224,7 +225,7 @@ fn receipt(sender: [u8; 16], name: &FileName, entry: &Entry) -> Receipt {
 }
 
 /// One segment that is too large for a frame.
-async fn receive_large(shared: &Arc<Shared>, directory: Directory, reader: &mut Reader) -> Result<Answer, Answer> {
+async fn receive_large(shared: &Arc<Shared>, headers: &HeaderMap, directory: Directory, reader: &mut Reader) -> Result<Answer, Answer> {
     let sender = directory.sender;
     let Some(entry) = directory.entries.into_iter().next() else {
         return Err(Answer::Unacceptable("the body names no segment".to_owned()));
@@ -238,6 +239,7 @@ async fn receive_large(shared: &Arc<Shared>, directory: Directory, reader: &mut 
         Err(why) => return Err(Answer::Unacceptable(why.to_owned())),
     };
     shared.check_room(&name)?;
+    let _peer = shared.note_peer(headers, true, [&name]);
     let mut intake = Intake::begin(shared, &name, 0)?;
     let mut whole = Xxh3::new();
     let mut left = entry.length;

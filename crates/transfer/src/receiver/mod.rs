@@ -26,6 +26,7 @@ mod reader;
 mod recent;
 mod single;
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -39,9 +40,10 @@ use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use wal::TableKey;
 use wal::segment::FileName;
 
-use crate::names::{CONTENT_TYPE_MANY, HEADER_DATABASE, HEADER_EXPECT, HEADER_RECEIVER, HEADER_VERSION, hex, unhex};
+use crate::names::{CONTENT_TYPE_MANY, HEADER_DATABASE, HEADER_EXPECT, HEADER_PEER, HEADER_RECEIVER, HEADER_VERSION, hex, unhex};
 pub use metrics::ReceiverMetrics;
 use reader::ReadError;
 use recent::Recent;
@@ -68,6 +70,8 @@ pub struct ReceiverOptions {
     pub max_frame_bytes: u64,
     /// Bodies held in memory at a time, in bytes; further requests wait.
     pub max_buffered_bytes: u64,
+    /// Told of what comes from peers, if somebody wants to know.
+    pub from_peer: Option<FromPeer>,
     /// Counters, if somebody shows them.
     pub metrics: Option<Arc<ReceiverMetrics>>,
 }
@@ -81,6 +85,7 @@ impl Default for ReceiverOptions {
             max_body_bytes: 256 << 20,
             max_frame_bytes: 16 << 20,
             max_buffered_bytes: 128 << 20,
+            from_peer: None,
             metrics: None,
         }
     }
@@ -91,6 +96,9 @@ pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Why a database takes no more for now, if so.
 pub type Full = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// Called before rows of a peer are stored in these tables; what it returns is dropped when they are.
+pub type FromPeer = Arc<dyn Fn(Vec<TableKey>) -> Box<dyn Any + Send> + Send + Sync>;
 
 /// A router with `/transfer`.
 pub fn router(store: wal::Store, options: ReceiverOptions, ready: Ready) -> Router {
@@ -281,6 +289,14 @@ impl Shared {
             Some(why) => Err(Answer::DatabaseFull(name.database.clone(), why)),
             None => Ok(()),
         }
+    }
+
+    /// Tells of rows that come from a peer, until what is returned is dropped. Those of the reference's say so by what they
+    /// lack: only collectors compress.
+    fn note_peer<'a>(&self, headers: &HeaderMap, ours: bool, names: impl IntoIterator<Item = &'a FileName>) -> Option<Box<dyn Any + Send>> {
+        let note = self.options.from_peer.as_ref()?;
+        let is_peer = headers.contains_key(HEADER_PEER) || !ours && !headers.contains_key(http::header::CONTENT_ENCODING);
+        is_peer.then(|| note(names.into_iter().map(admit::table_of).collect()))
     }
 
     fn drop_prefix(&self, file_name: &str) -> Option<&str> {

@@ -43,6 +43,7 @@ pub(super) async fn receive(shared: &Arc<Shared>, query: &str, headers: &HeaderM
         drain(body).await;
         return answer;
     }
+    let _peer = shared.note_peer(headers, false, [&name]);
     let _claim = Claim::take(shared, &file_name).await;
     read_and_store(shared, &name, &file_name, headers, body).await.unwrap_or_else(|answer| answer)
 }

@@ -13,7 +13,7 @@ use super::SenderOptions;
 use super::access::Accesses;
 use crate::body::{Directory, Entry, image_checksum};
 use crate::machine::{Answer, Contract};
-use crate::names::{CONTENT_TYPE_MANY, HEADER_EXPECT, HEADER_RECEIVER, HEADER_VERSION, hex, unhex};
+use crate::names::{CONTENT_TYPE_MANY, HEADER_EXPECT, HEADER_PEER, HEADER_RECEIVER, HEADER_VERSION, hex, unhex};
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What of an answer's text is looked at.
@@ -22,14 +22,14 @@ const ANSWER_BYTES: usize = 1 << 20;
 /// The client of all endpoints.
 pub(super) struct Http {
     accesses: Accesses,
-    endpoints: Vec<String>,
     sender: [u8; 16],
+    peer: Option<String>,
     gzip: bool,
 }
 
 /// What to send.
 pub(super) struct Outgoing {
-    pub(super) endpoint: usize,
+    pub(super) url: String,
     pub(super) receiver: Option<[u8; 16]>,
     pub(super) segments: Vec<SegmentInfo>,
     pub(super) floor: u64,
@@ -49,13 +49,12 @@ struct Refused {
 
 impl Http {
     pub(super) fn new(options: &SenderOptions, sender: [u8; 16]) -> Http {
-        let endpoints = options.endpoints.iter().map(|e| e.trim_end_matches('/').to_owned());
-        Http { endpoints: endpoints.collect(), sender, gzip: options.gzip, accesses: Accesses::new(options.clone()) }
+        Http { sender, peer: options.peer.clone(), gzip: options.gzip, accesses: Accesses::new(options.clone()) }
     }
 
     /// Asks an endpoint what it is; nothing when it does not answer.
-    pub(super) async fn probe(&self, endpoint: usize) -> Option<Contract> {
-        let url = format!("{}/transfer", self.endpoints.get(endpoint)?);
+    pub(super) async fn probe(&self, endpoint: &str) -> Option<Contract> {
+        let url = format!("{}/transfer", endpoint.trim_end_matches('/'));
         let sent = match self.request(Method::GET, &url) {
             Ok(request) => request.timeout(PROBE_TIMEOUT).send().await.map_err(|error| chain(&error)),
             Err(error) => Err(error),
@@ -97,9 +96,7 @@ impl Http {
                 return (Answer::Unreadable { segments }, text);
             }
         };
-        let Some(endpoint) = self.endpoints.get(out.endpoint) else {
-            return (Answer::Unavailable { retry_after_ms: None }, Some("no such endpoint".to_owned()));
-        };
+        let endpoint = out.url.trim_end_matches('/');
         let request = match out.receiver {
             Some(receiver) => self.many(endpoint, receiver, &out, images),
             None => self.single(endpoint, &out, images),
@@ -120,7 +117,10 @@ impl Http {
     /// A request with what all have in common.
     fn request(&self, method: Method, url: &str) -> Result<reqwest::RequestBuilder, String> {
         let access = self.accesses.current()?;
-        let request = access.client.request(method, url).header(USER_AGENT, "adx-mon");
+        let mut request = access.client.request(method, url).header(USER_AGENT, "adx-mon");
+        if let Some(peer) = &self.peer {
+            request = request.header(HEADER_PEER, peer);
+        }
         Ok(match access.token_for(url)? {
             Some(token) => request.header(AUTHORIZATION, token),
             None => request,

@@ -5,7 +5,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::machine::{Answer, Settle};
+use crate::machine::{Answer, Release, Settle};
 
 type Labels = [(&'static str, &'static str); 1];
 
@@ -13,6 +13,7 @@ type Labels = [(&'static str, &'static str); 1];
 pub(super) struct SenderMetrics {
     requests: Family<Labels, Counter>,
     segments: Family<Labels, Counter>,
+    released: Family<Labels, Counter>,
     maybe_duplicate: Counter,
     pending: Gauge,
     in_flight: Gauge,
@@ -23,6 +24,7 @@ impl SenderMetrics {
         let made = SenderMetrics {
             requests: Family::default(),
             segments: Family::default(),
+            released: Family::default(),
             maybe_duplicate: Counter::default(),
             pending: Gauge::default(),
             in_flight: Gauge::default(),
@@ -30,6 +32,7 @@ impl SenderMetrics {
         let r = registry.sub_registry_with_prefix("adxmon_transfer");
         r.register("requests", "Transfer requests by answer", made.requests.clone());
         r.register("segments_settled", "Segments settled by outcome", made.segments.clone());
+        r.register("segments_released", "Segments that are not sent, by reason", made.released.clone());
         r.register("maybe_duplicate_segments", "Segments that another ingestor may have too", made.maybe_duplicate.clone());
         r.register("pending_segments", "Sealed segments that wait", made.pending.clone());
         r.register("in_flight_requests", "Requests that wait for an answer", made.in_flight.clone());
@@ -54,6 +57,12 @@ impl SenderMetrics {
             let outcome = if settle.dead.is_some() { "dead_lettered" } else { "forwarded" };
             self.segments.get_or_create(&[("outcome", outcome)]).inc();
             self.maybe_duplicate.inc_by(u64::from(settle.maybe_duplicate));
+        }
+    }
+
+    pub(super) fn released(&self, releases: &[Release]) {
+        for release in releases {
+            self.released.get_or_create(&[("reason", release.reason)]).inc();
         }
     }
 

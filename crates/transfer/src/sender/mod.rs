@@ -3,13 +3,15 @@
 //! One task owns the machine. It is woken by sealed segments, answers and time; requests run in
 //! tasks of their own and report back. Settlements that cannot be made durable (a full disk) are
 //! tried again; until then their segments are neither sent nor forgotten.
+//!
+//! [`Sender::start`] sends all segments to a list of ingestors. [`Sender::start_routed`] sends each to an endpoint of its
+//! own, and hands over what is not sent.
 
 mod access;
 mod http;
 mod metrics;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use wal::{Outcome, Request, SegmentId, SegmentInfo, Settlement, Store};
 
-use crate::machine::{Answer, Config, Contract, Job, Key, Machine, Settle, Step};
+use crate::machine::{Answer, Config, Contract, Job, Key, Machine, Offer, Release, Route, Settle, Step};
 pub use access::{Credentials, may_carry_token};
 use http::{Http, Outgoing};
 use metrics::SenderMetrics;
@@ -27,6 +29,8 @@ use metrics::SenderMetrics;
 const PLACES_MARK: &[u8] = b"transfer/places";
 /// How long a segment stays with the receiver that may have it.
 const PIN: Duration = Duration::from_secs(600);
+/// For how long after a failure an endpoint gets nothing that can go elsewhere.
+const UNHEALTHY: Duration = Duration::from_secs(60);
 /// Between two tries to make something durable.
 const RETRY_STORE: Duration = Duration::from_secs(1);
 
@@ -41,6 +45,10 @@ pub struct SenderOptions {
     pub max_batch_segments: usize,
     /// Requests at a time.
     pub concurrency: usize,
+    /// Requests to one endpoint at a time.
+    pub endpoint_concurrency: usize,
+    /// The name of an ingestor that sends to its peers. What a peer sent is not passed on once more.
+    pub peer: Option<String>,
     /// Whether bodies are compressed again on the wire; segments are compressed already.
     pub gzip: bool,
     /// Accept any certificate, as the self-signed one of an ingestor needs.
@@ -58,12 +66,31 @@ impl Default for SenderOptions {
             max_batch_bytes: 4 << 20,
             max_batch_segments: 500,
             concurrency: 5,
+            endpoint_concurrency: usize::MAX,
+            peer: None,
             gzip: false,
             insecure_skip_verify: false,
             credentials: Credentials::default(),
             timeout: Duration::from_secs(30),
         }
     }
+}
+
+/// Endpoints by name, with their addresses. Names outlive addresses.
+pub type Endpoints = BTreeMap<String, String>;
+
+/// Where each segment goes, and what becomes of those that are not sent.
+pub trait Router: Send {
+    /// Where each of these segments goes, in their order. They are new, or were there before the start.
+    fn route(&mut self, segments: &[SegmentInfo]) -> Vec<Route>;
+
+    /// This one is not sent, and is somebody else's from now on.
+    fn released(&mut self, segment: &SegmentInfo, release: &Release);
+}
+
+struct Routes {
+    endpoints: watch::Receiver<Endpoints>,
+    router: Box<dyn Router>,
 }
 
 /// What a sender is doing.
@@ -100,6 +127,23 @@ impl Sender {
     /// Starts sending. `shutdown` stops it at once; what is not settled is sent after the next
     /// start. To finish first, call [`Sender::drain`] before.
     pub fn start(store: Store, options: SenderOptions, shutdown: CancellationToken, registry: &mut Registry) -> Sender {
+        Sender::run(store, options, None, shutdown, registry)
+    }
+
+    /// Starts sending each segment to the endpoint that `router` gives it. Segments that were released before the start and
+    /// are on their way elsewhere must have [`Route::Released`]. What is there already is routed before this returns.
+    pub fn start_routed(
+        store: Store,
+        options: SenderOptions,
+        endpoints: watch::Receiver<Endpoints>,
+        router: Box<dyn Router>,
+        shutdown: CancellationToken,
+        registry: &mut Registry,
+    ) -> Sender {
+        Sender::run(store, options, Some(Routes { endpoints, router }), shutdown, registry)
+    }
+
+    fn run(store: Store, options: SenderOptions, routes: Option<Routes>, shutdown: CancellationToken, registry: &mut Registry) -> Sender {
         let metrics = SenderMetrics::register(registry);
         let wake = Arc::new(Notify::new());
         let (status, _) = watch::channel(SenderStatus::default());
@@ -107,9 +151,20 @@ impl Sender {
         store.on_sealed(Arc::new(move || sealed.notify_one()));
         let shared = Arc::new(Shared { status, wake, store: store.clone() });
         let (events, inbox) = mpsc::unbounded_channel();
-        let http = Arc::new(Http::new(&options, store.sender_id()));
-        let actor =
-            Actor { machine: machine(&store, &options), store, http, segments: HashMap::new(), events, metrics, shared: shared.clone() };
+        let mut actor = Actor {
+            machine: machine(&store, &options),
+            http: Arc::new(Http::new(&options, store.sender_id())),
+            store,
+            segments: HashMap::new(),
+            released: HashSet::new(),
+            routes,
+            events,
+            metrics,
+            shared: shared.clone(),
+        };
+        actor.move_endpoints();
+        actor.offer();
+        actor.advance();
         tokio::spawn(actor.run(inbox, shutdown));
         Sender { shared }
     }
@@ -131,6 +186,11 @@ impl Sender {
         DrainReport { left: self.shared.store.sealed().len() }
     }
 
+    /// What it is doing, each time that this changes.
+    pub fn watch(&self) -> watch::Receiver<SenderStatus> {
+        self.shared.status.subscribe()
+    }
+
     /// What it is doing now.
     pub fn status(&self) -> SenderStatus {
         self.shared.status.borrow().clone()
@@ -143,7 +203,9 @@ fn machine(store: &Store, options: &SenderOptions) -> Machine {
         max_batch_bytes: options.max_batch_bytes,
         max_batch_segments: options.max_batch_segments,
         concurrency: options.concurrency.max(1),
+        endpoint_concurrency: options.endpoint_concurrency.max(1),
         pin_ms: PIN.as_millis() as u64,
+        unhealthy_ms: UNHEALTHY.as_millis() as u64,
     };
     Machine::new(config, store.mark(PLACES_MARK).as_deref(), now_ms())
 }
@@ -161,6 +223,9 @@ struct Actor {
     http: Arc<Http>,
     /// The segments that the machine knows.
     segments: HashMap<Key, SegmentInfo>,
+    /// Those that are somebody else's, until they are settled.
+    released: HashSet<Key>,
+    routes: Option<Routes>,
     events: mpsc::UnboundedSender<Event>,
     metrics: SenderMetrics,
     shared: Arc<Shared>,
@@ -168,7 +233,7 @@ struct Actor {
 
 impl Actor {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>, shutdown: CancellationToken) {
-        self.offer();
+        let mut endpoints = self.routes.as_ref().map(|routes| routes.endpoints.clone());
         loop {
             let wake_at = self.advance();
             self.publish();
@@ -186,24 +251,47 @@ impl Actor {
                         self.handle(event);
                     }
                 }
+                () = moved(&mut endpoints) => self.move_endpoints(),
                 () = wake.notified() => self.offer(),
                 () = tokio::time::sleep(sleep) => {}
             }
         }
     }
 
+    fn move_endpoints(&mut self) {
+        if let Some(routes) = &self.routes {
+            let endpoints = routes.endpoints.borrow();
+            self.machine.set_endpoints(endpoints.iter().map(|(name, url)| (name.as_str(), url.as_str())));
+        }
+    }
+
     /// Tells the machine of new segments.
     fn offer(&mut self) {
         let sealed = self.store.sealed();
-        let mut offered = Vec::new();
-        for info in sealed {
-            let key = key_of(&info);
-            if let Entry::Vacant(place) = self.segments.entry(key.clone()) {
-                offered.push((key, info.bytes));
-                place.insert(info);
-            }
+        self.forget_settled(&sealed);
+        let is_new = |info: &SegmentInfo| {
+            let key = key_of(info);
+            !self.segments.contains_key(&key) && !self.released.contains(&key)
+        };
+        let new: Vec<SegmentInfo> = sealed.into_iter().filter(is_new).collect();
+        let routes = match &mut self.routes {
+            Some(routes) => routes.router.route(&new),
+            None => vec![Route::Any; new.len()],
+        };
+        self.machine.offer(new.iter().zip(routes).map(|(info, route)| Offer { key: key_of(info), bytes: info.bytes, route }));
+        self.segments.extend(new.into_iter().map(|info| (key_of(&info), info)));
+    }
+
+    /// Released segments that somebody else has settled.
+    fn forget_settled(&mut self, sealed: &[SegmentInfo]) {
+        if self.released.is_empty() {
+            return;
         }
-        self.machine.offer(offered);
+        let waiting: HashSet<Key> = sealed.iter().map(key_of).collect();
+        let (kept, settled) = std::mem::take(&mut self.released).into_iter().partition(|key| waiting.contains(key));
+        self.released = kept;
+        let settled: HashSet<Key> = settled;
+        self.machine.settled(&settled);
     }
 
     /// Carries out steps until the machine waits; returns until when.
@@ -214,14 +302,27 @@ impl Actor {
                 Step::Probe { endpoint } => self.probe(endpoint),
                 Step::Record(bytes) => self.record(bytes),
                 Step::Send(job) => self.send(job),
+                Step::Release(releases) => self.release(releases),
             }
+        }
+    }
+
+    /// Hands over what is not sent.
+    fn release(&mut self, releases: Vec<Release>) {
+        self.metrics.released(&releases);
+        for release in releases {
+            if let (Some(info), Some(routes)) = (self.segments.remove(&release.key), &mut self.routes) {
+                routes.router.released(&info, &release);
+            }
+            self.released.insert(release.key);
         }
     }
 
     fn probe(&self, endpoint: usize) {
         let (http, events) = (self.http.clone(), self.events.clone());
+        let url = self.machine.url(endpoint).to_owned();
         tokio::spawn(async move {
-            let contract = http.probe(endpoint).await;
+            let contract = http.probe(&url).await;
             let _ = events.send(Event::Probed(endpoint, contract));
         });
     }
@@ -244,7 +345,7 @@ impl Actor {
         let http = self.http.clone();
         let segments = job.segments.iter().filter_map(|key| self.segments.get(key).cloned());
         let outgoing = Outgoing {
-            endpoint: job.endpoint,
+            url: self.machine.url(job.endpoint).to_owned(),
             receiver: job.receiver,
             segments: segments.collect(),
             floor: job.segments.first().map_or(0, |key| self.store.floor(&key.database)),
@@ -268,7 +369,12 @@ impl Actor {
             Event::Answered(job, answer, error) => {
                 self.metrics.answered(&answer);
                 if let Some(error) = &error {
-                    tracing::warn!(error, segments = job.segments.len(), endpoint = job.endpoint, "segments were not taken");
+                    tracing::warn!(
+                        error,
+                        segments = job.segments.len(),
+                        endpoint = self.machine.url(job.endpoint),
+                        "segments were not taken"
+                    );
                 }
                 self.note_error(error);
                 let settles = self.machine.answered(job.ticket, answer, now_ms());
@@ -321,6 +427,16 @@ impl Actor {
             status.in_flight = in_flight;
         });
     }
+}
+
+/// Returns when there are other endpoints.
+async fn moved(endpoints: &mut Option<watch::Receiver<Endpoints>>) {
+    if let Some(endpoints) = endpoints
+        && endpoints.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 fn settlement(segment: SegmentId, settle: &Settle) -> Settlement {

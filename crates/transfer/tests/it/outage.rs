@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use transfer::machine::{Answer, Config, Contract, Job, Key, Machine, Settle, Step};
 use wal::{Durability, Options, Outcome, RealDisk, Section, SectionBody, Settlement, Store, TableKey};
 
-use crate::simulation::{body, key_of, post};
+use crate::simulation::{any, body, key_of, post};
 
 const START: u64 = 1_760_000_000_000;
 const MINUTE: u64 = 60_000;
@@ -86,7 +86,9 @@ impl World {
             max_batch_bytes: 4 << 20,
             max_batch_segments: 500,
             concurrency: 5,
+            endpoint_concurrency: usize::MAX,
             pin_ms: 10 * MINUTE,
+            unhealthy_ms: MINUTE,
         };
         let (sender, sealed) = (open(dirs[0].path(), MEMTABLE), Arc::new(AtomicBool::new(false)));
         let wake = sealed.clone();
@@ -141,7 +143,7 @@ impl World {
 
     fn offer(&mut self) {
         if self.sealed.swap(false, Ordering::SeqCst) {
-            self.machine.offer(self.sender.sealed().iter().map(|info| (key_of(info), info.bytes)));
+            self.machine.offer(self.sender.sealed().iter().map(any));
         }
     }
 
@@ -181,6 +183,7 @@ impl World {
                     let body = body(&self.sender, &job).unwrap();
                     self.at(ROUND_TRIP / 2, Event::Arrives(job, body));
                 }
+                Step::Release(_) => panic!("nobody else sees to them"),
             }
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 use transfer::body::{Directory, Entry, image_checksum};
-use transfer::machine::{Answer, Config, Contract, Job, Key, Machine, Settle, Step};
+use transfer::machine::{Answer, Config, Contract, Job, Key, Machine, Offer, Route, Settle, Step};
 use transfer::receiver::{ReceiverOptions, router};
 use transfer::{CONTENT_TYPE_MANY, HEADER_EXPECT};
 use wal::disk::sim::{Fault, SimDisk};
@@ -248,10 +248,12 @@ impl World {
                 max_batch_bytes: 10_000,
                 max_batch_segments: 4,
                 concurrency: 3,
+                endpoint_concurrency: usize::MAX,
                 pin_ms: 600_000,
+                unhealthy_ms: 60_000,
             };
             let mut machine = Machine::new(config, store.mark(PLACES).as_deref(), now);
-            machine.offer(store.sealed().iter().map(|info| (key_of(info), info.bytes)));
+            machine.offer(store.sealed().iter().map(any));
             here.machine = Some(machine);
         }
         here.store = Some(store);
@@ -345,7 +347,7 @@ impl World {
     fn offer(&mut self, node: usize, store: &Store) {
         let sealed = store.sealed();
         if let Some(machine) = &mut self.nodes[node].machine {
-            machine.offer(sealed.iter().map(|info| (key_of(info), info.bytes)));
+            machine.offer(sealed.iter().map(any));
         }
     }
 
@@ -372,6 +374,7 @@ impl World {
                     }
                 }
                 Step::Send(job) => self.send(sender, store, job),
+                Step::Release(_) => panic!("nobody else sees to them"),
             }
         }
     }
@@ -488,6 +491,11 @@ impl World {
 
 pub(crate) fn key_of(info: &wal::SegmentInfo) -> Key {
     Key { database: info.table.database.clone(), number: info.number }
+}
+
+/// A segment that may go anywhere.
+pub(crate) fn any(info: &wal::SegmentInfo) -> Offer {
+    Offer { key: key_of(info), bytes: info.bytes, route: Route::Any }
 }
 
 fn rows_of(image: &[u8]) -> Vec<String> {
