@@ -28,6 +28,9 @@ const PYTHON: &[&str] = &[
     "msgpack==1.2.4",
 ];
 
+/// Microsoft's emulator of Azure Storage, pinned.
+const AZURITE: &str = "azurite@3.37.0";
+
 /// Cargo tools: (arguments that show it is there, crate, version).
 const CARGO: &[(&str, &str, &str)] = &[("nextest", "cargo-nextest", "0.9.143"), ("deny", "cargo-deny", "0.20.2")];
 
@@ -35,6 +38,7 @@ const CARGO: &[(&str, &str, &str)] = &[("nextest", "cargo-nextest", "0.9.143"), 
 pub(crate) fn run() -> Result<()> {
     debian()
         .and_then(|()| python())
+        .and_then(|()| azurite())
         .and_then(|()| cargo())
         .and_then(|()| kube_apiserver())
         .context("installing what the tests need (docs/testing.md lists it)")
@@ -45,6 +49,9 @@ fn debian() -> Result<()> {
     let mut missing = missing;
     if !exists("python3", &["-m", "venv", "--help"]) {
         missing.push("python3-venv");
+    }
+    if !exists("npm", &["--version"]) {
+        missing.extend(["nodejs", "npm"]);
     }
     if missing.is_empty() {
         return Ok(());
@@ -96,6 +103,20 @@ fn python() -> Result<()> {
     let pip = format!("{folder}/bin/pip");
     command::run(&pip, &[&["install", "--quiet", "--disable-pip-version-check"], PYTHON].concat())?;
     std::fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))
+}
+
+fn azurite() -> Result<()> {
+    let folder = cache().join("azurite");
+    let stamp = folder.join("installed.txt");
+    if std::fs::read_to_string(&stamp).is_ok_and(|have| have == AZURITE) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let prefix = folder.to_str().context("the cache folder's name is not UTF-8")?;
+    // none of the scripts of its dependencies is needed
+    let install = ["install", "--prefix", prefix, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", AZURITE];
+    command::run("npm", &install)?;
+    std::fs::write(&stamp, AZURITE).with_context(|| format!("writing {}", stamp.display()))
 }
 
 fn cargo() -> Result<()> {

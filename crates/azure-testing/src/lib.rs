@@ -1,7 +1,9 @@
 //! What programs meet in Azure, for their tests: a metadata service that issues tokens, and a Kusto over TLS that wants
-//! them. The Kusto is another one, over HTTP, with a door before it.
+//! them. The Kusto is another one, over HTTP, with a door before it. And [`azurite`]: Microsoft's emulator of storage.
 
 #![allow(clippy::unwrap_used)]
+
+pub mod azurite;
 
 use std::io::Write as _;
 use std::sync::Arc;

@@ -50,6 +50,19 @@ impl Endpoint {
         }
     }
 
+    /// The data-management endpoint that belongs to an engine's: `ingest-` before the host, unless it is there or the host
+    /// is an address or `localhost`.
+    pub fn data_management(&self) -> Endpoint {
+        let mut url = self.url.clone();
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let is_address = host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok();
+        if !is_address && !host.contains("localhost") && !host.contains("ingest-") {
+            // a name with a prefix of letters is a name
+            let _ = url.set_host(Some(&format!("ingest-{host}")));
+        }
+        Endpoint { url }
+    }
+
     /// The host's name or address.
     pub(crate) fn host(&self) -> Option<&str> {
         self.url.host_str()
@@ -95,6 +108,20 @@ mod tests {
         }
         let error = Endpoint::parse("https://me:secret@host").unwrap_err();
         assert!(!error.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn the_data_management_endpoint_has_a_prefix_unless_the_host_is_local() {
+        for (engine, management) in [
+            ("https://c.eastus.kusto.windows.net", "https://ingest-c.eastus.kusto.windows.net"),
+            ("https://ingest-c.eastus.kusto.windows.net", "https://ingest-c.eastus.kusto.windows.net"),
+            ("https://kusto.example:8443", "https://ingest-kusto.example:8443"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("http://localhost:8080", "http://localhost:8080"),
+        ] {
+            assert_eq!(Endpoint::parse(engine).unwrap().data_management().to_string(), management);
+        }
     }
 
     #[test]

@@ -194,7 +194,7 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 /// Hides the signature of shared-access URLs.
-fn redact(text: &str) -> String {
+pub(crate) fn redact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("sig=") {

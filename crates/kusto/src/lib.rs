@@ -1,6 +1,6 @@
 //! Client of Kusto's REST protocol, as Azure Data Explorer, its emulator and kustd speak it:
-//! queries (`/v2/rest/query`), whole or row by row, management commands (`/v1/rest/mgmt`) and streaming ingestion
-//! (`/v1/rest/ingest`).
+//! queries (`/v2/rest/query`), whole or row by row, management commands (`/v1/rest/mgmt`), streaming ingestion
+//! (`/v1/rest/ingest`) and, through the service's storage, [`queued`] ingestion.
 //!
 //! What every call shares:
 //! - one deadline, sent to the service as `servertimeout` and kept on this side too;
@@ -18,6 +18,7 @@ mod client;
 mod credentials;
 mod endpoint;
 mod error;
+pub mod queued;
 mod refusal;
 mod retry;
 mod rows;
