@@ -5,4 +5,7 @@
 mod calls;
 mod credentials;
 mod fake;
+mod management;
+mod queued;
 mod rows;
+mod sink;
