@@ -47,12 +47,12 @@ pub struct FunctionSpec {
     /// The KQL, as a script: `.create-or-alter function with (view=true) Name() { ... }`.
     pub body: String,
 
-    /// True: nothing is done for this object.
+    /// True: nothing is done for this object before it is deleted; then what it has created is dropped all the same.
     #[serde(default, deserialize_with = "crate::lenient::null", skip_serializing_if = "crate::is_false")]
     pub suspend: bool,
 
     /// A CEL expression over the cluster labels, each a variable of type string: `region in ['eastus', 'westus']`. The
-    /// function is put in place if it is true.
+    /// function is put in place if it is true, and dropped again once it is false.
     #[serde(default, deserialize_with = "crate::lenient::text", skip_serializing_if = "String::is_empty")]
     pub criteria_expression: String,
 

@@ -32,10 +32,10 @@ pub struct TargetStatus {
     /// Generation of the object that was applied.
     #[serde(default)]
     pub observed_generation: i64,
-    /// When a run was begun whose outcome is not on record yet. Only of what may run once.
+    /// When a run was begun whose outcome is not on record yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Time>,
-    /// Functions that are there because of this object.
+    /// Functions that are there, or may be, because of this object.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub functions: Vec<String>,
     /// When it was last tried.

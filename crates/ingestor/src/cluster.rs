@@ -76,13 +76,13 @@ pub(crate) async fn start(config: &Config, credentials: &Arc<dyn TokenSource>, r
     let commands = Arc::new(KubernetesStore::<ManagementCommand>::start(client.clone(), kubernetes::Options::new("ingestor")));
     let summaries = Arc::new(KubernetesStore::<SummaryRule>::start(client, kubernetes::Options::new("ingestor")));
     let served = Served::of("ingestor", WAY_OUT, clients.iter().map(|(database, client)| (database, client)));
-    let executors: Vec<Box<dyn Executor>> = vec![
+    let mut executors: Vec<Box<dyn Executor>> = vec![
         Box::new(Unserved::<Function>::new(functions.clone(), served.clone(), labels.clone())),
         Box::new(Unserved::<ManagementCommand>::new(commands.clone(), served.clone(), labels.clone())),
         Box::new(Unserved::<SummaryRule>::new(summaries.clone(), served, labels.clone())),
-        Box::new(Functions::new(functions, targets.clone(), labels.clone(), metrics.clone())),
-        Box::new(ManagementCommands::new(commands, targets, labels, metrics)),
     ];
+    executors.extend(Functions::of_each_endpoint(functions, targets.clone(), &labels, &metrics));
+    executors.extend(ManagementCommands::of_each_endpoint(commands, targets, &labels, &metrics));
     let summaries = summary::Runner::new(
         summaries,
         clients.into_iter().map(|(database, client)| (database, Arc::new(client) as Arc<dyn summary::operations::Kusto>)).collect(),

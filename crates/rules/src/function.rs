@@ -3,6 +3,10 @@
 //! Throttling, failures of the service or the network, and tables or databases that are not there yet are tried again with
 //! growing pauses; what Kusto refuses for good waits for a change of the spec. Functions are created before those that use
 //! them. What was created where is in the status, so that it can be dropped: see [`removal`].
+//!
+//! Each endpoint is served on its own, one command after another: one that hangs holds up no other. The status has the
+//! outcome of each database as soon as it is known, and names the databases that are still waited for; it speaks of the
+//! present generation only once all are decided.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,15 +14,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use crds::conditions::{self, Desired, Truth};
-use crds::criteria::{Criteria, Labels};
+use crds::criteria::{Criteria, CriteriaError, Labels, Outcome};
 use crds::{Function, FunctionSpec, FunctionStatus, State, TargetStatus, Time};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
+use kusto::Delivery;
+use tokio::time::Instant;
 
 use crate::lease::Leader;
 use crate::runner::Executor;
 use crate::store::{Event, Key, Objects, Severity, Store};
-use crate::target::{self, Metrics, Retries, Target};
+use crate::target::{self, Metrics, Retries, Target, later};
+use crate::window::after;
 
 mod removal;
 mod script;
@@ -29,22 +36,38 @@ const CRITERIA: &str = "function.adx-mon.azure.com/CriteriaMatch";
 pub(crate) const RECONCILED: &str = "function.adx-mon.azure.com/Reconciled";
 /// Pauses between attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
+/// An answer that takes longer is waited for in the status too.
+const SLOW: Duration = Duration::from_secs(10);
+const PENDING: &str = "KustoExecutionPending";
 
-/// Applies Functions.
+/// Applies Functions to the databases of one endpoint.
 pub struct Functions {
     store: Arc<dyn Store<Function>>,
     objects: Objects<Function>,
+    /// Those of its endpoint.
     targets: Vec<Target>,
+    /// Those of all endpoints, for the status.
+    all: Arc<[Target]>,
     labels: Labels,
     metrics: Metrics,
     retries: Retries,
 }
 
 impl Functions {
-    /// Applies the functions of `store` to `targets`.
-    pub fn new(store: Arc<dyn Store<Function>>, targets: Vec<Target>, labels: Labels, metrics: Metrics) -> Self {
-        let objects = store.objects();
-        Self { store, objects, targets, labels, metrics, retries: Retries::new(PAUSES.0, PAUSES.1) }
+    /// Those who apply the functions of `store` to `targets`: one for each endpoint.
+    pub fn of_each_endpoint(
+        store: Arc<dyn Store<Function>>,
+        targets: Vec<Target>,
+        labels: &Labels,
+        metrics: &Metrics,
+    ) -> Vec<Box<dyn Executor>> {
+        let all: Arc<[Target]> = targets.into();
+        let one = |targets: Vec<Target>| {
+            let (store, objects, all) = (store.clone(), store.objects(), all.clone());
+            let (labels, metrics, retries) = (labels.clone(), metrics.clone(), Retries::new(PAUSES.0, PAUSES.1));
+            Box::new(Self { store, objects, targets, all, labels, metrics, retries }) as Box<dyn Executor>
+        };
+        target::by_endpoint(&all).into_iter().map(one).collect()
     }
 
     /// Applies, cleans up after or drops one. Returns when to try again.
@@ -70,63 +93,125 @@ impl Functions {
             .await;
             return None;
         }
-        let targets: Vec<Target> = self.targets.iter().filter(|target| is_for(&function.spec, target)).cloned().collect();
-        if targets.iter().all(|target| is_applied(function, &known, target, generation)) {
-            return self.drop_leftovers(key, function, now).await;
-        }
-        if !self.criteria(key, function, generation, now).await {
+        let wanted: Vec<&Target> = self.targets.iter().filter(|target| is_for(&function.spec, target)).collect();
+        if wanted.is_empty() && !known.databases.iter().any(|entry| self.target_of(entry).is_some()) {
             return None;
         }
+        let matched = self.evaluate(function);
+        if !matched.as_ref().is_ok_and(Outcome::proceeds) {
+            self.say_criteria(key, function, &matched, now).await;
+            // An expression with a mistake says nothing about what is there.
+            return if matched.is_ok() { self.drop_leftovers(key, function, false, now).await } else { None };
+        }
+        let is_open = |target: &&Target| !is_applied(function, &known, target, generation, &self.all);
+        let open: Vec<Target> = wanted.into_iter().filter(is_open).cloned().collect();
+        if !open.is_empty() {
+            self.say_criteria(key, function, &matched, now).await;
+            return self.apply(key, function, &open, now).await;
+        }
+        // What is in the way of others stays until they have what comes in its place.
+        let waits = self.all.iter().any(|target| is_for(&function.spec, target) && is_open(&target));
+        if waits { None } else { self.drop_leftovers(key, function, true, now).await }
+    }
+
+    /// Applies one to databases that do not have it. Returns when to try again.
+    async fn apply(&mut self, key: &Key, function: &Function, open: &[Target], now: Timestamp) -> Option<Timestamp> {
+        let generation = function.metadata.generation.unwrap_or_default();
         let mut again = None;
         let mut applied = false;
-        for target in targets.iter().filter(|target| !is_applied(function, &known, target, generation)) {
-            let place = &target.database;
-            if let Some(until) = self.retries.wait(key, place, generation, now) {
+        let since = Instant::now();
+        for target in open {
+            let now = later(now, since);
+            if let Some(until) = self.retries.wait(key, &target.database, generation, now) {
                 again = earliest(again, Some(until));
                 continue;
+            }
+            if !self.is_current(key, function) {
+                // Which has woken this executor again.
+                break;
             }
             if !function.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
                 self.hold(key).await;
             }
-            let command = format!(".execute database script with (ThrowOnErrors=true) <| {}", function.spec.body);
-            let result = match target.client.run(place, &command).await {
-                Ok(()) => {
-                    self.retries.succeeded(key, place);
-                    Ok(())
-                }
-                Err(error) if may_get_better(&error) => {
-                    let until = self.retries.failed(key, place, generation, now, error.retry_after);
-                    again = earliest(again, Some(until));
-                    Err((State::Failed, target::describe(&error)))
-                }
-                Err(error) => Err((State::PermanentFailure, target::describe(&error))),
-            };
-            self.metrics.count("Function", result.as_ref().map_or_else(|(state, _)| *state, |()| State::Success));
-            if let Err((State::PermanentFailure, note)) = &result {
-                self.tell(function, "KustoExecutionFailed", note).await;
-            }
-            applied |= result.is_ok();
-            let mut entry = target::outcome(place, &target.endpoint, generation, &result, now);
-            entry.functions = functions_there(function, &known, target, result.is_ok());
-            if !self.record(key, entry, targets.len(), now).await {
-                again = earliest(again, now.checked_add(PAUSES.0).ok());
-            }
+            let (worked, next) = self.apply_to(key, function, target, now).await;
+            applied |= worked;
+            again = earliest(again, next);
         }
-        if applied {
-            self.remember_endpoint(key, function, &targets[0].endpoint, generation).await;
+        let first = self.all.iter().find(|target| is_for(&function.spec, target));
+        if let Some(first) = first.filter(|first| applied && first.endpoint == open[0].endpoint) {
+            self.remember_endpoint(key, function, &first.endpoint).await;
         }
         again
     }
 
-    /// Whether the function is meant for this cluster; the conditions say so.
-    async fn criteria(&self, key: &Key, function: &Function, generation: i64, now: Timestamp) -> bool {
+    /// Applies one to a database and writes what became of it. Returns whether it worked, and when to try again.
+    async fn apply_to(&mut self, key: &Key, function: &Function, target: &Target, now: Timestamp) -> (bool, Option<Timestamp>) {
+        let (place, generation) = (&target.database, function.metadata.generation.unwrap_or_default());
+        let since = Instant::now();
+        let answer = self.execute(key, function, target, now).await;
+        let now = later(now, since);
+        let mut again = None;
+        let may_be_there = answer.as_ref().err().is_none_or(|error| error.delivery == Delivery::Unknown);
+        let result = match answer {
+            Ok(()) => {
+                self.retries.succeeded(key, place);
+                Ok(())
+            }
+            Err(error) if may_get_better(&error) => {
+                again = Some(self.retries.failed(key, place, generation, now, error.retry_after));
+                Err((State::Failed, target::describe(&error)))
+            }
+            Err(error) => Err((State::PermanentFailure, target::describe(&error))),
+        };
+        self.metrics.count("Function", result.as_ref().map_or_else(|(state, _)| *state, |()| State::Success));
+        if let Err((State::PermanentFailure, note)) = &result {
+            self.tell(function, "KustoExecutionFailed", note).await;
+        }
+        let mut entry = target::outcome(place, &target.endpoint, generation, &result, now);
+        entry.functions = functions_there(function, target, may_be_there);
+        if !self.record(key, function, entry, now).await {
+            again = earliest(again, Some(after(now, PAUSES.0)));
+        }
+        (result.is_ok(), again)
+    }
+
+    /// Runs the script. Where there is no answer for long, the status says so.
+    async fn execute(&self, key: &Key, function: &Function, target: &Target, now: Timestamp) -> Result<(), kusto::Error> {
+        let command = format!(".execute database script with (ThrowOnErrors=true) <| {}", function.spec.body);
+        let mut run = target.client.run(&target.database, &command);
+        if let Ok(answer) = tokio::time::timeout(SLOW, &mut run).await {
+            return answer;
+        }
+        let message = format!("no answer from {} since {now}", target.endpoint);
+        tracing::warn!(function = %key, database = target.database, "{message}");
+        let generation = function.metadata.generation.unwrap_or_default();
+        let entry = target::outcome(&target.database, &target.endpoint, generation, &Err((State::Failed, message)), now);
+        let entry = TargetStatus { started: Some(Time(now)), functions: functions_there(function, target, true), ..entry };
+        self.record(key, function, entry, now).await;
+        run.await
+    }
+
+    /// Whether the object is still as it is here: neither edited nor deleted while something else was waited for.
+    fn is_current(&self, key: &Key, function: &Function) -> bool {
+        self.objects.get(key).is_some_and(|fresh| {
+            let version = |function: &Function| (function.metadata.uid.clone(), function.metadata.generation);
+            version(&fresh) == version(function) && fresh.metadata.deletion_timestamp.is_none()
+        })
+    }
+
+    fn evaluate(&self, function: &Function) -> Matched {
+        Criteria::new(&BTreeMap::new(), function.spec.criteria_expression.trim()).evaluate(&self.labels)
+    }
+
+    /// Says whether the function is meant for this cluster.
+    async fn say_criteria(&self, key: &Key, function: &Function, outcome: &Matched, now: Timestamp) {
+        let generation = function.metadata.generation.unwrap_or_default();
         let expression = function.spec.criteria_expression.trim();
         let labels = match self.labels.to_string() {
             text if text.is_empty() => "(none)".to_owned(),
             text => text,
         };
-        let outcome = Criteria::new(&BTreeMap::new(), expression).evaluate(&self.labels);
-        let (truth, reason, message) = match &outcome {
+        let (truth, reason, message) = match outcome {
             Ok(_) if expression.is_empty() => {
                 (Truth::True, "CriteriaMatched", "No criteria expression configured; defaulting to match".to_owned())
             }
@@ -149,7 +234,7 @@ impl Functions {
             conditions::set(&mut status.conditions, &desired, now);
             // The API server takes no status without it.
             status.last_time_reconciled.get_or_insert(Time(now));
-            match &outcome {
+            match outcome {
                 Ok(outcome) if outcome.proceeds() => {}
                 Ok(_) => {
                     let message = format!("Function skipped because criteria expression evaluated to false for cluster labels: {labels}");
@@ -168,49 +253,34 @@ impl Functions {
             }
         })
         .await;
-        outcome.is_ok_and(|outcome| outcome.proceeds())
     }
 
-    /// Writes the outcome in one of `of` databases; says whether that worked.
-    async fn record(&self, key: &Key, entry: TargetStatus, of: usize, now: Timestamp) -> bool {
-        let generation = entry.observed_generation;
-        self.write(key, |status| {
-            target::set(&mut status.databases, entry.clone());
-            status.databases.retain(|entry| entry.observed_generation == generation || holds_something(entry));
-            let current: Vec<_> = status.databases.iter().filter(|entry| entry.observed_generation == generation).collect();
-            let worst = current.iter().find(|entry| entry.status == State::Failed);
-            let worst = worst.or_else(|| current.iter().find(|entry| entry.status == State::PermanentFailure)).copied().cloned();
-            let all = current.len() >= of;
-            status.message.clear();
-            status.reason.clear();
-            match worst {
-                Some(failed) => {
-                    status.status = failed.status;
-                    status.error.clone_from(&failed.message);
-                    let permanent = failed.status == State::PermanentFailure;
-                    let reason = if permanent { "KustoExecutionFailed" } else { "KustoExecutionRetrying" };
-                    if permanent && all {
-                        status.observed_generation = generation;
-                    }
-                    reconciled(status, generation, Truth::False, reason, &failed.message, now);
-                }
-                None if all => {
-                    status.status = State::Success;
-                    status.error.clear();
-                    status.observed_generation = generation;
-                    let message = format!("Function created at {}", entry.endpoint);
-                    reconciled(status, generation, Truth::True, "KustoExecutionSucceeded", &message, now);
-                }
-                // Others are still to come.
-                None => {}
+    /// Writes the outcome in one database; says whether that worked.
+    async fn record(&self, key: &Key, function: &Function, entry: TargetStatus, now: Timestamp) -> bool {
+        let wanted: Vec<&Target> = self.all.iter().filter(|target| is_for(&function.spec, target)).collect();
+        let change = |fresh: &mut Function| {
+            let mut entry = entry.clone();
+            let generation = fresh.metadata.generation.unwrap_or_default();
+            let same = is_same_but_for_the_endpoint(fresh, function);
+            let status = fresh.status.get_or_insert_default();
+            if same {
+                carry_over(status, entry.observed_generation, generation);
+                entry.observed_generation = generation;
             }
-        })
-        .await
+            target::set(&mut status.databases, entry, &self.all);
+            // Of an object that was edited meanwhile, whoever applies it says the rest.
+            if same {
+                status.databases.retain(|entry| entry.observed_generation == generation || holds_something(entry));
+                summarize(status, &wanted, generation, now);
+            }
+        };
+        let written = self.store.update_status(key, &change).await;
+        written.inspect_err(|error| tracing::error!(%error, "the status of a function is not written")).is_ok()
     }
 
     /// Notes the endpoint in the spec, as older versions do. The API server counts that as a generation, which is ours and
     /// no reason to apply the function again.
-    async fn remember_endpoint(&self, key: &Key, function: &Function, endpoint: &str, generation: i64) {
+    async fn remember_endpoint(&self, key: &Key, function: &Function, endpoint: &str) {
         if function.spec.applied_endpoint == endpoint {
             return;
         }
@@ -219,21 +289,15 @@ impl Functions {
             tracing::warn!(%error, "the endpoint is not noted");
             return;
         }
-        let Some(fresh) = self.objects.get(key) else { return };
-        let same = FunctionSpec { applied_endpoint: function.spec.applied_endpoint.clone(), ..fresh.spec.clone() } == function.spec;
-        let Some(now_at) = fresh.metadata.generation.filter(|_| same) else { return };
-        self.write(key, |status| {
-            for entry in status.databases.iter_mut().filter(|entry| entry.observed_generation == generation) {
-                entry.observed_generation = now_at;
+        let change = |fresh: &mut Function| {
+            if is_same_but_for_the_endpoint(fresh, function) {
+                let (from, to) = (function.metadata.generation.unwrap_or_default(), fresh.metadata.generation.unwrap_or_default());
+                carry_over(fresh.status.get_or_insert_default(), from, to);
             }
-            for condition in status.conditions.iter_mut().filter(|condition| condition.observed_generation == Some(generation)) {
-                condition.observed_generation = Some(now_at);
-            }
-            if status.observed_generation == generation {
-                status.observed_generation = now_at;
-            }
-        })
-        .await;
+        };
+        if let Err(error) = self.store.update_status(key, &change).await {
+            tracing::error!(%error, "the status of a function is not written");
+        }
     }
 
     async fn hold(&self, key: &Key) {
@@ -273,12 +337,14 @@ impl Executor for Functions {
         let snapshot = self.objects.snapshot();
         self.retries.retain(|key| snapshot.contains_key(key));
         let mut again = None;
+        let since = Instant::now();
         for key in script::in_order(snapshot.iter().map(|(key, function)| (key, function.spec.body.as_str()))) {
             if !leader.is_leader() {
                 break;
             }
-            let Some(function) = snapshot.get(&key) else { continue };
-            again = earliest(again, self.reconcile(&key, function, now).await);
+            // As it is now: the one before may have taken minutes.
+            let Some(function) = self.objects.get(&key) else { continue };
+            again = earliest(again, self.reconcile(&key, &function, later(now, since)).await);
         }
         again
     }
@@ -287,6 +353,8 @@ impl Executor for Functions {
         self.objects.changed().await;
     }
 }
+
+type Matched = Result<Outcome, CriteriaError>;
 
 fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
     match (one, other) {
@@ -305,15 +373,72 @@ fn holds_something(entry: &TargetStatus) -> bool {
 }
 
 /// The functions that the database has because of the object, once it was tried.
-fn functions_there(function: &Function, known: &FunctionStatus, target: &Target, applied: bool) -> Vec<String> {
-    let before = known.databases.iter().find(|entry| entry.target == target.database && entry.endpoint == target.endpoint);
+fn functions_there(function: &Function, target: &Target, may_be_there: bool) -> Vec<String> {
+    let entries = function.status.as_ref().map_or(&[][..], |status| &status.databases);
+    let before = entries.iter().find(|entry| entry.target == target.database && entry.endpoint == target.endpoint);
     let mut there = before.map(|entry| entry.functions.clone()).unwrap_or_default();
-    if applied {
+    if may_be_there {
         there.extend(script::declared(&function.spec.body));
     }
     there.sort();
     there.dedup();
     there
+}
+
+/// Says of the whole function what its databases say.
+fn summarize(status: &mut FunctionStatus, wanted: &[&Target], generation: i64, now: Timestamp) {
+    let current = status.databases.iter().filter(|entry| entry.observed_generation == generation && entry.started.is_none());
+    let decided: Vec<&TargetStatus> = current.collect();
+    let is_open = |target: &&&Target| !decided.iter().any(|entry| entry.target == target.database && entry.endpoint == target.endpoint);
+    let open: Vec<(&str, &str)> = wanted.iter().filter(is_open).map(|target| (&*target.database, &*target.endpoint)).collect();
+    let waits = (!open.is_empty()).then(|| format!("waiting for {}", target::names(open)));
+    let worst = [State::Failed, State::PermanentFailure].iter().find_map(|state| decided.iter().find(|entry| entry.status == *state));
+    let worst = worst.map(|entry| (entry.status, entry.message.clone()));
+    status.reason.clear();
+    status.message = waits.clone().unwrap_or_default();
+    match (worst, waits) {
+        (Some((state, error)), waits) => {
+            let permanent = state == State::PermanentFailure;
+            let reason = if permanent { "KustoExecutionFailed" } else { "KustoExecutionRetrying" };
+            if permanent && waits.is_none() {
+                status.observed_generation = generation;
+            }
+            status.status = state;
+            let message = [Some(error.clone()), waits].into_iter().flatten().collect::<Vec<_>>().join("; ");
+            status.error = error;
+            reconciled(status, generation, Truth::False, reason, &message, now);
+        }
+        (None, Some(waits)) => {
+            status.error.clear();
+            reconciled(status, generation, Truth::Unknown, PENDING, &waits, now);
+        }
+        (None, None) => {
+            status.status = State::Success;
+            status.error.clear();
+            status.observed_generation = generation;
+            let endpoints = wanted.iter().map(|target| target.endpoint.clone()).collect();
+            let message = format!("Function created at {}", target::listed(&endpoints));
+            reconciled(status, generation, Truth::True, "KustoExecutionSucceeded", &message, now);
+        }
+    }
+}
+
+/// What was found at one generation holds for a later one that differs in nothing that matters.
+fn carry_over(status: &mut FunctionStatus, from: i64, to: i64) {
+    for entry in status.databases.iter_mut().filter(|entry| entry.observed_generation == from) {
+        entry.observed_generation = to;
+    }
+    for condition in status.conditions.iter_mut().filter(|condition| condition.observed_generation == Some(from)) {
+        condition.observed_generation = Some(to);
+    }
+    if status.observed_generation == from {
+        status.observed_generation = to;
+    }
+}
+
+fn is_same_but_for_the_endpoint(fresh: &Function, function: &Function) -> bool {
+    let spec = FunctionSpec { applied_endpoint: function.spec.applied_endpoint.clone(), ..fresh.spec.clone() };
+    fresh.metadata.uid == function.metadata.uid && spec == function.spec
 }
 
 /// Whether trying again may help. Throttling counts as transient whatever else the answer says.
@@ -322,8 +447,8 @@ fn may_get_better(error: &kusto::Error) -> bool {
     error.is_transient() || is_throttled || target::misses_a_table(error) || target::misses_the_database(error)
 }
 
-fn is_applied(function: &Function, known: &FunctionStatus, target: &Target, generation: i64) -> bool {
-    if let Some(entry) = known.databases.iter().find(|entry| entry.target == target.database) {
+fn is_applied(function: &Function, known: &FunctionStatus, target: &Target, generation: i64, all: &[Target]) -> bool {
+    if let Some(entry) = target::entry(&known.databases, &target.database, &target.endpoint, all) {
         return entry.observed_generation == generation
             && (entry.status == State::PermanentFailure || entry.status == State::Success && entry.endpoint == target.endpoint);
     }

@@ -7,6 +7,9 @@
 //! that cannot be written delays a command and never repeats it. Where a process is killed between the two, nobody knows
 //! whether Kusto has run the command: the status says so, and it is run again when its spec is changed.
 //!
+//! Each endpoint is served on its own, one command after another: one that hangs holds up no other. The condition names the
+//! places whose outcome is still waited for, and is `True` only once the command has run in all.
+//!
 //! An object that an older version has run, whose status has no targets, counts as done everywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,25 +22,29 @@ use crds::conditions::{self, Desired, Truth};
 use crds::criteria::{Criteria, Labels};
 use crds::{ManagementCommand, ManagementCommandSpec, ManagementCommandStatus, Scope, State, TargetStatus, Time};
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::lease::Leader;
 use crate::runner::Executor;
-use crate::store::{Event, Key, Objects, Severity, Store};
-use crate::target::{self, Metrics, Retries, Target};
+use crate::store::{Change, Event, Key, Objects, Severity, Store};
+use crate::target::{self, Metrics, Retries, Target, later};
 
 pub(crate) const OWNER: &str = "managementcommand.adx-mon.azure.com";
 const CRITERIA: &str = "managementcommand.adx-mon.azure.com/CriteriaMatch";
 const OUTCOME_UNKNOWN: &str = "OutcomeUnknown";
+const PENDING: &str = "Pending";
 const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 /// A run that began so long ago is over: the client waits for ten minutes.
 const LONGEST_RUN: SignedDuration = SignedDuration::from_mins(11);
 
-/// Runs ManagementCommands.
+/// Runs ManagementCommands on one endpoint.
 pub struct ManagementCommands {
     store: Arc<dyn Store<ManagementCommand>>,
     objects: Objects<ManagementCommand>,
-    targets: Vec<Target>,
+    endpoint: String,
+    /// Those of all endpoints, for the status.
+    all: Arc<[Target]>,
     labels: Labels,
     metrics: Metrics,
     retries: Retries,
@@ -76,11 +83,28 @@ struct Place {
     target: Target,
 }
 
+impl Place {
+    fn entry<'a>(&self, entries: &'a [TargetStatus], all: &[Target]) -> Option<&'a TargetStatus> {
+        target::entry(entries, &self.name, &self.target.endpoint, all)
+    }
+}
+
 impl ManagementCommands {
-    /// Runs the commands of `store` on `targets`.
-    pub fn new(store: Arc<dyn Store<ManagementCommand>>, targets: Vec<Target>, labels: Labels, metrics: Metrics) -> Self {
-        let objects = store.objects();
-        Self { store, objects, targets, labels, metrics, retries: Retries::new(PAUSES.0, PAUSES.1), runs: BTreeMap::new() }
+    /// Those who run the commands of `store` on `targets`: one for each endpoint.
+    pub fn of_each_endpoint(
+        store: Arc<dyn Store<ManagementCommand>>,
+        targets: Vec<Target>,
+        labels: &Labels,
+        metrics: &Metrics,
+    ) -> Vec<Box<dyn Executor>> {
+        let all: Arc<[Target]> = targets.into();
+        let one = |targets: Vec<Target>| {
+            let (store, objects, all, runs) = (store.clone(), store.objects(), all.clone(), BTreeMap::new());
+            let (labels, metrics, retries) = (labels.clone(), metrics.clone(), Retries::new(PAUSES.0, PAUSES.1));
+            let endpoint = targets[0].endpoint.clone();
+            Box::new(Self { store, objects, endpoint, all, labels, metrics, retries, runs }) as Box<dyn Executor>
+        };
+        target::by_endpoint(&all).into_iter().map(one).collect()
     }
 
     async fn reconcile(&mut self, key: &Key, command: &ManagementCommand, now: Timestamp) -> Option<Timestamp> {
@@ -94,24 +118,28 @@ impl ManagementCommands {
         let scope = match scope(&command.spec) {
             Ok(scope) => scope,
             Err(message) => {
-                self.say(key, generation, Truth::False, "Failed", &message, now).await;
+                let change = |command: &mut ManagementCommand| {
+                    owner(command.status.get_or_insert_default(), generation, Truth::False, "Failed", &message, now);
+                };
+                self.write(key, &change).await;
                 return None;
             }
         };
         let places = self.places(scope, &command.spec);
-        if places.is_empty() || !self.criteria(key, command, generation, now).await {
+        if !places.iter().any(|place| self.is_ours(place)) || !self.criteria(key, command, generation, now).await {
             return None;
         }
         let kind = if scope == Scope::Cluster { "cluster" } else { "database" };
         let statement = format!(".execute {kind} script with (ThrowOnErrors = true) <|{}", command.spec.body);
         let mut again: Option<Timestamp> = None;
+        let since = Instant::now();
         for place in &places {
-            let known = known.targets.iter().find(|entry| entry.target == place.name && entry.observed_generation == generation);
-            if known.is_some_and(|entry| entry.status == State::Success) {
+            let known = place.entry(&known.targets, &self.all).filter(|entry| entry.observed_generation == generation);
+            if !self.is_ours(place) || known.is_some_and(|entry| entry.status == State::Success) {
                 continue;
             }
             let task = Task { key, command, generation, place, places: &places, statement: &statement };
-            let next = self.attend(&task, known, now).await;
+            let next = self.attend(&task, known, later(now, since)).await;
             again = [again, next].into_iter().flatten().min();
         }
         again
@@ -124,7 +152,7 @@ impl ManagementCommands {
             return self.settle(task, outcome, now).await;
         }
         if let Some(entry) = known.filter(|entry| entry.started.is_some() && run.is_none_or(|run| run.mark != entry.message)) {
-            return self.lost(task, entry.started.as_ref().map_or(now, |begun| begun.0), now).await;
+            return self.lost(task, entry, now).await;
         }
         if let Some(until) = self.retries.wait(task.key, &task.place.name, task.generation, now) {
             return Some(until);
@@ -134,6 +162,10 @@ impl ManagementCommands {
         }
         let outcome = self.run(task, now).await;
         self.settle(task, outcome, now).await
+    }
+
+    fn is_ours(&self, place: &Place) -> bool {
+        place.target.endpoint == self.endpoint
     }
 
     fn run_of(&self, task: &Task<'_>) -> Option<&Run> {
@@ -155,14 +187,15 @@ impl ManagementCommands {
             let targets = &mut command.status.get_or_insert_default().targets;
             let others = |entry: &TargetStatus| {
                 let begun = entry.started.is_some() && entry.message != mark;
-                entry.target == task.place.name && entry.observed_generation == generation && (begun || entry.status == State::Success)
+                entry.observed_generation == generation && (begun || entry.status == State::Success)
             };
-            let free = same && !targets.iter().any(others);
+            let free = same && !task.place.entry(targets, &self.all).is_some_and(others);
             begun.store(free, Ordering::Relaxed);
             if free {
                 let result = Err((State::Failed, mark.clone()));
                 let entry = target::outcome(&task.place.name, &task.place.target.endpoint, generation, &result, now);
-                target::set(targets, TargetStatus { started: Some(Time(now)), ..entry });
+                target::set(targets, TargetStatus { started: Some(Time(now)), ..entry }, &self.all);
+                self.summarize(command, task.places, now);
             }
         };
         match self.store.update_status(task.key, &change).await {
@@ -176,7 +209,10 @@ impl ManagementCommands {
 
     async fn run(&mut self, task: &Task<'_>, now: Timestamp) -> TargetStatus {
         let Place { name, target } = task.place;
-        let result = match target.client.run(&target.database, task.statement).await {
+        let since = Instant::now();
+        let answer = target.client.run(&target.database, task.statement).await;
+        let now = later(now, since);
+        let result = match answer {
             Ok(()) => {
                 self.retries.succeeded(task.key, name);
                 Ok(())
@@ -199,40 +235,74 @@ impl ManagementCommands {
 
     /// Puts the outcome of a run on record. Until that works it is kept here, and the command is not run again.
     async fn settle(&mut self, task: &Task<'_>, outcome: TargetStatus, now: Timestamp) -> Option<Timestamp> {
-        let generation = task.generation;
-        let wanted: Vec<&str> = task.places.iter().map(|place| place.name.as_str()).collect();
-        let written = self
-            .write(task.key, |status| {
-                target::set(&mut status.targets, outcome.clone());
-                summarize(status, &wanted, generation, now);
-            })
-            .await;
+        let change = |command: &mut ManagementCommand| {
+            target::set(&mut command.status.get_or_insert_default().targets, outcome.clone(), &self.all);
+            // Of an object that was edited meanwhile, whoever runs it says the rest.
+            if command.metadata.generation.unwrap_or_default() == task.generation {
+                self.summarize(command, task.places, now);
+            }
+        };
+        let written = self.write(task.key, &change).await;
         if !written {
             return now.checked_add(PAUSES.0).ok();
         }
         self.runs.remove(&task.id());
-        self.retries.wait(task.key, &task.place.name, generation, now)
+        self.retries.wait(task.key, &task.place.name, task.generation, now)
     }
 
     /// A run that another process has begun. Nobody knows whether Kusto has done it, so it is not repeated.
-    async fn lost(&self, task: &Task<'_>, begun: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    async fn lost(&self, task: &Task<'_>, known: &TargetStatus, now: Timestamp) -> Option<Timestamp> {
+        if is_lost(known) {
+            return None;
+        }
+        let begun = known.started.as_ref().map_or(now, |begun| begun.0);
         let over = begun.checked_add(LONGEST_RUN).unwrap_or(now);
         if now < over {
             return Some(over);
         }
-        let (name, generation) = (&task.place.name, task.generation);
         let message = format!(
-            "{name}: begun at {begun} by a process that ended before it knew the outcome, and not run again; see whether it has run, \
-             and change spec.body, by a comment if by nothing else, to run it again"
+            "{}: begun at {begun} by a process that ended before it knew the outcome, and not run again; see whether it has run, \
+             and change spec.body, by a comment if by nothing else, to run it again",
+            task.place.name
         );
-        let conditions = task.command.status.as_ref().map_or(&[][..], |status| &status.conditions);
-        if conditions::get(conditions, OWNER).is_some_and(|owner| owner.reason == OUTCOME_UNKNOWN && owner.message == message) {
-            return None;
-        }
         tracing::warn!(command = %task.key, "{message}");
-        self.say(task.key, generation, Truth::False, OUTCOME_UNKNOWN, &message, now).await;
+        let change = |command: &mut ManagementCommand| {
+            let targets = &mut command.status.get_or_insert_default().targets;
+            if let Some(entry) = targets.iter_mut().find(|entry| *entry == known) {
+                entry.status = State::PermanentFailure;
+                entry.message.clone_from(&message);
+                self.summarize(command, task.places, now);
+            }
+        };
+        if !self.write(task.key, &change).await {
+            return now.checked_add(PAUSES.0).ok();
+        }
         self.tell(task, OUTCOME_UNKNOWN, message).await;
         None
+    }
+
+    /// Says of the whole command what its places say.
+    fn summarize(&self, command: &mut ManagementCommand, places: &[Place], now: Timestamp) {
+        let generation = command.metadata.generation.unwrap_or_default();
+        let status = command.status.get_or_insert_default();
+        let outcome = |place: &Place| {
+            place.entry(&status.targets, &self.all).filter(|entry| entry.observed_generation == generation && is_decided(entry))
+        };
+        let decided: Vec<&TargetStatus> = places.iter().filter_map(outcome).collect();
+        let open = places.iter().filter(|place| outcome(place).is_none());
+        let open: Vec<(&str, &str)> = open.map(|place| (&*place.name, &*place.target.endpoint)).collect();
+        let waits = (!open.is_empty()).then(|| format!("waiting for {}", target::names(open)));
+        let worst = decided.iter().find(|entry| is_lost(entry)).or_else(|| decided.iter().find(|entry| entry.status != State::Success));
+        let (truth, reason, message) = match worst {
+            Some(entry) => {
+                let reason = if is_lost(entry) { OUTCOME_UNKNOWN } else { "Failed" };
+                let message = [Some(entry.message.clone()), waits].into_iter().flatten().collect::<Vec<_>>().join("; ");
+                (Truth::False, reason, message)
+            }
+            None if waits.is_some() => (Truth::Unknown, PENDING, waits.unwrap_or_default()),
+            None => (Truth::True, "Created", String::new()),
+        };
+        owner(status, generation, truth, reason, &message, now);
     }
 
     async fn tell(&self, task: &Task<'_>, reason: &str, note: String) {
@@ -243,11 +313,11 @@ impl ManagementCommands {
     fn places(&self, scope: Scope, spec: &ManagementCommandSpec) -> Vec<Place> {
         let database = |target: &Target| Place { name: target.database.clone(), target: target.clone() };
         match scope {
-            Scope::Database => self.targets.iter().filter(|target| target.database == spec.database).map(database).collect(),
-            Scope::AllDatabases => self.targets.iter().map(database).collect(),
+            Scope::Database => self.all.iter().filter(|target| target.database == spec.database).map(database).collect(),
+            Scope::AllDatabases => self.all.iter().map(database).collect(),
             Scope::Cluster => {
                 let mut seen = BTreeSet::new();
-                let first = self.targets.iter().filter(|target| seen.insert(target.endpoint.clone()));
+                let first = self.all.iter().filter(|target| seen.insert(target.endpoint.clone()));
                 first.map(|target| Place { name: target.endpoint.clone(), target: target.clone() }).collect()
             }
         }
@@ -265,25 +335,21 @@ impl ManagementCommands {
             Ok(_) => (Truth::False, "CriteriaNotMatched", format!("{expression:?} is false for {labels}; not run on this cluster")),
             Err(error) => (Truth::False, "CriteriaExpressionError", format!("criteriaExpression evaluation failed: {error}")),
         };
-        self.write(key, |status| {
+        let change = |command: &mut ManagementCommand| {
+            let status = command.status.get_or_insert_default();
             let desired = Desired { type_: CRITERIA, status: truth, reason, message: &message, observed_generation: Some(generation) };
             conditions::set(&mut status.conditions, &desired, now);
             if outcome.is_err() {
                 owner(status, generation, Truth::False, "Failed", &message, now);
             }
-        })
-        .await;
+        };
+        self.write(key, &change).await;
         outcome.is_ok_and(|outcome| outcome.proceeds())
     }
 
-    async fn say(&self, key: &Key, generation: i64, truth: Truth, reason: &str, message: &str, now: Timestamp) {
-        self.write(key, |status| owner(status, generation, truth, reason, message, now)).await;
-    }
-
     /// Writes the status; says whether that worked.
-    async fn write(&self, key: &Key, change: impl Fn(&mut ManagementCommandStatus) + Send + Sync) -> bool {
-        let change = |command: &mut ManagementCommand| change(command.status.get_or_insert_default());
-        let written = self.store.update_status(key, &change).await;
+    async fn write(&self, key: &Key, change: Change<'_, ManagementCommand>) -> bool {
+        let written = self.store.update_status(key, change).await;
         written.inspect_err(|error| tracing::error!(%error, "the status of a management command is not written")).is_ok()
     }
 }
@@ -299,11 +365,14 @@ impl Executor for ManagementCommands {
         self.retries.retain(|key| snapshot.contains_key(key));
         self.runs.retain(|(key, _), _| snapshot.contains_key(key));
         let mut again = None;
-        for (key, command) in snapshot.iter() {
+        let since = Instant::now();
+        for key in snapshot.keys() {
             if !leader.is_leader() {
                 break;
             }
-            let next = self.reconcile(key, command, now).await;
+            // As it is now: the one before may have taken minutes.
+            let Some(command) = self.objects.get(key) else { continue };
+            let next = self.reconcile(key, &command, later(now, since)).await;
             again = [again, next].into_iter().flatten().min();
         }
         again
@@ -323,17 +392,14 @@ fn scope(spec: &ManagementCommandSpec) -> Result<Scope, String> {
     }
 }
 
-/// Says of the whole command what its places say.
-fn summarize(status: &mut ManagementCommandStatus, wanted: &[&str], generation: i64, now: Timestamp) {
-    let current = status.targets.iter().filter(|entry| entry.observed_generation == generation);
-    let current: Vec<_> = current.filter(|entry| wanted.contains(&entry.target.as_str())).collect();
-    let failed = current.iter().find(|entry| entry.status != State::Success).map(|entry| entry.message.clone());
-    match failed {
-        Some(message) => owner(status, generation, Truth::False, "Failed", &message, now),
-        None if current.len() == wanted.len() => owner(status, generation, Truth::True, "Created", "", now),
-        // Others are still to come.
-        None => {}
-    }
+/// Whether more is known of a run than that it has begun.
+fn is_decided(entry: &TargetStatus) -> bool {
+    entry.started.is_none() || is_lost(entry)
+}
+
+/// Whether nobody will ever know what became of a run.
+fn is_lost(entry: &TargetStatus) -> bool {
+    entry.started.is_some() && entry.status == State::PermanentFailure
 }
 
 pub(crate) fn owner(status: &mut ManagementCommandStatus, generation: i64, truth: Truth, reason: &str, message: &str, now: Timestamp) {

@@ -1,6 +1,6 @@
 //! Databases that Functions and ManagementCommands are applied to, and when a failed attempt is repeated.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -10,9 +10,14 @@ use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
 
 use crate::backoff::{Backoff, random_unit};
 use crate::store::Key;
+use crate::window::after;
+
+/// Names in a message.
+const NAMES: usize = 10;
 
 /// Runs management commands.
 #[async_trait]
@@ -44,6 +49,39 @@ impl Target {
     pub fn new(database: impl Into<String>, client: kusto::Client) -> Self {
         Self { database: database.into(), endpoint: client.endpoint().to_string(), client: std::sync::Arc::new(client) }
     }
+}
+
+/// The targets of each endpoint. Each endpoint has an executor of its own, so that one that hangs holds up no other.
+pub(crate) fn by_endpoint(targets: &[Target]) -> Vec<Vec<Target>> {
+    let mut endpoints: BTreeMap<&str, Vec<Target>> = BTreeMap::new();
+    for target in targets {
+        endpoints.entry(&target.endpoint).or_default().push(target.clone());
+    }
+    endpoints.into_values().collect()
+}
+
+/// Names places for a message.
+pub(crate) fn names<'a>(places: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let places = places.into_iter().map(|(name, endpoint)| match name == endpoint {
+        true => name.to_owned(),
+        false => format!("{name} of {endpoint}"),
+    });
+    listed(&places.collect())
+}
+
+/// Names for a message, not too many.
+pub(crate) fn listed(all: &BTreeSet<String>) -> String {
+    let first = all.iter().take(NAMES).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match all.len() {
+        0 => "none".to_owned(),
+        1..=NAMES => first,
+        more => format!("{first} and {} more", more - NAMES),
+    }
+}
+
+/// `now` and the whole seconds since then.
+pub(crate) fn later(now: Timestamp, since: Instant) -> Timestamp {
+    after(now, Duration::from_secs(since.elapsed().as_secs()))
 }
 
 /// Counts of attempts, by kind and outcome.
@@ -103,12 +141,23 @@ impl Retries {
     }
 }
 
+/// The entry of a target: its own, or that of an endpoint which is none of `all`, where the database was before.
+pub(crate) fn entry<'a>(entries: &'a [TargetStatus], name: &str, endpoint: &str, all: &[Target]) -> Option<&'a TargetStatus> {
+    position(entries, name, endpoint, all).map(|at| &entries[at])
+}
+
 /// Sets the entry of a target.
-pub(crate) fn set(targets: &mut Vec<TargetStatus>, entry: TargetStatus) {
-    match targets.iter_mut().find(|present| present.target == entry.target) {
-        Some(present) => *present = entry,
-        None => targets.push(entry),
+pub(crate) fn set(entries: &mut Vec<TargetStatus>, entry: TargetStatus, all: &[Target]) {
+    match position(entries, &entry.target, &entry.endpoint, all) {
+        Some(at) => entries[at] = entry,
+        None => entries.push(entry),
     }
+}
+
+fn position(entries: &[TargetStatus], name: &str, endpoint: &str, all: &[Target]) -> Option<usize> {
+    let own = |entry: &TargetStatus| entry.target == name && entry.endpoint == endpoint;
+    let moved = |entry: &TargetStatus| entry.target == name && all.iter().all(|target| target.endpoint != entry.endpoint);
+    entries.iter().position(own).or_else(|| entries.iter().position(moved))
 }
 
 /// The entry of an attempt.

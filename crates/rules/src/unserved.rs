@@ -8,7 +8,7 @@
 //! Two processes never contend for a status: what another has written for this generation is replaced only after the
 //! status has stood still for several intervals, and what says [`NOT_FOUND`] already is left as it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use crate::lease::Leader;
 use crate::runner::Executor;
 use crate::store::{Event, Key, Objects, Severity, Store};
+use crate::target::listed;
 use crate::window::after;
 
 mod kinds;
@@ -36,8 +37,6 @@ pub const NOT_CONFIGURED: &str = "DatabaseNotConfigured";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a rule that is told of is looked at again.
 const AGAIN: Duration = Duration::from_secs(300);
-/// Names in a message.
-const NAMES: usize = 10;
 
 /// Tells which databases there are.
 #[async_trait]
@@ -252,13 +251,7 @@ fn said<K: Named>(object: &K) -> Option<&str> {
 
 /// Names for a message, not too many.
 fn names<'a>(all: impl Iterator<Item = &'a String>) -> String {
-    let all: BTreeSet<&str> = all.map(String::as_str).collect();
-    let first = all.iter().take(NAMES).copied().collect::<Vec<_>>().join(", ");
-    match all.len() {
-        0 => "none".to_owned(),
-        1..=NAMES => first,
-        more => format!("{first} and {} more", more - NAMES),
-    }
+    listed(&all.cloned().collect())
 }
 
 #[async_trait]

@@ -110,13 +110,14 @@ impl Rules {
         let clients = [METRICS, LOGS].map(|database| anyhow::Ok((database.to_owned(), client(&kusto)?)));
         let clients = clients.into_iter().collect::<Result<BTreeMap<_, _>>>()?;
         let served = Served::of("adx-mon up", WAY_OUT, &clients);
-        let executors: Vec<Box<dyn runner::Executor>> = vec![
+        let mut executors: Vec<Box<dyn runner::Executor>> = vec![
             Box::new(Unserved::<Function>::new(kinds.functions.clone(), served.clone(), Default::default())),
             Box::new(Unserved::<ManagementCommand>::new(kinds.commands.clone(), served.clone(), Default::default())),
             Box::new(Unserved::<SummaryRule>::new(kinds.summaries.clone(), served, Default::default())),
-            Box::new(Functions::new(kinds.functions.clone(), targets.clone(), Default::default(), applied.clone())),
-            Box::new(ManagementCommands::new(kinds.commands.clone(), targets, Default::default(), applied)),
         ];
+        let labels = Default::default();
+        executors.extend(Functions::of_each_endpoint(kinds.functions.clone(), targets.clone(), &labels, &applied));
+        executors.extend(ManagementCommands::of_each_endpoint(kinds.commands.clone(), targets, &labels, &applied));
         others.spawn(runner::run(executors, Leader::always(), Arc::new(SystemClock), stop.clone()));
 
         let rollups = summary::metrics::Metrics::default();

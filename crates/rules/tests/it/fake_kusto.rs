@@ -5,14 +5,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kusto::{Delivery, Error, Kind};
 use parking_lot::Mutex;
+use rules::runner::Executor;
 use rules::target::{Management, Target};
 use serde_json::Value;
+use tokio::sync::watch;
 
 type Answer = dyn Fn(&str, &str) -> Result<(), Error> + Send + Sync;
 
 pub(crate) struct FakeKusto {
     said: Mutex<Vec<(String, String)>>,
     answer: Mutex<Box<Answer>>,
+    hangs: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for FakeKusto {
@@ -23,7 +26,7 @@ impl std::fmt::Debug for FakeKusto {
 
 impl FakeKusto {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { said: Mutex::default(), answer: Mutex::new(Box::new(|_, _| Ok(()))) })
+        Arc::new(Self { said: Mutex::default(), answer: Mutex::new(Box::new(|_, _| Ok(()))), hangs: watch::Sender::new(false) })
     }
 
     /// Answers to a database and a command.
@@ -31,8 +34,17 @@ impl FakeKusto {
         *self.answer.lock() = Box::new(answer);
     }
 
+    /// Whether it takes commands and does not answer them.
+    pub(crate) fn hang(&self, hangs: bool) {
+        self.hangs.send_replace(hangs);
+    }
+
     pub(crate) fn target(self: &Arc<Self>, database: &str) -> Target {
-        Target { database: database.to_owned(), endpoint: "https://c".to_owned(), client: self.clone() }
+        self.target_at(database, "https://c")
+    }
+
+    pub(crate) fn target_at(self: &Arc<Self>, database: &str, endpoint: &str) -> Target {
+        Target { database: database.to_owned(), endpoint: endpoint.to_owned(), client: self.clone() }
     }
 
     /// The databases and commands since the last call.
@@ -50,8 +62,15 @@ impl FakeKusto {
 impl Management for FakeKusto {
     async fn run(&self, database: &str, command: &str) -> Result<(), Error> {
         self.said.lock().push((database.to_owned(), command.to_owned()));
+        let _ = self.hangs.subscribe().wait_for(|hangs| !hangs).await;
         (self.answer.lock())(database, command)
     }
+}
+
+/// The executor of the only endpoint.
+pub(crate) fn only(mut executors: Vec<Box<dyn Executor>>) -> Box<dyn Executor> {
+    assert_eq!(executors.len(), 1);
+    executors.remove(0)
 }
 
 pub(crate) fn error(kind: Kind, status: Option<u16>, message: &str) -> Error {

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::{Function, FunctionSpec, State};
+use crds::criteria::Labels;
+use crds::{Condition, Function, FunctionSpec, State, conditions};
 use jiff::Timestamp;
 use kusto::{Kind, Position};
 use rules::function::{FINALIZER, Functions};
 use rules::lease::Leader;
-use rules::runner::Executor as _;
+use rules::runner::Executor;
 use rules::store::memory::MemoryStore;
-use rules::store::{Key, Store as _};
-use rules::target::Metrics;
+use rules::store::{Key, Store};
+use rules::target::{Metrics, Target};
 use serde_json::{Value, json};
 
-use crate::fake_kusto::{FakeKusto, cases, error, error_of_vector, labels, without_cel};
-use crate::support::FailingStore;
+use crate::fake_kusto::{FakeKusto, cases, error, error_of_vector, labels, only, without_cel};
+use crate::support::{FailingStore, Running, until};
 
 fn start() -> Timestamp {
     "2025-01-01T00:00:00Z".parse().unwrap()
@@ -38,14 +39,18 @@ fn in_database(name: &str, body: &str) -> Function {
 struct Setup {
     kusto: Arc<FakeKusto>,
     store: Arc<MemoryStore<Function>>,
-    functions: Functions,
+    functions: Box<dyn Executor>,
+}
+
+fn executor(store: Arc<dyn Store<Function>>, targets: Vec<Target>, labels: Labels) -> Box<dyn Executor> {
+    only(Functions::of_each_endpoint(store, targets, &labels, &Metrics::default()))
 }
 
 fn setup(databases: &[&str], objects: Vec<Function>) -> Setup {
     let kusto = FakeKusto::new();
     let store = Arc::new(MemoryStore::new(objects));
     let targets = databases.iter().map(|database| kusto.target(database)).collect();
-    let functions = Functions::new(store.clone(), targets, labels(&Value::Null), Metrics::default());
+    let functions = executor(store.clone(), targets, labels(&Value::Null));
     Setup { kusto, store, functions }
 }
 
@@ -78,7 +83,7 @@ async fn vectors() {
             kusto.answers(move |_, _| Err(error.clone()));
         }
         let store = Arc::new(MemoryStore::new([object]));
-        let mut functions = Functions::new(store.clone(), vec![kusto.target("DB")], labels(case), Metrics::default());
+        let mut functions = executor(store.clone(), vec![kusto.target("DB")], labels(case));
         functions.pass(start(), &Leader::always()).await;
 
         let after = store.objects().get(&key("f")).unwrap();
@@ -303,7 +308,7 @@ async fn a_function_of_another_cluster_keeps_nothing_here() {
     let kusto = FakeKusto::new();
     let store = Arc::new(MemoryStore::new([mine, elsewhere]));
     let here = labels(&json!({"clusterLabels": {"region": "eastus"}}));
-    let mut functions = Functions::new(store.clone(), vec![kusto.target("DB")], here, Metrics::default());
+    let mut functions = executor(store.clone(), vec![kusto.target("DB")], here);
     functions.pass(start(), &Leader::always()).await;
     store.delete(&key("f"));
     functions.pass(start(), &Leader::always()).await;
@@ -316,9 +321,7 @@ async fn each_process_drops_what_is_in_its_own_databases() {
     let spec = FunctionSpec { all_databases: true, body: ".create-or-alter function Mine() { T }".to_owned(), ..FunctionSpec::default() };
     let store = Arc::new(MemoryStore::new([function("f", spec)]));
     let (here, there) = (FakeKusto::new(), FakeKusto::new());
-    let process = |kusto: &Arc<FakeKusto>, database: &str| {
-        Functions::new(store.clone(), vec![kusto.target(database)], labels(&Value::Null), Metrics::default())
-    };
+    let process = |kusto: &Arc<FakeKusto>, database: &str| executor(store.clone(), vec![kusto.target(database)], labels(&Value::Null));
     let (mut one, mut other) = (process(&here, "A"), process(&there, "B"));
     one.pass(start(), &Leader::always()).await;
     other.pass(start(), &Leader::always()).await;
@@ -338,7 +341,7 @@ async fn each_process_drops_what_is_in_its_own_databases() {
 async fn what_nobody_drops_is_named_and_holds_the_object_for_ten_minutes() {
     let store = Arc::new(MemoryStore::new([in_database("f", ".create-or-alter function Mine() { T }")]));
     let kusto = FakeKusto::new();
-    let process = |database: &str| Functions::new(store.clone(), vec![kusto.target(database)], labels(&Value::Null), Metrics::default());
+    let process = |database: &str| executor(store.clone(), vec![kusto.target(database)], labels(&Value::Null));
     process("DB").pass(start(), &Leader::always()).await;
     kusto.said();
     store.delete(&key("f"));
@@ -372,7 +375,7 @@ async fn a_database_that_is_not_there_yet_is_waited_for() {
 async fn a_status_that_cannot_be_written_is_written_later() {
     let store = Arc::new(FailingStore::new([in_database("f", "B")]));
     let kusto = FakeKusto::new();
-    let mut functions = Functions::new(store.clone(), vec![kusto.target("DB")], labels(&Value::Null), Metrics::default());
+    let mut functions = executor(store.clone(), vec![kusto.target("DB")], labels(&Value::Null));
     store.fail(true);
     let next = functions.pass(start(), &Leader::always()).await.expect("it comes back");
     store.fail(false);
@@ -389,4 +392,203 @@ async fn a_body_of_a_megabyte_is_applied() {
     for name in ["big", "small"] {
         assert_eq!(setup.get(name).status.clone().unwrap().status, State::Success, "{name}");
     }
+}
+
+fn everywhere(name: &str) -> Function {
+    let body = format!(".create-or-alter function {name}() {{ T }}");
+    function(name, FunctionSpec { all_databases: true, body, ..FunctionSpec::default() })
+}
+
+/// A cluster that takes commands and does not answer them, one that works, and functions for both.
+struct TwoClusters {
+    sick: Arc<FakeKusto>,
+    well: Arc<FakeKusto>,
+    store: Arc<MemoryStore<Function>>,
+    running: Running,
+}
+
+impl TwoClusters {
+    fn start(objects: Vec<Function>, sick_is_first: bool) -> Self {
+        let (sick, well) = (FakeKusto::new(), FakeKusto::new());
+        let store = Arc::new(MemoryStore::new(objects));
+        let mut targets = vec![sick.target_at("Sick", "https://sick"), well.target_at("Well", "https://well")];
+        if !sick_is_first {
+            targets.reverse();
+        }
+        let executors = Functions::of_each_endpoint(store.clone(), targets, &labels(&Value::Null), &Metrics::default());
+        let running = Running::start(executors, start());
+        Self { sick, well, store, running }
+    }
+
+    async fn until(&self, name: &str, wanted: impl Fn(Option<&Function>) -> bool) -> Option<Arc<Function>> {
+        until(&mut self.store.objects(), |map| wanted(map.get(&key(name)).map(|function| &**function))).await;
+        self.store.objects().get(&key(name))
+    }
+
+    async fn until_applied(&self, name: &str) {
+        let applied = |function: Option<&Function>| {
+            let Some(function) = function else { return false };
+            let status = function.status.clone().unwrap_or_default();
+            status.status == State::Success && Some(status.observed_generation) == function.metadata.generation
+        };
+        self.until(name, applied).await;
+    }
+}
+
+fn reconciled(function: Option<&Function>) -> Option<Condition> {
+    let status = function?.status.as_ref()?;
+    conditions::get(&status.conditions, "function.adx-mon.azure.com/Reconciled").cloned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_holds_up_no_other() {
+    for sick_is_first in [true, false] {
+        let mut other = everywhere("b");
+        (other.spec.all_databases, other.spec.database) = (false, "Well".to_owned());
+        let clusters = TwoClusters::start(vec![everywhere("a"), other], sick_is_first);
+        clusters.sick.hang(true);
+        clusters.until_applied("b").await;
+        // Not decided, and the status says what it waits for, and since when.
+        let waits = |function: Option<&Function>| {
+            let of_sick = |function: &Function| function.status.clone()?.databases.iter().find(|entry| entry.target == "Sick").cloned();
+            function.and_then(of_sick).is_some_and(|entry| entry.started.is_some())
+        };
+        let waiting = clusters.until("a", waits).await.unwrap();
+        let condition = reconciled(Some(&waiting)).unwrap();
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("Unknown", "KustoExecutionPending"));
+        assert_eq!(condition.message, "waiting for Sick of https://sick");
+        let status = waiting.status.clone().unwrap();
+        assert_eq!((status.observed_generation, status.message.as_str()), (0, "waiting for Sick of https://sick"));
+        let entry = |name: &str| status.databases.iter().find(|entry| entry.target == name).unwrap();
+        assert_eq!((entry("Well").status, entry("Sick").status), (State::Success, State::Failed));
+        assert_eq!(entry("Sick").message, "no answer from https://sick since 2025-01-01T00:00:00Z");
+
+        clusters.sick.hang(false);
+        clusters.until_applied("a").await;
+        let condition = reconciled(clusters.store.objects().get(&key("a")).as_deref()).unwrap();
+        assert_eq!(condition.message, "Function created at https://sick, https://well");
+        // Nothing is repeated because another endpoint was done earlier or later.
+        clusters.running.end().await;
+        assert_eq!((clusters.sick.commands().len(), clusters.well.commands().len()), (1, 2), "{sick_is_first}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_keeps_a_deleted_function_until_it_is_dropped_there() {
+    let clusters = TwoClusters::start(vec![everywhere("a")], true);
+    clusters.until_applied("a").await;
+    clusters.sick.said();
+    clusters.well.said();
+    clusters.sick.hang(true);
+    clusters.store.delete(&key("a"));
+    let left = clusters.until("a", |function| function.and_then(|f| f.status.as_ref()).is_some_and(|s| s.databases.len() == 1)).await;
+    assert_eq!(left.unwrap().status.clone().unwrap().databases[0].target, "Sick");
+    clusters.sick.hang(false);
+    clusters.until("a", |function| function.is_none()).await;
+    clusters.running.end().await;
+    let drop = |database: &str| [format!("{database}: .drop function ['a'] ifexists")];
+    assert_eq!((dropped(&clusters.sick), dropped(&clusters.well)), (drop("Sick").to_vec(), drop("Well").to_vec()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_function_stays_where_it_was_until_the_endpoint_it_moves_to_has_it() {
+    let mut moving = everywhere("a");
+    (moving.spec.all_databases, moving.spec.database) = (false, "Well".to_owned());
+    let clusters = TwoClusters::start(vec![moving], true);
+    clusters.until_applied("a").await;
+    clusters.well.said();
+    clusters.sick.hang(true);
+    clusters.store.update(&key("a"), &|function| function.spec.database = "Sick".to_owned()).await.unwrap();
+    clusters.until("a", |function| reconciled(function).is_some_and(|c| c.reason == "KustoExecutionPending")).await;
+    assert_eq!(dropped(&clusters.well), [""; 0]);
+    clusters.sick.hang(false);
+    clusters.until("a", |function| function.and_then(|f| f.status.as_ref()).is_some_and(|s| s.databases.len() == 1)).await;
+    assert_eq!(dropped(&clusters.well), ["Well: .drop function ['a'] ifexists"]);
+}
+
+#[tokio::test]
+async fn a_function_that_is_no_longer_meant_for_this_cluster_is_dropped() {
+    let shared = in_database("g", ".create-or-alter function Shared() { T }");
+    let body = ".create-or-alter function Mine() { T }\n.create-or-alter function Shared() { T }";
+    let kusto = FakeKusto::new();
+    let store = Arc::new(MemoryStore::new([in_database("f", body), shared]));
+    let here = labels(&json!({"clusterLabels": {"region": "eastus"}}));
+    let mut functions = executor(store.clone(), vec![kusto.target("DB")], here);
+    functions.pass(start(), &Leader::always()).await;
+    kusto.said();
+    let edit = async |expression: &str| {
+        let expression = expression.to_owned();
+        store.update(&key("f"), &|function| function.spec.criteria_expression.clone_from(&expression)).await.unwrap();
+    };
+    // A mistake in the expression is no reason to drop anything.
+    edit("region ==").await;
+    functions.pass(start(), &Leader::always()).await;
+    assert_eq!(kusto.said(), []);
+    edit("region == 'westus'").await;
+    kusto.answers(|_, _| Err(error(Kind::Transient, Some(503), "busy")));
+    let next = functions.pass(start(), &Leader::always()).await.expect("the drop is tried again");
+    kusto.said();
+    kusto.answers(|_, _| Ok(()));
+    functions.pass(next, &Leader::always()).await;
+    assert_eq!(dropped(&kusto), ["DB: .drop function ['Mine'] ifexists"]);
+    let after = store.objects().get(&key("f")).unwrap();
+    let status = after.status.clone().unwrap();
+    assert_eq!((status.databases.len(), status.reason.as_str()), (0, "CriteriaNotMatched"));
+    assert_eq!(after.metadata.finalizers, Some(vec![]), "nothing is left to be dropped");
+    functions.pass(next, &Leader::always()).await;
+    assert_eq!(kusto.said(), [], "and that is all");
+    edit("region == 'eastus'").await;
+    functions.pass(next, &Leader::always()).await;
+    assert_eq!((kusto.said().len(), store.objects().get(&key("f")).unwrap().status.clone().unwrap().status), (1, State::Success));
+}
+
+#[tokio::test]
+async fn a_suspended_function_stays_as_it_is_until_it_is_deleted() {
+    let mut setup = setup(&["DB"], vec![in_database("f", ".create-or-alter function Mine() { T }")]);
+    setup.pass(0).await;
+    setup.kusto.said();
+    setup.store.update(&key("f"), &|function| function.spec.suspend = true).await.unwrap();
+    setup.store.update(&key("f"), &|function| function.spec.criteria_expression = "1 == 2".to_owned()).await.unwrap();
+    assert_eq!((setup.pass(1).await, setup.kusto.said()), (None, vec![]));
+    setup.store.delete(&key("f"));
+    setup.pass(2).await;
+    assert_eq!(dropped(&setup.kusto), ["DB: .drop function ['Mine'] ifexists"]);
+    assert!(setup.store.objects().get(&key("f")).is_none());
+}
+
+/// Whether Kusto has made it nobody knows, so it is dropped as if it had.
+#[tokio::test]
+async fn what_may_have_been_created_is_dropped_too() {
+    let mut setup = setup(&["DB"], vec![in_database("f", ".create-or-alter function Mine() { T }")]);
+    setup.kusto.answers(|_, _| Err(error(Kind::Transient, None, "no answer")));
+    setup.pass(0).await;
+    setup.kusto.said();
+    setup.kusto.answers(|_, _| Ok(()));
+    setup.store.delete(&key("f"));
+    setup.pass(1).await;
+    assert_eq!(dropped(&setup.kusto), ["DB: .drop function ['Mine'] ifexists"]);
+}
+
+/// Older versions keep no record of what is where.
+#[tokio::test]
+async fn what_an_older_version_has_created_is_dropped_in_every_database() {
+    let mut old = everywhere("a");
+    old.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    old.metadata.generation = Some(1);
+    old.status = Some(crds::FunctionStatus { status: State::Success, observed_generation: 1, ..Default::default() });
+    old.metadata.deletion_timestamp = Some(crds::Time(start()));
+    let clusters = TwoClusters::start(vec![old], true);
+    clusters.until("a", |function| function.is_none()).await;
+    clusters.running.end().await;
+    assert_eq!((dropped(&clusters.sick).len(), dropped(&clusters.well).len()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_a_function_only_mentions_is_not_dropped() {
+    let body = "// .create-or-alter function Other() { T }\n.create-or-alter function Mine() { print '.create function Other() { T }' }";
+    let mut setup = setup(&["DB"], vec![in_database("f", body)]);
+    setup.pass(0).await;
+    setup.store.delete(&key("f"));
+    setup.pass(1).await;
+    assert_eq!(dropped(&setup.kusto), ["DB: .drop function ['Mine'] ifexists"]);
 }

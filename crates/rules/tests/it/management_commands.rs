@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::criteria::Labels;
 use crds::{ManagementCommand, ManagementCommandSpec, State};
 use jiff::Timestamp;
 use kusto::Kind;
 use rules::lease::Leader;
 use rules::management_command::ManagementCommands;
-use rules::runner::Executor as _;
+use rules::runner::Executor;
 use rules::store::memory::MemoryStore;
-use rules::store::{Key, Store as _};
-use rules::target::Metrics;
+use rules::store::{Key, Store};
+use rules::target::{Metrics, Target};
 use serde_json::{Value, json};
 
-use crate::fake_kusto::{FakeKusto, cases, error, labels, without_cel};
-use crate::support::{FailingStore, LateStore};
+use crate::fake_kusto::{FakeKusto, cases, error, labels, only, without_cel};
+use crate::support::{FailingStore, LateStore, Running, until};
 
 fn start() -> Timestamp {
     "2025-01-01T00:00:00Z".parse().unwrap()
@@ -35,6 +36,10 @@ fn scoped(scope: &str) -> ManagementCommand {
     command(ManagementCommandSpec { body: ".x".to_owned(), scope: scope.to_owned(), ..ManagementCommandSpec::default() })
 }
 
+fn executor(store: Arc<dyn Store<ManagementCommand>>, targets: Vec<Target>, labels: Labels) -> Box<dyn Executor> {
+    only(ManagementCommands::of_each_endpoint(store, targets, &labels, &Metrics::default()))
+}
+
 #[tokio::test]
 async fn vectors() {
     let all = cases("management_command.json");
@@ -48,7 +53,7 @@ async fn vectors() {
             kusto.answers(|_, _| Err(error(Kind::Permanent, None, "boom")));
         }
         let store = Arc::new(MemoryStore::new([object]));
-        let mut commands = ManagementCommands::new(store.clone(), vec![kusto.target("DB")], labels(case), Metrics::default());
+        let mut commands = executor(store.clone(), vec![kusto.target("DB")], labels(case));
         commands.pass(start(), &Leader::always()).await;
         let expected = &case["expected"];
         assert_eq!(json!(kusto.commands()), expected["statements_first_run"], "{name}");
@@ -80,7 +85,7 @@ async fn all_databases_means_each_once() {
     kusto.answers(|database, _| if database == "B" { Err(error(Kind::Transient, Some(429), "busy")) } else { Ok(()) });
     let store = Arc::new(MemoryStore::new([scoped("AllDatabases")]));
     let targets = ["A", "B", "C"].map(|database| kusto.target(database)).to_vec();
-    let mut commands = ManagementCommands::new(store.clone(), targets, labels(&Value::Null), Metrics::default());
+    let mut commands = executor(store.clone(), targets, labels(&Value::Null));
     let next = commands.pass(start(), &Leader::always()).await.unwrap();
     let status = || store.objects().get(&key()).unwrap().status.clone().unwrap();
     let states: Vec<_> = status().targets.iter().map(|entry| (entry.target.clone(), entry.status)).collect();
@@ -99,11 +104,10 @@ async fn all_databases_means_each_once() {
 async fn a_cluster_means_once_for_each_cluster() {
     let (kusto, other) = (FakeKusto::new(), FakeKusto::new());
     let store = Arc::new(MemoryStore::new([scoped("Cluster")]));
-    let mut elsewhere = other.target("Logs");
-    elsewhere.endpoint = "https://other".to_owned();
-    let targets = vec![kusto.target("A"), kusto.target("B"), elsewhere];
-    let mut commands = ManagementCommands::new(store.clone(), targets, labels(&Value::Null), Metrics::default());
-    commands.pass(start(), &Leader::always()).await;
+    let targets = vec![kusto.target("A"), kusto.target("B"), other.target_at("Logs", "https://other")];
+    for mut commands in ManagementCommands::of_each_endpoint(store.clone(), targets, &labels(&Value::Null), &Metrics::default()) {
+        commands.pass(start(), &Leader::always()).await;
+    }
     assert_eq!((kusto.said().len(), other.said().len()), (1, 1));
     let targets = store.objects().get(&key()).unwrap().status.clone().unwrap().targets;
     assert_eq!(targets.iter().map(|entry| entry.target.as_str()).collect::<Vec<_>>(), ["https://c", "https://other"]);
@@ -113,7 +117,7 @@ async fn a_cluster_means_once_for_each_cluster() {
 async fn an_edit_runs_it_again() {
     let kusto = FakeKusto::new();
     let store = Arc::new(MemoryStore::new([scoped("Cluster")]));
-    let mut commands = ManagementCommands::new(store.clone(), vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+    let mut commands = executor(store.clone(), vec![kusto.target("A")], labels(&Value::Null));
     commands.pass(start(), &Leader::always()).await;
     store.update(&key(), &|command| command.spec.body = ".y".to_owned()).await.unwrap();
     commands.pass(start(), &Leader::always()).await;
@@ -130,7 +134,7 @@ fn minutes(count: u64) -> Timestamp {
 }
 
 /// Runs what is due for an hour.
-async fn an_hour(commands: &mut ManagementCommands, from: Timestamp) -> Timestamp {
+async fn an_hour(commands: &mut Box<dyn Executor>, from: Timestamp) -> Timestamp {
     let (mut now, end) = (from, from + Duration::from_secs(3600));
     let mut passes = 0;
     while now < end {
@@ -145,7 +149,7 @@ async fn an_hour(commands: &mut ManagementCommands, from: Timestamp) -> Timestam
 async fn a_command_runs_once_though_its_outcome_cannot_be_written_for_an_hour() {
     let kusto = FakeKusto::new();
     let store = Arc::new(FailingStore::new([scoped("Cluster")]));
-    let mut commands = ManagementCommands::new(store.clone(), vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+    let mut commands = executor(store.clone(), vec![kusto.target("A")], labels(&Value::Null));
     // The server goes away while Kusto runs the command.
     let away = store.clone();
     kusto.answers(move |_, _| {
@@ -167,7 +171,7 @@ async fn a_command_runs_once_though_its_outcome_cannot_be_written_for_an_hour() 
 async fn a_command_is_not_run_before_its_status_can_be_written() {
     let kusto = FakeKusto::new();
     let store = Arc::new(FailingStore::new([scoped("Cluster")]));
-    let mut commands = ManagementCommands::new(store.clone(), vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+    let mut commands = executor(store.clone(), vec![kusto.target("A")], labels(&Value::Null));
     store.fail(true);
     let now = an_hour(&mut commands, start()).await;
     assert_eq!(kusto.commands(), [""; 0]);
@@ -180,7 +184,7 @@ async fn a_command_is_not_run_before_its_status_can_be_written() {
 #[tokio::test]
 async fn a_run_whose_process_was_killed_is_told_of_and_not_repeated() {
     let (kusto, store) = (FakeKusto::new(), Arc::new(FailingStore::new([scoped("Cluster")])));
-    let process = || ManagementCommands::new(store.clone(), vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+    let process = || executor(store.clone(), vec![kusto.target("A")], labels(&Value::Null));
     let away = store.clone();
     kusto.answers(move |_, _| {
         away.fail(true);
@@ -213,7 +217,7 @@ async fn a_body_of_a_megabyte_is_run() {
     let mut big = scoped("Cluster");
     big.spec.body = format!(".x {}", "x".repeat(1 << 20));
     let store = Arc::new(MemoryStore::new([big]));
-    let mut commands = ManagementCommands::new(store.clone(), vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+    let mut commands = executor(store.clone(), vec![kusto.target("A")], labels(&Value::Null));
     commands.pass(start(), &Leader::always()).await;
     assert!(kusto.commands()[0].len() > 1 << 20);
     assert_eq!(store.objects().get(&key()).unwrap().status.clone().unwrap().conditions[0].reason, "Created");
@@ -232,7 +236,7 @@ async fn a_bad_command_says_where_and_others_run() {
     let mut good = scoped("Cluster");
     good.metadata.name = Some("d".to_owned());
     let store = Arc::new(MemoryStore::new([bad, good]));
-    let mut commands = ManagementCommands::new(store.clone(), vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+    let mut commands = executor(store.clone(), vec![kusto.target("A")], labels(&Value::Null));
     commands.pass(start(), &Leader::always()).await;
     let owner = |name: &str| store.objects().get(&Key::new("default", name)).unwrap().status.clone().unwrap().conditions[0].clone();
     assert_eq!(owner("c").message, "running a command in DB: Syntax error: SYN0002 [line:position=1:7]");
@@ -245,9 +249,9 @@ async fn a_leader_whose_watch_is_late_repeats_no_command() {
     for outcome_is_written in [true, false] {
         let (kusto, store) = (FakeKusto::new(), Arc::new(MemoryStore::new([scoped("Cluster")])));
         let late = Arc::new(LateStore::of(&store));
-        let mut next = ManagementCommands::new(late, vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+        let mut next = executor(late, vec![kusto.target("A")], labels(&Value::Null));
         if outcome_is_written {
-            let mut first = ManagementCommands::new(store.clone(), vec![kusto.target("A")], labels(&Value::Null), Metrics::default());
+            let mut first = executor(store.clone(), vec![kusto.target("A")], labels(&Value::Null));
             first.pass(start(), &Leader::always()).await;
         } else {
             let began = json!([{"target": "https://c", "status": "Failed", "observedGeneration": 1, "message": "run 1 has begun",
@@ -261,4 +265,71 @@ async fn a_leader_whose_watch_is_late_repeats_no_command() {
         assert_eq!(kusto.said(), []);
         assert_eq!(store.objects().get(&key()).unwrap().status, before.status);
     }
+}
+
+/// Whatever the order, an endpoint that hangs holds up no other, and a restart repeats nothing anywhere.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_holds_up_no_other() {
+    let (sick, well) = (FakeKusto::new(), FakeKusto::new());
+    sick.hang(true);
+    let mut other = scoped("Database");
+    (other.metadata.name, other.spec.database) = (Some("d".to_owned()), "Well".to_owned());
+    let store = Arc::new(MemoryStore::new([scoped("AllDatabases"), other]));
+    let start_all = |now| {
+        let targets = vec![sick.target_at("Sick", "https://sick"), well.target_at("Well", "https://well")];
+        Running::start(ManagementCommands::of_each_endpoint(store.clone(), targets, &labels(&Value::Null), &Metrics::default()), now)
+    };
+    let owner = |object: &ManagementCommand| object.status.as_ref().and_then(|status| status.conditions.first().cloned());
+    // Both have run where all is well, and their conditions say so.
+    let reasons = async |wanted: [&str; 2]| {
+        let is = |object: &ManagementCommand, reason: &str| {
+            let there = object.status.iter().flat_map(|status| &status.targets).find(|entry| entry.target == "Well");
+            there.is_some_and(|entry| entry.status == State::Success) && owner(object).is_some_and(|condition| condition.reason == reason)
+        };
+        until(&mut store.objects(), |map| map.values().zip(wanted).all(|(object, reason)| is(object, reason))).await;
+    };
+    let running = start_all(start());
+    reasons(["Pending", "Created"]).await;
+    let object = store.objects().get(&key()).unwrap();
+    let condition = owner(&object).unwrap();
+    assert_eq!((condition.status.as_str(), condition.message.as_str()), ("Unknown", "waiting for Sick of https://sick"));
+    let targets = object.status.clone().unwrap().targets;
+    let of_sick = targets.iter().find(|entry| entry.target == "Sick").unwrap();
+    assert!(of_sick.started.is_some() && of_sick.message.ends_with("has begun; its outcome is not known yet"), "{of_sick:?}");
+    running.end().await;
+
+    // Nobody hears any more how it ends.
+    sick.hang(false);
+    let running = start_all(minutes(1));
+    assert_eq!(running.clock.next_deadline().await, minutes(11));
+    running.clock.set(minutes(11));
+    reasons(["OutcomeUnknown", "Created"]).await;
+    running.end().await;
+    assert_eq!((sick.said().len(), well.said().len()), (1, 2));
+    assert_eq!(store.events().len(), 1);
+}
+
+/// One endpoint's failures, over and over, neither hide nor repeat that another's outcome is unknown.
+#[tokio::test]
+async fn an_unknown_outcome_stands_while_another_endpoint_fails() {
+    let (killed, failing) = (FakeKusto::new(), FakeKusto::new());
+    let mut object = scoped("AllDatabases");
+    let began = json!({"targets": [{"target": "Killed", "endpoint": "https://killed", "status": "Failed", "observedGeneration": 1,
+        "message": "run 1 has begun", "started": "2025-01-01T00:00:00Z"}]});
+    object.status = serde_json::from_value(began).unwrap();
+    let store = Arc::new(MemoryStore::new([object]));
+    failing.answers(|_, _| Err(error(Kind::Transient, Some(503), "busy")));
+    let targets = vec![killed.target_at("Killed", "https://killed"), failing.target_at("Failing", "https://failing")];
+    let mut executors = ManagementCommands::of_each_endpoint(store.clone(), targets, &labels(&Value::Null), &Metrics::default());
+    for minute in 12..60 {
+        for commands in &mut executors {
+            commands.pass(minutes(minute), &Leader::always()).await;
+        }
+    }
+    let owner = store.objects().get(&key()).unwrap().status.clone().unwrap().conditions[0].clone();
+    assert_eq!(owner.reason, "OutcomeUnknown");
+    assert!(owner.message.starts_with("Killed: begun at 2025-01-01T00:00:00Z by a process that ended"), "{}", owner.message);
+    assert!(failing.said().len() > 5 && killed.said().is_empty());
+    let told = store.events().iter().filter(|(_, event)| event.reason == "OutcomeUnknown").count();
+    assert_eq!(told, 1);
 }

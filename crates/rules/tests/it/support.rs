@@ -4,11 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use kube::CustomResource;
+use rules::clock::ManualClock;
+use rules::lease::Leader;
+use rules::runner::Executor;
 use rules::store::memory::MemoryStore;
 use rules::store::{Change, Event, Key, Object, ObjectMap, Objects, Store, StoreError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// A rule that does nothing.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +57,27 @@ pub(crate) async fn until<K>(objects: &mut Objects<K>, wanted: impl Fn(&ObjectMa
         }
     })
     .await;
+}
+
+/// Executors that run by a clock that is moved by hand.
+pub(crate) struct Running {
+    pub(crate) clock: ManualClock,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    pub(crate) fn start(executors: Vec<Box<dyn Executor>>, now: Timestamp) -> Self {
+        let (clock, stop) = (ManualClock::new(now), CancellationToken::new());
+        let run = rules::runner::run(executors, Leader::always(), Arc::new(clock.clone()), stop.clone());
+        Self { clock, stop, task: tokio::spawn(run) }
+    }
+
+    /// Ends them; what hangs is given up.
+    pub(crate) async fn end(self) {
+        self.stop.cancel();
+        soon(self.task).await.unwrap();
+    }
 }
 
 /// A store in memory that takes no status while it is told so.
