@@ -105,13 +105,15 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let summary_metrics = SummaryMetrics::default();
     summary_metrics.register(&mut registry);
     let sources = Sources::open(config.rules).await?;
+    let served = Served::of("adxexporter", WAY_OUT, &config.databases);
+    let unserved = Unserved::new(sources.exporters.clone(), served.clone(), config.labels.clone().into_iter().collect());
+    let mut executors: Vec<Box<dyn Executor>> = vec![Box::new(unserved)];
     let summary_rules = sources.summary_rules.clone().map(|rules| {
         let kusto = |client: &Client| Arc::new(client.clone()) as Arc<dyn Kusto>;
         let clusters = config.databases.iter().map(|(name, client)| (name.clone(), kusto(client))).collect();
-        let served = Served::of("adxexporter", WAY_OUT, &config.databases);
         let labels = config.labels.clone().into_iter().collect();
-        let unserved = Unserved::<SummaryRule>::new(rules.clone(), served, labels);
-        (Runner::new(rules, clusters, &config.labels, Owner::Exporter, config.clock.clone(), summary_metrics), unserved)
+        executors.push(Box::new(Unserved::<SummaryRule>::new(rules.clone(), served, labels)));
+        Runner::new(rules, clusters, &config.labels, Owner::Exporter, config.clock.clone(), summary_metrics)
     });
     let clock = config.clock.clone();
     let shared = Arc::new(Shared {
@@ -142,11 +144,17 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         Scheduler::new(shared).run(leader, stop).await;
         Ok(())
     });
-    if let Some((runner, unserved)) = summary_rules {
+    let (leader, stop) = (sources.leader.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        rules::runner::run(executors, leader, clock, stop.clone()).await;
+        // One that has ended ends nothing else.
+        stop.cancelled().await;
+        Ok(())
+    });
+    if let Some(runner) = summary_rules {
         let (leader, stop) = (sources.leader.clone(), shutdown.clone());
         tasks.spawn(async move {
-            let unserved: Vec<Box<dyn Executor>> = vec![Box::new(unserved)];
-            tokio::join!(runner.run(leader.clone(), stop.clone()), rules::runner::run(unserved, leader, clock, stop.clone()));
+            runner.run(leader, stop.clone()).await;
             // Without a database there is nothing to run, which ends nothing else.
             stop.cancelled().await;
             Ok(())

@@ -17,6 +17,8 @@ use kusto::Client;
 use rules::clock::Clock;
 use rules::lease::Leader;
 use rules::store::{Event, Key, Objects, Severity, Store};
+use rules::target::misses_the_database;
+use rules::unserved::NOT_FOUND;
 use rules::window::Window;
 use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -235,15 +237,11 @@ async fn report(shared: Arc<Shared>, key: Key, object: Arc<MetricsExporter>, unf
     let (now, generation) = (shared.clock.now(), object.metadata.generation);
     let change = |object: &mut MetricsExporter| match &unfit {
         Unfit::Criteria(outcome) => status::criteria(object, generation, outcome, now),
-        Unfit::Spec(message) => status::failed(object, generation, message, now),
-        Unfit::NoEndpoint(message) => {
-            if !status::runs_elsewhere(object, generation) {
-                status::failed(object, generation, message, now);
-            }
-        }
+        Unfit::Spec(message) => status::failed(object, generation, status::EXECUTION_FAILED, message, now),
+        Unfit::Database => {}
     };
     write(&shared, &key, &change).await;
-    if let Unfit::Spec(message) | Unfit::NoEndpoint(message) = &unfit {
+    if let Unfit::Spec(message) = &unfit {
         tracing::warn!(exporter = %key, reason = message, "an exporter does not run");
     }
     Done { key, run: None }
@@ -288,11 +286,15 @@ async fn run(
     let note = status::note(&counts, skipped.as_ref());
     let (now, generation) = (shared.clock.now(), object.metadata.generation);
     let failure = result.as_ref().err().map(ToString::to_string);
+    let reason = match &result {
+        Err(ExportError::Query { error, .. }) if misses_the_database(error) => NOT_FOUND,
+        _ => status::EXECUTION_FAILED,
+    };
     let change = |object: &mut MetricsExporter| {
         status::criteria(object, generation, &ready.criteria, now);
         match &failure {
             None => status::succeeded(object, generation, &window, &counts, &note, now),
-            Some(message) => status::failed(object, generation, message, now),
+            Some(message) => status::failed(object, generation, reason, message, now),
         }
     };
     write(&shared, &key, &change).await;
@@ -304,7 +306,7 @@ async fn run(
                 let event = Event {
                     severity: Severity::Warning,
                     action: "Export".to_owned(),
-                    reason: "ExecutionFailed".to_owned(),
+                    reason: reason.to_owned(),
                     note: format!("window {window}: {message}"),
                 };
                 shared.store.event(&object, event).await;

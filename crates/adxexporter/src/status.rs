@@ -17,7 +17,7 @@ const FAILED: &str = "Failed";
 const CRITERIA: &str = "Criteria";
 
 const SUCCESSFUL: &str = "ExecutionSuccessful";
-const EXECUTION_FAILED: &str = "ExecutionFailed";
+pub(crate) const EXECUTION_FAILED: &str = "ExecutionFailed";
 /// Longest message of a failure, in bytes.
 const LONGEST_MESSAGE: usize = 256;
 
@@ -75,11 +75,10 @@ pub(crate) fn note(counts: &Counts, skipped: Option<&Window>) -> String {
 }
 
 /// An attempt failed, or none can be made.
-pub(crate) fn failed(object: &mut MetricsExporter, generation: Option<i64>, message: &str, now: Timestamp) {
+pub(crate) fn failed(object: &mut MetricsExporter, generation: Option<i64>, reason: &str, message: &str, now: Timestamp) {
     let message = cut(message);
     let mut set = |type_, status: bool| {
-        let desired =
-            Desired { type_, status: Truth::from(status), reason: EXECUTION_FAILED, message: &message, observed_generation: generation };
+        let desired = Desired { type_, status: Truth::from(status), reason, message: &message, observed_generation: generation };
         conditions::set(&mut object.status.get_or_insert_default().conditions, &desired, now);
     };
     set(OWNER, false);
@@ -103,12 +102,6 @@ pub(crate) fn criteria(object: &mut MetricsExporter, generation: Option<i64>, de
 pub(crate) fn is_new_failure(object: &MetricsExporter, message: &str) -> bool {
     let owner = object.status.as_ref().and_then(|status| conditions::get(&status.conditions, OWNER));
     owner.is_none_or(|owner| owner.status != "False" || owner.message != cut(message))
-}
-
-/// Whether another process has run this generation well: then its databases are not ours to complain about.
-pub(crate) fn runs_elsewhere(object: &MetricsExporter, generation: Option<i64>) -> bool {
-    let owner = object.status.as_ref().and_then(|status| conditions::get(&status.conditions, OWNER));
-    owner.is_some_and(|owner| owner.status == "True" && owner.observed_generation == generation)
 }
 
 fn cut(message: &str) -> String {

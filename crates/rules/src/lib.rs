@@ -2,7 +2,7 @@
 //!
 //! - [`store`] is where rules live: a Kubernetes API server, a folder of YAML files, or memory.
 //! - [`function`] and [`management_command`] apply those to [`target`] databases; [`runner`] runs such executors.
-//! - [`unserved`] tells of rules whose database nobody serves.
+//! - [`unserved`] tells of rules that nobody runs.
 //! - [`lease`] is who of several replicas runs them.
 //! - [`window`] cuts time into windows and says when they are due.
 //! - [`prelude`] puts the window and this cluster's labels before a rule's KQL.

@@ -178,8 +178,8 @@ pub(crate) fn outcome(target: &str, endpoint: &str, generation: i64, result: &Re
     }
 }
 
-/// A script for a database that is not there yet, which may come too.
-pub(crate) fn misses_the_database(error: &kusto::Error) -> bool {
+/// Whether the database is not there, or not yet.
+pub fn misses_the_database(error: &kusto::Error) -> bool {
     let says = |text| error.message.contains(text);
     error.code == "BadRequest_DatabaseNotExist" || error.code == "BadRequest_EntityNotFound" && says("of kind 'Database'")
 }

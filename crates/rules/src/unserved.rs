@@ -1,12 +1,15 @@
-//! Rules of databases that this process does not have.
+//! Rules that nobody runs: those of databases that this process does not have, and those of an unknown owner.
 //!
 //! Another process may have them, so a rule is left alone for a while: whoever runs it writes its status. If nobody does,
 //! the clusters of this process are asked which databases there are. A database that none of them has is told of in the
 //! rule's own condition, with the reason [`NOT_FOUND`]. One that is there and that nobody was configured for is told of by
 //! an event and in the log, once for each generation.
 //!
+//! A summary rule whose annotation names neither component is told so by the one that runs those without annotation, with
+//! the reason [`OWNER_UNKNOWN`], after the same while: the owner may be somebody else's, who writes a status.
+//!
 //! Two processes never contend for a status: what another has written for this generation is replaced only after the
-//! status has stood still for several intervals, and what says [`NOT_FOUND`] already is left as it is.
+//! status has stood still for several intervals, and what says the same already is left as it is.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,6 +35,10 @@ pub use kinds::Named;
 pub const NOT_FOUND: &str = "DatabaseNotFound";
 /// Reason of an event: a cluster has the database, and no process was told to serve it.
 pub const NOT_CONFIGURED: &str = "DatabaseNotConfigured";
+/// Reason of a condition: the annotation names an owner that there is not.
+pub const OWNER_UNKNOWN: &str = "OwnerUnknown";
+/// The reasons with which this module tells of a rule.
+pub(crate) const REASONS: [&str; 3] = [NOT_FOUND, NOT_CONFIGURED, OWNER_UNKNOWN];
 
 /// How long others have to write a status before this process looks into it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -83,7 +90,7 @@ impl Served {
     }
 }
 
-/// Tells of the rules of one kind whose database nobody serves.
+/// Tells of the rules of one kind that nobody runs.
 pub struct Unserved<K> {
     store: Arc<dyn Store<K>>,
     objects: Objects<K>,
@@ -111,6 +118,7 @@ type Databases = BTreeMap<String, String>;
 enum Verdict {
     NotFound,
     NotConfigured,
+    OwnerUnknown,
 }
 
 impl Verdict {
@@ -118,6 +126,7 @@ impl Verdict {
         match self {
             Verdict::NotFound => NOT_FOUND,
             Verdict::NotConfigured => NOT_CONFIGURED,
+            Verdict::OwnerUnknown => OWNER_UNKNOWN,
         }
     }
 }
@@ -129,16 +138,28 @@ impl<K: Named> Unserved<K> {
         Self { store, objects, served, labels, seen: BTreeMap::new(), listed: None }
     }
 
-    /// Looks at one rule. Returns when to look again; never if it is served, or meant for others.
+    /// Looks at one rule. Returns when to look again; never if somebody runs it, or should not.
     async fn look(&mut self, key: &Key, object: &K, now: Timestamp) -> Option<Timestamp> {
-        let database = self.unserved_database(object)?.to_owned();
+        let stray = self.is_ours(object).then(|| object.unknown_owner(self.served.component)).flatten();
+        let database = self.unserved_database(object);
+        if stray.is_none() && database.is_none() {
+            // What becomes of it later is told of anew.
+            self.seen.remove(key);
+            return None;
+        }
         let due = self.due(key, object, now);
         if due > now {
             return Some(due);
         }
-        let Some(databases) = self.databases(now).await else { return Some(after(now, PATIENCE)) };
-        let verdict = if databases.contains_key(&database) { Verdict::NotConfigured } else { Verdict::NotFound };
-        let message = self.message(&database, &databases);
+        let (verdict, message) = match (stray, database) {
+            (Some(message), _) => (Verdict::OwnerUnknown, message),
+            (None, database) => {
+                let database = database?.to_owned();
+                let Some(databases) = self.databases(now).await else { return Some(after(now, PATIENCE)) };
+                let verdict = if databases.contains_key(&database) { Verdict::NotConfigured } else { Verdict::NotFound };
+                (verdict, self.message(&database, &databases))
+            }
+        };
         if let Some(seen) = self.seen.get_mut(key) {
             seen.checked = Some(now);
             if seen.told == Some(verdict) {
@@ -154,7 +175,11 @@ impl<K: Named> Unserved<K> {
     fn unserved_database<'a>(&self, object: &'a K) -> Option<&'a str> {
         let database = object.database(self.served.component)?;
         let served = self.served.databases.iter().any(|served| K::is_same(served, database));
-        (!served && object.meta().deletion_timestamp.is_none() && object.is_meant_for(&self.labels)).then_some(database)
+        (!served && self.is_ours(object)).then_some(database)
+    }
+
+    fn is_ours(&self, object: &K) -> bool {
+        object.meta().deletion_timestamp.is_none() && object.is_meant_for(&self.labels)
     }
 
     /// When the rule has been left to others for long enough.
@@ -167,7 +192,7 @@ impl<K: Named> Unserved<K> {
         } else if seen.version != version {
             (seen.version, seen.since) = (version, now);
         }
-        let others = said(object).is_some_and(|reason| ![NOT_FOUND, NOT_CONFIGURED].contains(&reason));
+        let others = said(object).is_some_and(|reason| !REASONS.contains(&reason));
         let patience = match (others, object.silence()) {
             (false, _) => PATIENCE,
             (true, Some(silence)) => silence.max(10 * PATIENCE),
@@ -223,7 +248,7 @@ impl<K: Named> Unserved<K> {
         let generation = object.meta().generation.unwrap_or_default();
         match verdict {
             // Said before, here or by another process.
-            Verdict::NotFound if stands == Some(NOT_FOUND) => return,
+            verdict if stands == Some(verdict.reason()) => return,
             // Nobody has written yet: whoever is told to serve it finds the status of a new rule.
             Verdict::NotConfigured if stands.is_none() => {}
             _ => {
@@ -233,7 +258,7 @@ impl<K: Named> Unserved<K> {
                     }
                 };
                 if let Err(error) = self.store.update_status(key, &change).await {
-                    tracing::error!(%error, "a rule whose database nobody serves is not told so");
+                    tracing::error!(%error, "a rule that nobody runs is not told so");
                 }
             }
         }
@@ -257,7 +282,7 @@ fn names<'a>(all: impl Iterator<Item = &'a String>) -> String {
 #[async_trait]
 impl<K: Named> Executor for Unserved<K> {
     fn name(&self) -> &'static str {
-        "rules of other databases"
+        "rules that nobody runs"
     }
 
     async fn pass(&mut self, now: Timestamp, leader: &Leader) -> Option<Timestamp> {

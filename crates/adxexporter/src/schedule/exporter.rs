@@ -35,8 +35,8 @@ pub(super) enum Unfit {
     Criteria(Decision),
     /// Its spec has a mistake.
     Spec(String),
-    /// This process knows no endpoint of its database.
-    NoEndpoint(String),
+    /// This process has not its database. Whether anybody should have is told elsewhere.
+    Database,
 }
 
 #[derive(Default)]
@@ -164,13 +164,8 @@ fn prepare(object: &MetricsExporter, shared: &Shared) -> Result<Ready, Unfit> {
     spec.validate().map_err(|error| Unfit::Spec(error.to_string()))?;
     let interval = spec.interval().map_err(|error| Unfit::Spec(error.to_string()))?;
     let schedule = Schedule::new(interval, Duration::ZERO).map_err(|error| Unfit::Spec(format!("spec.interval: {error}")))?;
-    let database = shared.databases.get(&spec.database).cloned().ok_or_else(|| Unfit::NoEndpoint(no_endpoint(&spec.database, shared)))?;
+    let database = shared.databases.get(&spec.database).cloned().ok_or(Unfit::Database)?;
     Ok(Ready { schedule, database, transform: transform(&spec.transform, &shared.prefix), criteria })
-}
-
-fn no_endpoint(database: &str, shared: &Shared) -> String {
-    let known = shared.databases.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-    format!("no Kusto endpoint for database {database:?}: start adxexporter with --kusto-endpoints {database}=https://…; it knows: {known}")
 }
 
 fn transform(spec: &crds::Transform, prefix: &str) -> Transform {

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use adxexporter::push::{PushConfig, RetryPolicy};
 use adxexporter::{Bounds, Config, Rules, Running, start};
+use async_trait::async_trait;
 use crds::{MetricsExporter, MetricsExporterSpec, MetricsExporterStatus, SummaryRule, Time, Transform};
 use jiff::Timestamp;
 use rules::clock::{Clock as _, ManualClock};
 use rules::lease::{Baton, Leader};
 use rules::store::memory::MemoryStore;
-use rules::store::{Key, Store as _};
+use rules::store::{Change, Event, Key, Objects, Store, StoreError};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +75,18 @@ impl World {
         store: Arc<MemoryStore<MetricsExporter>>,
         kusto: FakeKusto,
         receiver: Receiver,
+        databases: BTreeMap<String, kusto::Client>,
+    ) -> World {
+        World::through(store.clone(), clock, store, kusto, receiver, databases).await
+    }
+
+    /// A world whose exporters are reached by another way than their store.
+    async fn through(
+        exporters: Arc<dyn Store<MetricsExporter>>,
+        clock: ManualClock,
+        store: Arc<MemoryStore<MetricsExporter>>,
+        kusto: FakeKusto,
+        receiver: Receiver,
         mut databases: BTreeMap<String, kusto::Client>,
     ) -> World {
         let stop = CancellationToken::new();
@@ -91,7 +104,7 @@ impl World {
             clock: Arc::new(clock.clone()),
             // The longest pauses.
             random: || 1.0,
-            ..Config::new(databases, push, Rules::Stores { exporters: store.clone(), summary_rules: None, leader })
+            ..Config::new(databases, push, Rules::Stores { exporters, summary_rules: None, leader })
         };
         let running = start(config, stop.clone()).await.unwrap();
         World { clock, store, kusto, receiver, baton, stop, running }
@@ -275,20 +288,10 @@ async fn what_cannot_run_says_so_and_stops_no_other() {
     elsewhere.spec.criteria = BTreeMap::from([("region".to_owned(), vec!["westus".to_owned()])]);
     let mut expression = exporter("expression", "5m");
     expression.spec.criteria_expression = "region ==".into();
-    let mut database = exporter("database", "5m");
-    database.spec.database = "Logs".into();
     let mut values = exporter("values", "5m");
     values.spec.transform.value_columns.clear();
-    let objects = [
-        elsewhere,
-        expression,
-        database,
-        values,
-        exporter("zero", "0s"),
-        exporter("days", "1d"),
-        exporter("short", "500ms"),
-        exporter("good", "5m"),
-    ];
+    let objects =
+        [elsewhere, expression, values, exporter("zero", "0s"), exporter("days", "1d"), exporter("short", "500ms"), exporter("good", "5m")];
     let world = World::start("2024-01-01T10:17:00Z", objects).await;
     world.until_exported("good", "2024-01-01T10:15:00Z").await;
 
@@ -297,14 +300,9 @@ async fn what_cannot_run_says_so_and_stops_no_other() {
     // The reference logs this one and leaves the status as it was.
     let object = world.until("expression", |object| has(object, "Criteria", "False")).await;
     assert!(condition(&object, "Criteria").unwrap().2.starts_with("criteria expression error: cel parse:"), "{object:?}");
-    // The reference does nothing at all for an unknown database.
-    for (name, part) in [
-        ("database", "--kusto-endpoints Logs=https://"),
-        ("values", "spec.transform.valueColumns"),
-        ("zero", "spec.interval"),
-        ("days", "unknown unit \"d\""),
-        ("short", "spec.interval"),
-    ] {
+    for (name, part) in
+        [("values", "spec.transform.valueColumns"), ("zero", "spec.interval"), ("days", "unknown unit \"d\""), ("short", "spec.interval")]
+    {
         let object = world.until(name, |object| has(object, OWNER, "False")).await;
         let (_, reason, message) = condition(&object, OWNER).unwrap();
         assert_eq!(reason, "ExecutionFailed", "{name}");
@@ -312,7 +310,7 @@ async fn what_cannot_run_says_so_and_stops_no_other() {
         assert!(has(&object, "Failed", "True"), "{name}");
     }
     world.until_asleep("2024-01-01T10:20:00Z").await;
-    assert_eq!((world.kusto.asked().len(), world.store.status_writes()), (1, 8));
+    assert_eq!((world.kusto.asked().len(), world.store.status_writes()), (1, 7));
 
     // An edit is looked at at once.
     let mut fixed = MetricsExporter::clone(&world.get("zero"));
@@ -320,6 +318,25 @@ async fn what_cannot_run_says_so_and_stops_no_other() {
     world.store.apply(fixed);
     let object = world.until_exported("zero", "2024-01-01T10:15:00Z").await;
     assert!(has(&object, OWNER, "True"));
+}
+
+/// The reference does nothing at all for an unknown database.
+#[tokio::test]
+async fn a_database_that_nobody_serves_is_told() {
+    let mut stray = exporter("stray", "5m");
+    stray.spec.database = "Logs".into();
+    let world = World::start("2024-01-01T10:17:00Z", [stray]).await;
+    // Others may serve it, and have a minute to say so.
+    world.until_asleep("2024-01-01T10:18:00Z").await;
+    assert!(world.get("stray").status.is_none());
+    world.clock.set(time("2024-01-01T10:18:00Z"));
+    let object = world.until("stray", |object| has(object, OWNER, "False")).await;
+    let (_, reason, message) = condition(&object, OWNER).unwrap();
+    assert_eq!(reason, "DatabaseNotFound");
+    assert!(message.starts_with("there is no database \"Logs\" on http://127.0.0.1:"), "{message}");
+    assert!(message.ends_with("; this adxexporter serves Metrics"), "{message}");
+    assert!(has(&object, "Failed", "True") && has(&object, "Completed", "False"));
+    assert!(world.kusto.asked().is_empty());
 }
 
 #[tokio::test]
@@ -518,13 +535,17 @@ async fn what_cannot_be_used_is_said_at_the_start() {
 
 /// Each class of what a service can answer: the status tells it, the window comes back, others go on.
 async fn a_sick_service(answer: impl Fn() -> Answer + Send + Sync + 'static, part: &str) -> World {
+    a_service_that_fails(answer, "ExecutionFailed", part).await
+}
+
+async fn a_service_that_fails(answer: impl Fn() -> Answer + Send + Sync + 'static, why: &str, part: &str) -> World {
     let world = World::start("2024-01-01T10:17:00Z", [exporter("well", "5m")]).await;
     world.until_exported("well", "2024-01-01T10:15:00Z").await;
     world.kusto.answer_with(move |asked| if asked.query.contains("\nsick\n") { answer() } else { one_row(asked) });
     world.store.apply(exporter("sick", "5m"));
     let object = world.until("sick", |object| has(object, OWNER, "False")).await;
     let (_, reason, message) = condition(&object, OWNER).unwrap();
-    assert_eq!(reason, "ExecutionFailed");
+    assert_eq!(reason, why);
     assert!(message.contains(part), "{message}");
     assert!(has(&object, "Failed", "True") && has(&object, "Completed", "False") && last_end(&object).is_none(), "{object:?}");
     let metrics = world.metrics().await;
@@ -584,7 +605,8 @@ async fn a_service_that_does_not_answer_is_told_of_and_asked_again() {
 #[tokio::test]
 async fn a_database_that_the_service_does_not_have_is_told() {
     let answer = || Answer::refusal(400, "BadRequest_EntityNotFound", "Entity ID 'Metrics' of kind 'Database' was not found.", true);
-    let world = a_sick_service(answer, "Entity ID 'Metrics' of kind 'Database' was not found").await;
+    let world = a_service_that_fails(answer, "DatabaseNotFound", "Entity ID 'Metrics' of kind 'Database' was not found").await;
+    assert_eq!(world.store.events().pop().unwrap().1.reason, "DatabaseNotFound");
     it_gets_well(world, "2024-01-01T10:17:15Z").await;
 }
 
@@ -608,4 +630,113 @@ async fn rows_without_the_columns_are_told_with_what_there_is() {
     assert_eq!(message, "value column \"n\" is not in the query's result, which has other");
     let metrics = world.metrics().await;
     assert!(metrics.contains("runs_total{namespace=\"ns\",name=\"a\",outcome=\"transform_error\"} 1\n"), "{metrics}");
+}
+
+/// What becomes of a status that is written.
+#[derive(Clone, Copy, PartialEq)]
+enum Write {
+    Works,
+    /// The server answers 5xx until the writer gives up.
+    Refused,
+    /// Somebody else writes first, so that the change is made again to what there is then.
+    Conflicts,
+}
+
+/// A store whose server takes a status as told.
+struct ShakyStore {
+    inner: Arc<MemoryStore<MetricsExporter>>,
+    write: parking_lot::Mutex<Write>,
+    /// How many writes were refused or conflicted.
+    failed: tokio::sync::watch::Sender<usize>,
+}
+
+impl ShakyStore {
+    async fn until_failed(&self, times: usize) {
+        let mut failed = self.failed.subscribe();
+        let wait = failed.wait_for(|failed| *failed >= times);
+        tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap().unwrap();
+    }
+}
+
+#[async_trait]
+impl Store<MetricsExporter> for ShakyStore {
+    fn objects(&self) -> Objects<MetricsExporter> {
+        self.inner.objects()
+    }
+
+    async fn update_status(&self, key: &Key, change: Change<'_, MetricsExporter>) -> Result<(), StoreError> {
+        let write = *self.write.lock();
+        if write != Write::Works {
+            self.failed.send_modify(|failed| *failed += 1);
+        }
+        match write {
+            Write::Works => {}
+            Write::Refused => {
+                let (kind, key) = ("MetricsExporter".to_owned(), key.clone());
+                return Err(StoreError { what: "the status", kind, key, source: "the API server answered 503".into() });
+            }
+            Write::Conflicts => {
+                change(&mut MetricsExporter::clone(&self.inner.objects().get(key).unwrap()));
+                let other = |object: &mut MetricsExporter| {
+                    let conditions = &mut object.status.get_or_insert_default().conditions;
+                    let (type_, status, reason, message) = ("Other", crds::conditions::Truth::True, "Noted", "by somebody else");
+                    let desired = crds::conditions::Desired { type_, status, reason, message, observed_generation: None };
+                    crds::conditions::set(conditions, &desired, time("2024-01-01T10:00:00Z"));
+                };
+                self.inner.update_status(key, &other).await?;
+            }
+        }
+        self.inner.update_status(key, change).await
+    }
+
+    async fn update(&self, key: &Key, change: Change<'_, MetricsExporter>) -> Result<(), StoreError> {
+        self.inner.update(key, change).await
+    }
+
+    async fn event(&self, object: &MetricsExporter, event: Event) {
+        self.inner.event(object, event).await;
+    }
+}
+
+/// Runs four windows of five minutes; the writes of the second and the third do not work.
+async fn a_status_write_that_fails(how: Write) -> (World, Vec<(String, String)>) {
+    let kusto = FakeKusto::start(one_row).await;
+    let (clock, inner) = (ManualClock::new(time("2024-01-01T10:17:00Z")), Arc::new(MemoryStore::new([exporter("a", "5m")])));
+    let store = Arc::new(ShakyStore { inner: inner.clone(), write: parking_lot::Mutex::new(Write::Works), failed: Default::default() });
+    let world = World::through(store.clone(), clock, inner, kusto, Receiver::start([]).await, BTreeMap::new()).await;
+    world.until_exported("a", "2024-01-01T10:15:00Z").await;
+    *store.write.lock() = how;
+    for (failed, (at, next)) in [("10:20:00", "10:25:00"), ("10:25:00", "10:30:00")].into_iter().enumerate() {
+        world.until_asleep(&format!("2024-01-01T{at}Z")).await;
+        world.clock.set(time(&format!("2024-01-01T{at}Z")));
+        store.until_failed(failed + 1).await;
+        // Nothing is done before the next window is due.
+        world.until_asleep(&format!("2024-01-01T{next}Z")).await;
+    }
+    *store.write.lock() = Write::Works;
+    world.clock.set(time("2024-01-01T10:30:00Z"));
+    world.until_exported("a", "2024-01-01T10:30:00Z").await;
+    let exported = windows(&[("10:10:00", "10:14:59"), ("10:15:00", "10:19:59"), ("10:20:00", "10:24:59"), ("10:25:00", "10:29:59")]);
+    (world, exported)
+}
+
+#[tokio::test]
+async fn a_status_that_the_server_does_not_take_repeats_and_loses_no_window() {
+    let (world, exported) = a_status_write_that_fails(Write::Refused).await;
+    assert_eq!(world.kusto.windows(), exported);
+    assert_eq!(world.receiver.metrics().len(), 4);
+    // The status is what a new process goes on from.
+    let (clock, store, kusto, receiver) = world.end().await;
+    let world = World::around(clock, store, kusto, receiver).await;
+    world.until_asleep("2024-01-01T10:35:00Z").await;
+    assert_eq!(world.kusto.windows(), exported);
+}
+
+#[tokio::test]
+async fn a_status_that_somebody_else_writes_too_repeats_and_loses_no_window() {
+    let (world, exported) = a_status_write_that_fails(Write::Conflicts).await;
+    assert_eq!(world.kusto.windows(), exported);
+    let object = world.get("a");
+    assert_eq!(condition(&object, "Other").unwrap().2, "by somebody else");
+    assert_eq!(condition(&object, &format!("{OWNER}/LastSuccessfulExecution")).unwrap().2, "2024-01-01T10:30:00Z");
 }

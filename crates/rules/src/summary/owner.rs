@@ -52,6 +52,16 @@ impl Owner {
     }
 }
 
+/// Why nobody runs a rule: it has an owner that there is not, and none is asked to take it over.
+pub(crate) fn unknown(rule: &SummaryRule) -> Option<String> {
+    let (named, desired) = (annotation(rule, OWNER), annotation(rule, DESIRED_OWNER));
+    let nobody = Owner::of(rule).is_none() && desired != Owner::Exporter.as_str();
+    let [ingestor, exporter] = [Owner::Ingestor, Owner::Exporter].map(Owner::as_str);
+    nobody.then(|| {
+        format!("nobody runs this rule: the annotation {OWNER} is {named:?}; it can be {ingestor:?}, as without it, or {exporter:?}")
+    })
+}
+
 fn annotation<'a>(rule: &'a SummaryRule, name: &str) -> &'a str {
     rule.metadata.annotations.as_ref().and_then(|a| a.get(name)).map_or("", String::as_str)
 }

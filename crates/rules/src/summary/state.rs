@@ -267,7 +267,7 @@ impl State {
 
 /// Whether the condition on how a rule does says that nobody served its database.
 pub(crate) fn is_unserved(health: &Condition) -> bool {
-    [unserved::NOT_FOUND, unserved::NOT_CONFIGURED].contains(&health.reason.as_str())
+    unserved::REASONS.contains(&health.reason.as_str())
 }
 
 fn read_failed(failed: &FailedWindow) -> Failed {

@@ -1,14 +1,14 @@
-//! What the kinds of rules say about their database.
+//! What the kinds of rules say about their database and their owner.
 
 use std::time::Duration;
 
 use crds::conditions::{self, Desired, Truth};
 use crds::criteria::{Criteria, Labels};
-use crds::{Condition, Function, ManagementCommand, Scope, State, SummaryRule, Time};
+use crds::{Condition, Function, ManagementCommand, MetricsExporter, Scope, State, SummaryRule, Time};
 use jiff::Timestamp;
 
 use crate::store::Object;
-use crate::summary::Owner;
+use crate::summary::{Owner, owner};
 use crate::{function, management_command, summary};
 
 /// Intervals for which the status of a summary rule may stand still.
@@ -25,6 +25,12 @@ pub trait Named: Object {
     /// Whether a database that is served is the one that is named.
     fn is_same(served: &str, named: &str) -> bool {
         served == named
+    }
+
+    /// Why nobody runs it, whatever its database, if that is for this component to say.
+    fn unknown_owner(&self, component: &str) -> Option<String> {
+        let _ = component;
+        None
     }
 
     /// Whether it is meant for a cluster with these labels.
@@ -61,6 +67,10 @@ impl Named for SummaryRule {
         Criteria::new(&self.spec.criteria, &self.spec.criteria_expression).evaluate(labels).is_ok_and(|outcome| outcome.proceeds())
     }
 
+    fn unknown_owner(&self, component: &str) -> Option<String> {
+        (component != "adxexporter" && !self.spec.suspend).then(|| owner::unknown(self)).flatten()
+    }
+
     fn silence(&self) -> Option<Duration> {
         let interval = self.spec.interval().unwrap_or_default();
         Some(interval.saturating_mul(INTERVALS).saturating_add(self.spec.ingestion_delay().unwrap_or_default()))
@@ -74,6 +84,30 @@ impl Named for SummaryRule {
         let observed_generation = self.metadata.generation;
         let desired = Desired { type_: Self::CONDITION, status: Truth::False, reason, message, observed_generation };
         conditions::set(&mut self.status.get_or_insert_default().conditions, &desired, now);
+    }
+}
+
+impl Named for MetricsExporter {
+    const CONDITION: &'static str = "metricsexporter.adx-mon.azure.com";
+
+    fn database(&self, _: &str) -> Option<&str> {
+        self.spec.validate().is_ok().then_some(self.spec.database.as_str())
+    }
+
+    fn is_meant_for(&self, labels: &Labels) -> bool {
+        Criteria::new(&self.spec.criteria, &self.spec.criteria_expression).evaluate(labels).is_ok_and(|outcome| outcome.proceeds())
+    }
+
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
+
+    fn tell(&mut self, reason: &str, message: &str, now: Timestamp) {
+        let observed_generation = self.metadata.generation;
+        let conditions = &mut self.status.get_or_insert_default().conditions;
+        for (type_, status) in [(Self::CONDITION, Truth::False), ("Completed", Truth::False), ("Failed", Truth::True)] {
+            conditions::set(conditions, &Desired { type_, status, reason, message, observed_generation }, now);
+        }
     }
 }
 

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use crds::{Condition, Function, FunctionSpec, ManagementCommand, ManagementCommandSpec, State, SummaryRule, SummaryRuleSpec, conditions};
+use crds::{
+    Condition, Function, FunctionSpec, ManagementCommand, ManagementCommandSpec, MetricsExporter, MetricsExporterSpec, State, SummaryRule,
+    SummaryRuleSpec, Transform, conditions,
+};
 use jiff::Timestamp;
 use kusto::Kind;
 use parking_lot::Mutex;
@@ -86,6 +89,18 @@ fn command(database: &str) -> ManagementCommand {
     named(ManagementCommand::new("r", spec))
 }
 
+fn exporter(database: &str) -> MetricsExporter {
+    let transform = Transform { default_metric_name: "m".into(), value_columns: vec!["n".into()], ..Transform::default() };
+    let (database, body, interval) = (database.to_owned(), "T".to_owned(), "5m".into());
+    named(MetricsExporter::new("r", MetricsExporterSpec { database, body, interval, transform, ..MetricsExporterSpec::default() }))
+}
+
+fn owned_by(owner: &str, database: &str) -> SummaryRule {
+    let mut rule = summary(database);
+    rule.metadata.annotations = Some(BTreeMap::from([("adx-mon.azure.com/owner".to_owned(), owner.to_owned())]));
+    rule
+}
+
 fn named<K: kube::Resource>(mut object: K) -> K {
     object.meta_mut().namespace = Some("default".to_owned());
     object
@@ -152,6 +167,58 @@ async fn a_function_of_a_missing_database_says_so() {
 #[tokio::test]
 async fn a_management_command_of_a_missing_database_says_so() {
     a_missing_database_is_told(command("Gone")).await;
+}
+
+#[tokio::test]
+async fn a_metrics_exporter_of_a_missing_database_says_so() {
+    let store = a_missing_database_is_told(exporter("Gone")).await;
+    let conditions = store.objects().get(&key()).unwrap().status.clone().unwrap().conditions;
+    let status = |type_: &str| conditions::get(&conditions, type_).map(|condition| (condition.status.as_str(), condition.reason.as_str()));
+    assert_eq!(status("Completed"), Some(("False", "DatabaseNotConfigured")));
+    assert_eq!(status("Failed"), Some(("True", "DatabaseNotConfigured")));
+}
+
+/// The reference leaves such a rule alone without a word.
+#[tokio::test]
+async fn a_summary_rule_of_an_unknown_owner_says_so() {
+    // Whether its database is served or not.
+    for database in ["DB", "Gone"] {
+        let (cluster, store) = (Cluster::with(&["DB"]), Arc::new(MemoryStore::new([owned_by("adxexporter", database)])));
+        let mut executor = unserved(&store, cluster.served("ingestor", &["DB"]));
+        assert_eq!(executor.pass(start(), &Leader::always()).await, Some(after(60)));
+        for minutes in 1..60 {
+            executor.pass(after(60 * minutes), &Leader::always()).await;
+        }
+        let condition = told(&store).unwrap();
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "OwnerUnknown"));
+        let message = "nobody runs this rule: the annotation adx-mon.azure.com/owner is \"adxexporter\"; it can be \"ingestor\", as \
+                       without it, or \"adx-exporter\"";
+        assert_eq!((condition.message.as_str(), store.status_writes(), store.events().len()), (message, 1, 1));
+        assert_eq!(*cluster.asked.lock(), 0);
+    }
+    // Adxexporter takes over what names it as the desired owner; what is suspended is to stand still.
+    let mut desired = owned_by("somebody", "DB");
+    desired.metadata.annotations.as_mut().unwrap().insert("adx-mon.azure.com/desired-owner".to_owned(), "adx-exporter".to_owned());
+    let mut suspended = owned_by("somebody", "DB");
+    suspended.spec.suspend = true;
+    for rule in [desired, suspended] {
+        let (cluster, store) = (Cluster::with(&["DB"]), Arc::new(MemoryStore::new([rule])));
+        assert_eq!(unserved(&store, cluster.served("ingestor", &["DB"])).pass(start(), &Leader::always()).await, None);
+    }
+}
+
+/// It may be somebody else's, who writes its status.
+#[tokio::test]
+async fn a_summary_rule_that_an_unknown_owner_runs_is_left_to_it() {
+    let (cluster, store) = (Cluster::with(&["DB"]), Arc::new(MemoryStore::new([owned_by("somebody", "DB")])));
+    let mut executor = unserved(&store, cluster.served("ingestor", &["DB"]));
+    for hour in 0..24 {
+        store.update_status(&key(), &|rule| write_status(rule, hour)).await.unwrap();
+        for minute in 0..60 {
+            executor.pass(after(3600 * hour + 60 * minute), &Leader::always()).await;
+        }
+    }
+    assert_eq!((told(&store).unwrap().reason.as_str(), store.events().len()), ("Created", 0));
 }
 
 #[tokio::test]
@@ -240,14 +307,10 @@ async fn rules_that_are_not_ones_own_are_left_alone() {
         let mut executor = unserved(&store, cluster.served(component, &["DB"]));
         executor.pass(start(), &Leader::always()).await.is_some()
     };
-    let owned = |owner: &str| {
-        let mut rule = summary("Gone");
-        rule.metadata.annotations = Some(BTreeMap::from([("adx-mon.azure.com/owner".to_owned(), owner.to_owned())]));
-        rule
-    };
+    let owned = |owner: &str| owned_by(owner, "Gone");
     assert!(looks_at(summary("Gone"), "ingestor").await && looks_at(owned("adx-exporter"), "adxexporter").await);
     assert!(!looks_at(owned("adx-exporter"), "ingestor").await && !looks_at(summary("Gone"), "adxexporter").await);
-    assert!(!looks_at(owned("somebody"), "ingestor").await);
+    assert!(!looks_at(owned("somebody"), "adxexporter").await);
     let mut suspended = summary("Gone");
     suspended.spec.suspend = true;
     let mut elsewhere = summary("Gone");
