@@ -18,6 +18,10 @@ use kube_client::{Client, Config, Error};
 use kube_runtime::watcher;
 use serde::de::DeserializeOwned;
 
+/// A watch that goes on where it was says nothing before something happens. But so long after the last failed try, another
+/// one would have failed: a pause is up to 30 s, and so is connecting.
+pub const QUIET: Duration = Duration::from_secs(90);
+
 /// A response may stay silent this long. The server ends a silent watch after 290 s.
 const SILENCE: Duration = Duration::from_secs(310);
 

@@ -195,7 +195,10 @@ impl ManagementCommands {
                 let result = Err((State::Failed, mark.clone()));
                 let entry = target::outcome(&task.place.name, &task.place.target.endpoint, generation, &result, now);
                 target::set(targets, TargetStatus { started: Some(Time(now)), ..entry }, &self.all);
-                self.summarize(command, task.places, now);
+                // A failure is told of until more is known.
+                if !is_told_of(command) {
+                    self.summarize(command, task.places, now);
+                }
             }
         };
         match self.store.update_status(task.key, &change).await {
@@ -390,6 +393,12 @@ fn scope(spec: &ManagementCommandSpec) -> Result<Scope, String> {
         ("", other) if !["", "AllDatabases", "Cluster"].contains(&other) => Err(format!("unknown scope value: {other:?}")),
         _ => spec.scope().map_err(|error| error.to_string()),
     }
+}
+
+/// Whether the condition is about the present generation.
+fn is_told_of(command: &ManagementCommand) -> bool {
+    let owner = command.status.as_ref().and_then(|status| conditions::get(&status.conditions, OWNER));
+    owner.is_some_and(|owner| owner.observed_generation == command.metadata.generation)
 }
 
 /// Whether more is known of a run than that it has begun.

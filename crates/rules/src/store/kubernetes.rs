@@ -26,7 +26,7 @@ use kube::{Resource as _, ResourceExt as _};
 use kube_client::api::{Api, Patch, PatchParams, PostParams};
 use kube_client::{Client, Error};
 use kube_runtime::watcher;
-use kube_watch::{Pauses, describe_watch};
+use kube_watch::{Pauses, QUIET, describe_watch};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio_util::task::AbortOnDropHandle;
@@ -122,15 +122,22 @@ async fn follow<K: Object>(shared: Arc<Shared<K>>) {
     };
     let mut events = kube_watch::follow(api, watcher::Config::default(), shared.options.pauses());
     let mut listed = BTreeMap::new();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => {
+    loop {
+        let has_failed = shared.problem.lock().is_some();
+        let next = match has_failed {
+            true => tokio::time::timeout(QUIET, events.next()).await,
+            false => Ok(events.next().await),
+        };
+        match next {
+            Ok(None) => return,
+            Err(_) => shared.recovered(),
+            Ok(Some(Ok(event))) => {
                 if !matches!(event, watcher::Event::Init) {
                     shared.recovered();
                 }
                 shared.apply(event, &mut listed).await;
             }
-            Err(error) => shared.failed(&error),
+            Ok(Some(Err(error))) => shared.failed(&error),
         }
     }
 }

@@ -107,6 +107,19 @@ async fn a_server_that_is_busy_or_away_is_asked_again() {
     assert_eq!(store.problem(), None);
 }
 
+/// A watch that goes on where it was is silent, so silence is how an outage is known to be over.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_over_though_nothing_happens() {
+    let (mut api, store, _objects, watch) = with(&[probe("a", 3, 1)]).await;
+    drop(watch);
+    api.asked().await.refuse(503, "storage is (re)initializing");
+    let _resumed = api.asked().await.open();
+    tokio::time::sleep(Duration::from_secs(80)).await;
+    assert!(store.problem().is_some(), "the next try may still be under way");
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(store.problem(), None);
+}
+
 #[tokio::test]
 async fn a_status_is_a_patch_of_what_changed() {
     let (mut api, store, objects, watch) = with(&[probe("a", 3, 1)]).await;
