@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser};
-use kusto::Client;
+use kusto::{Client, TrustedHost};
 
 use crate::push::{Protocol, PushConfig};
 use crate::run::Config;
@@ -68,6 +68,10 @@ pub struct Flags {
     /// credentials is used, as in docs/credentials.md.
     #[arg(long, value_name = "DATABASE=URL", value_delimiter = ',', action = ArgAction::Append, value_parser = endpoint)]
     pub kusto_endpoints: Vec<(String, String)>,
+    /// Hosts that may see Azure tokens though they are no addresses of Kusto in Azure: `adx.example.com`, or `.example.com` for
+    /// all below it.
+    #[arg(long, value_name = "HOST", value_delimiter = ',', action = ArgAction::Append, env = "ADXMON_KUSTO_TRUSTED_HOSTS")]
+    pub kusto_trusted_hosts: Vec<TrustedHost>,
     /// URL of the OTLP receiver, for HTTP with its path.
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: String,
@@ -116,7 +120,8 @@ impl Flags {
         let credentials = azure::Credentials::new().default_chain();
         let mut databases = BTreeMap::new();
         for (database, url) in self.kusto_endpoints {
-            let client = Client::builder(&url).application("adx-mon-adxexporter").credentials(Arc::clone(&credentials)).build()?;
+            let client = Client::builder(&url).application("adx-mon-adxexporter").credentials(Arc::clone(&credentials));
+            let client = client.trusted_hosts(&self.kusto_trusted_hosts).build()?;
             if databases.insert(database.clone(), client).is_some() {
                 anyhow::bail!("--kusto-endpoints names database {database} twice; a database has one endpoint");
             }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use azure::{Credentials, Identity, TokenSource};
 use clap::{ArgAction, Args, Parser, Subcommand};
+use kusto::TrustedHost;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::run::{Config, Deadlines};
 
@@ -80,13 +82,17 @@ pub struct CommonFlags {
     /// A database and its cluster, `<name>=<url>`. Rules name the database; case matters.
     #[arg(long, value_delimiter = ',', action = ArgAction::Append, value_name = "NAME=URL")]
     pub kusto_endpoint: Vec<String>,
+    /// Hosts that may see Azure tokens though they are no addresses of Kusto in Azure: `adx.example.com`, or `.example.com` for
+    /// all below it.
+    #[arg(long, value_name = "HOST", value_delimiter = ',', action = ArgAction::Append, env = "ADXMON_KUSTO_TRUSTED_HOSTS")]
+    pub kusto_trusted_hosts: Vec<TrustedHost>,
     /// Managed identity for https endpoints, by its client id or resource id. Without it and without a token: the default
     /// chain of Azure, as in docs/credentials.md.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub auth_msi_id: String,
     /// Bearer token for https endpoints, if there is no --auth-msi-id.
     #[arg(long, default_value = "", hide_default_value = true, env = "ALERTER_AUTH_TOKEN", hide_env_values = true)]
-    pub auth_token: String,
+    pub auth_token: SecretString,
     /// The cloud: label `cloud` of criteria.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub cloud: String,
@@ -174,7 +180,7 @@ impl CommonFlags {
     /// # Errors
     /// Where the token cannot be one.
     pub fn credentials(&self) -> anyhow::Result<Arc<dyn TokenSource>> {
-        match (self.auth_msi_id.trim(), self.auth_token.trim()) {
+        match (self.auth_msi_id.trim(), self.auth_token.expose_secret().trim()) {
             ("", "") => Ok(Credentials::new().default_chain()),
             ("", token) => azure::fixed_token(token).context("--auth-token"),
             (id, _) => Ok(Credentials::new().managed_identity(Identity::user(id))),
@@ -194,6 +200,7 @@ impl RunFlags {
             listen: SocketAddr::new(self.listen_address, self.port),
             kusto_endpoints,
             credentials: Some(self.common.credentials()?),
+            trusted_hosts: self.common.kusto_trusted_hosts.clone(),
             cloud: self.common.cloud.clone(),
             region: self.common.region.clone(),
             tags: self.common.tags()?,
@@ -218,4 +225,36 @@ fn pairs(flag: &str, values: &[String]) -> anyhow::Result<BTreeMap<String, Strin
         }
     };
     values.iter().map(pair).collect::<anyhow::Result<_>>().context("reading the command line")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn no_debug_output_shows_the_token() {
+        let flags = |more: &[&str]| {
+            let base = ["--kusto-endpoint=DB=https://c.kusto.windows.net", "--auth-token=HIDDEN"];
+            Flags::try_parse_from([more, &base].concat()).unwrap()
+        };
+        let run = flags(&["alerter"]);
+        let lint = flags(&["alerter", "lint", "--lint-dir=rules"]);
+        let config = run.run.config().unwrap();
+        for shown in [format!("{run:?}"), format!("{run:#?}"), format!("{lint:?}"), format!("{config:?}")] {
+            assert!(shown.contains("c.kusto.windows.net") && !shown.contains("HIDDEN"), "{shown}");
+        }
+        assert_eq!(run.run.common.auth_token.expose_secret(), "HIDDEN");
+    }
+
+    #[test]
+    fn a_host_that_is_not_of_azure_gets_tokens_only_where_it_is_named() {
+        let clients = |more: &[&str]| {
+            let flags = Flags::try_parse_from([&["alerter", "--kusto-endpoint=DB=https://adx.example.com"], more].concat()).unwrap();
+            flags.run.config().unwrap().clients()
+        };
+        let error = format!("{:#}", clients(&[]).unwrap_err());
+        assert!(error.contains("--kusto-endpoint of database DB: ") && error.contains("--kusto-trusted-hosts adx.example.com"), "{error}");
+        assert!(clients(&["--kusto-trusted-hosts=adx.example.com"]).is_ok());
+    }
 }

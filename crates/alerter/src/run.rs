@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use azure::TokenSource;
 use crds::AlertRule;
 use crds::criteria::Labels;
-use kusto::{Client, RetryPolicy};
+use kusto::{Client, RetryPolicy, TrustedHost};
 use prometheus_client::registry::Registry;
 use reqwest::Url;
 use rules::clock::Clock;
@@ -44,6 +44,8 @@ pub struct Config {
     pub kusto_endpoints: BTreeMap<String, String>,
     /// Tokens for https endpoints.
     pub credentials: Option<Arc<dyn TokenSource>>,
+    /// Hosts that get them beside those of Azure.
+    pub trusted_hosts: Vec<TrustedHost>,
     /// The cloud, a label of criteria.
     pub cloud: String,
     /// The region: a label of criteria, and `_region` of queries.
@@ -157,7 +159,7 @@ impl Config {
             let builder = Client::builder(endpoint).application("adx-mon-alerter").retry(RetryPolicy::none());
             let mut builder = builder.max_answer_bytes(MAX_ANSWER_BYTES);
             if let Some(credentials) = &self.credentials {
-                builder = builder.credentials(Arc::clone(credentials));
+                builder = builder.credentials(Arc::clone(credentials)).trusted_hosts(&self.trusted_hosts);
             }
             let client = builder.build().with_context(|| format!("--kusto-endpoint of database {database}"))?;
             Ok((database.clone(), client))

@@ -80,10 +80,15 @@ impl Azure {
         }
     }
 
-    /// Environment variables by which a program finds the metadata service and trusts the Kusto.
-    pub fn environment(&self) -> [(&'static str, String); 2] {
+    /// Environment variables by which a program finds the metadata service, and trusts the Kusto's certificate and its host
+    /// with tokens.
+    pub fn environment(&self) -> [(&'static str, String); 3] {
         let certificate = self.certificate.path().to_str().unwrap().to_owned();
-        [("AZURE_POD_IDENTITY_AUTHORITY_HOST", self.metadata.clone()), ("SSL_CERT_FILE", certificate)]
+        [
+            ("AZURE_POD_IDENTITY_AUTHORITY_HOST", self.metadata.clone()),
+            ("SSL_CERT_FILE", certificate),
+            ("ADXMON_KUSTO_TRUSTED_HOSTS", "localhost".to_owned()),
+        ]
     }
 
     /// Queries of the requests for tokens so far.

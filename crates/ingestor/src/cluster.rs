@@ -104,7 +104,8 @@ pub(crate) async fn start(config: &Config, credentials: &Arc<dyn TokenSource>, r
 fn clients(config: &Config, credentials: &Arc<dyn TokenSource>) -> anyhow::Result<Vec<(String, Client)>> {
     let endpoints = config.metrics.iter().chain(&config.logs);
     let client = endpoints.map(|endpoint| {
-        let client = Client::builder(&endpoint.url).application("adx-mon-ingestor").credentials(Arc::clone(credentials)).build();
+        let client = Client::builder(&endpoint.url).application("adx-mon-ingestor").credentials(Arc::clone(credentials));
+        let client = client.trusted_hosts(&config.trusted_hosts).build();
         Ok((endpoint.database.clone(), client.with_context(|| format!("preparing the client of {}", endpoint.url))?))
     });
     client.collect()

@@ -108,6 +108,8 @@ pub struct Config {
     pub metrics: Vec<Endpoint>,
     /// Databases of logs and traces. Empty: database `FakeLogs`, likewise.
     pub logs: Vec<Endpoint>,
+    /// Hosts that may see Azure tokens beside those of Azure.
+    pub trusted_hosts: Vec<kusto::TrustedHost>,
     /// Address with TLS, or none.
     pub listen_tls: Option<SocketAddr>,
     /// Address without TLS: metrics, state, and telemetry.
@@ -158,6 +160,7 @@ impl Config {
             durability: Durability::Disk,
             metrics: Vec::new(),
             logs: Vec::new(),
+            trusted_hosts: Vec::new(),
             listen_tls: Some(SocketAddr::from(([0, 0, 0, 0], 9090))),
             listen_plain: SocketAddr::from(([0, 0, 0, 0], 9091)),
             transfer_on_plain: false,

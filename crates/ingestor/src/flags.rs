@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser};
+use kusto::TrustedHost;
 use server::auth::{AuthError, OPEN_PATHS};
 use wal::Durability;
 
@@ -59,6 +60,10 @@ pub struct Flags {
     /// Databases of logs and traces.
     #[arg(long, value_name = "DATABASE=URL", value_delimiter = ',', action = ArgAction::Append)]
     pub logs_kusto_endpoints: Vec<String>,
+    /// Hosts that may see Azure tokens though they are no addresses of Kusto in Azure: `adx.example.com`, or `.example.com` for
+    /// all below it.
+    #[arg(long, value_name = "HOST", value_delimiter = ',', action = ArgAction::Append, env = "ADXMON_KUSTO_TRUSTED_HOSTS")]
+    pub kusto_trusted_hosts: Vec<TrustedHost>,
     /// Labels of this cluster, for the criteria of rules and, as _region, in their KQL.
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', action = ArgAction::Append)]
     pub cluster_labels: Vec<String>,
@@ -176,6 +181,7 @@ impl Flags {
         });
         config.metrics = endpoints(&self.metrics_kusto_endpoints, "--metrics-kusto-endpoints")?;
         config.logs = endpoints(&self.logs_kusto_endpoints, "--logs-kusto-endpoints")?;
+        config.trusted_hosts.clone_from(&self.kusto_trusted_hosts);
         config.certificate = match (&self.ca_cert, &self.key) {
             (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
             (None, None) => None,

@@ -230,7 +230,7 @@ fn destinations(config: &Config, credentials: &Arc<dyn TokenSource>) -> anyhow::
             all.push((fake.to_owned(), Destination::Fake));
         }
         for Endpoint { database, url } in endpoints {
-            let kusto = KustoDatabase::new(database, url, metrics, Arc::clone(credentials))?;
+            let kusto = KustoDatabase::new(database, url, metrics, Arc::clone(credentials), &config.trusted_hosts)?;
             all.push((database.clone(), Destination::Kusto(kusto)));
         }
     }

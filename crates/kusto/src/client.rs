@@ -20,6 +20,7 @@ use crate::refusal::{Access, explain};
 use crate::retry::{RetryPolicy, random_unit};
 use crate::rows::RowStream;
 use crate::text;
+use crate::trusted::{TrustedHost, is_trusted};
 
 /// The protocol version this client was written against.
 const PROTOCOL_VERSION: &str = "2024-12-12";
@@ -101,6 +102,7 @@ impl Default for StreamOptions {
 pub struct ClientBuilder {
     endpoint: String,
     tokens: Option<Arc<dyn TokenSource>>,
+    trusted: Vec<TrustedHost>,
     authorities: Option<Vec<u8>>,
     retry: RetryPolicy,
     max_answer_bytes: usize,
@@ -108,9 +110,16 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Where tokens come from, for every request the current one. An http endpoint gets none.
+    /// Where tokens come from, for every request the current one. An http endpoint gets none; one that is https must be a
+    /// Kusto of Azure or a trusted host.
     pub fn credentials(mut self, source: Arc<dyn TokenSource>) -> Self {
         self.tokens = Some(source);
+        self
+    }
+
+    /// Hosts that get tokens beside those of Azure.
+    pub fn trusted_hosts(mut self, hosts: &[TrustedHost]) -> Self {
+        self.trusted = hosts.to_owned();
         self
     }
 
@@ -141,11 +150,14 @@ impl ClientBuilder {
     /// Checks the settings and makes the client; nothing is sent yet.
     ///
     /// # Errors
-    /// A permanent error for an unusable endpoint or unusable certificates.
+    /// A permanent error for an unusable endpoint, one that is not trusted with tokens, or unusable certificates.
     pub fn build(self) -> Result<Client, Error> {
         let endpoint = Endpoint::parse(&self.endpoint)?;
         let credentials = match self.tokens {
-            Some(source) if endpoint.is_https() => Credentials::Azure { source, audience: Audience::default() },
+            Some(source) if endpoint.is_https() => {
+                trust(&endpoint, &self.trusted)?;
+                Credentials::Azure { source, audience: Audience::default() }
+            }
             _ => Credentials::None,
         };
         // Another default provider may be installed already; then that one serves.
@@ -175,6 +187,18 @@ impl ClientBuilder {
             }),
         })
     }
+}
+
+fn trust(endpoint: &Endpoint, named: &[TrustedHost]) -> Result<(), Error> {
+    let host = endpoint.host().unwrap_or_default();
+    if is_trusted(host, named) {
+        return Ok(());
+    }
+    let message = format!(
+        "{endpoint} gets no Azure token: {host} is no address of Kusto in Azure; if it is yours and may see tokens of this \
+         principal, name it with --kusto-trusted-hosts {host}"
+    );
+    Err(Error::invalid("UNTRUSTED_HOST", message))
 }
 
 /// A client of one service. Cheap to clone; clones share connections.
@@ -212,6 +236,7 @@ impl Client {
         ClientBuilder {
             endpoint: endpoint.to_owned(),
             tokens: None,
+            trusted: Vec::new(),
             authorities: None,
             retry: RetryPolicy::default(),
             max_answer_bytes: 256 << 20,

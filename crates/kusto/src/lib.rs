@@ -7,7 +7,8 @@
 //! - retries with back-off and jitter of what is known to be safe to repeat, never past the
 //!   deadline, and never sooner than the service's `Retry-After`;
 //! - errors that say whether repeating can help and whether the request may have been carried out;
-//! - to https endpoints, a current token of Azure or a bearer token; to others none;
+//! - to https endpoints of Azure, and others that are named as trusted, a current token of Azure or a bearer token; to http
+//!   endpoints none;
 //! - cancellation by dropping the future: the connection is closed, and nothing is sent any more.
 //!
 //! Text that goes into KQL is built with [`text`], so that no name or value can change a statement.
@@ -23,6 +24,7 @@ mod refusal;
 mod retry;
 mod rows;
 pub mod text;
+mod trusted;
 
 pub use answer::{Column, Dataset, Table};
 pub use client::{BatchId, Client, ClientBuilder, Format, QueryOptions, StreamOptions};
@@ -30,3 +32,4 @@ pub use endpoint::Endpoint;
 pub use error::{Delivery, Error, Kind, Position, with_causes};
 pub use retry::RetryPolicy;
 pub use rows::RowStream;
+pub use trusted::TrustedHost;

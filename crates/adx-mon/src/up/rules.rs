@@ -189,6 +189,7 @@ fn alerter_config(ports: &Ports, kusto: &str, data_dir: &DataDir) -> Result<aler
         listen: ports.alerter,
         kusto_endpoints: [METRICS, LOGS].map(|name| (name.to_owned(), kusto.to_owned())).into(),
         credentials: None,
+        trusted_hosts: Vec::new(),
         cloud: String::new(),
         region: "local".to_owned(),
         tags: BTreeMap::new(),

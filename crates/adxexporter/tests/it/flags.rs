@@ -76,6 +76,16 @@ fn mistakes_name_the_flag_and_the_way_out() {
 }
 
 #[test]
+fn a_host_that_is_not_of_azure_gets_tokens_only_where_it_is_named() {
+    let config = |more: &[&str]| parse(&[&[OTLP, "--kusto-endpoints=A=https://adx.example.com"], more].concat()).unwrap().config();
+    let error = config(&[]).err().unwrap().to_string();
+    assert!(error.contains("--kusto-trusted-hosts adx.example.com"), "{error}");
+    assert!(config(&["--kusto-trusted-hosts=other.example.com,.example.com"]).is_ok());
+    let error = parse(&[OTLP, "--kusto-trusted-hosts=https://adx.example.com"]).unwrap_err();
+    assert!(error.contains("is no name of a host"), "{error}");
+}
+
+#[test]
 fn help_names_every_flag_and_shows_how_to_begin() {
     let help = Command::new(PROGRAM).arg("--help").output().unwrap();
     let text = String::from_utf8(help.stdout).unwrap();

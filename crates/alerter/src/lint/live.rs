@@ -35,7 +35,7 @@ impl Config {
         let credentials = flags.credentials()?;
         for (database, endpoint) in flags.endpoints()? {
             let builder = Client::builder(&endpoint).application("adx-mon-alerter-lint").max_answer_bytes(MAX_ANSWER_BYTES);
-            let builder = builder.credentials(Arc::clone(&credentials));
+            let builder = builder.credentials(Arc::clone(&credentials)).trusted_hosts(&flags.kusto_trusted_hosts);
             databases.insert(database.clone(), builder.build().with_context(|| format!("--kusto-endpoint of database {database}"))?);
         }
         let forced = [("region".to_owned(), flags.region.clone()), ("cloud".to_owned(), flags.cloud.clone())];

@@ -62,6 +62,7 @@ impl World {
             listen: "127.0.0.1:0".parse().unwrap(),
             kusto_endpoints: BTreeMap::from([("DB".to_owned(), kusto.url.clone())]),
             credentials: None,
+            trusted_hosts: Vec::new(),
             cloud: "public".into(),
             region: "eastus".into(),
             tags: BTreeMap::new(),

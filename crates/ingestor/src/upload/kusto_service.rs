@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use azure::TokenSource;
-use kusto::{BatchId, Client, Delivery, Error, Kind, RetryPolicy, StreamOptions};
+use kusto::{BatchId, Client, Delivery, Error, Kind, RetryPolicy, StreamOptions, TrustedHost};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use wal::SegmentId;
@@ -82,16 +82,22 @@ enum Step {
 }
 
 impl KustoDatabase {
-    /// A database of metrics (which gets the `prom_*` functions) or of logs; an https endpoint gets tokens. Nothing is sent
-    /// yet.
+    /// A database of metrics (which gets the `prom_*` functions) or of logs; an https endpoint of Azure, or of a trusted
+    /// host, gets tokens. Nothing is sent yet.
     ///
     /// # Errors
-    /// When the endpoint is no URL of a Kusto service.
-    pub fn new(database: &str, url: &str, metrics: bool, credentials: Arc<dyn TokenSource>) -> Result<KustoDatabase, Error> {
+    /// When the endpoint is no URL of a Kusto service, or not trusted with tokens.
+    pub fn new(
+        database: &str,
+        url: &str,
+        metrics: bool,
+        credentials: Arc<dyn TokenSource>,
+        trusted: &[TrustedHost],
+    ) -> Result<KustoDatabase, Error> {
         // The plan keeps the batch and knows when to try again, so the client tries once.
         let client = Client::builder(url).application("adx-mon-ingestor").retry(RetryPolicy::none()).credentials(credentials);
         Ok(KustoDatabase {
-            client: client.build()?,
+            client: client.trusted_hosts(trusted).build()?,
             database: database.to_owned(),
             metrics,
             service: Mutex::new(None),

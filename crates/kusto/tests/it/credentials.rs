@@ -10,7 +10,7 @@ use azure::{Credentials, Environment, Identity, Scope, Token, TokenSource};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use kusto::{Client, Delivery, Kind, QueryOptions, RetryPolicy, StreamOptions};
+use kusto::{Client, Delivery, Kind, QueryOptions, RetryPolicy, StreamOptions, TrustedHost};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -60,8 +60,13 @@ impl TokenSource for Numbered {
 }
 
 fn client(fake: &Fake, source: Arc<dyn TokenSource>) -> Client {
-    let client = Client::builder(&fake.url).credentials(source).authorities(fake.authority.as_bytes());
+    let client = Client::builder(&fake.url).credentials(source).trusted_hosts(&here()).authorities(fake.authority.as_bytes());
     client.retry(RetryPolicy::none()).build().unwrap()
+}
+
+/// Services of these tests.
+fn here() -> [TrustedHost; 1] {
+    ["localhost".parse().unwrap()]
 }
 
 async fn query(client: &Client) -> Result<(), kusto::Error> {
@@ -129,6 +134,22 @@ async fn a_streamed_body_is_repeated_whole_after_a_refusal() {
     client(&fake, Numbered::up_to(2)).ingest_streaming("D", "T", "1,2\n".into(), options).await.unwrap();
     let asked = fake.asked.lock().unwrap();
     assert_eq!([&asked[1].body[..], &asked[2].body[..]], [b"1,2\n", b"1,2\n"]);
+}
+
+/// Whoever writes a URL into a configuration does not get the tokens of a principal that may do much elsewhere.
+#[tokio::test]
+async fn a_host_that_nobody_trusts_gets_no_token_and_no_request() {
+    let fake = Fake::tls([]).await;
+    let source = Numbered::up_to(1);
+    let client = || Client::builder(&fake.url).authorities(fake.authority.as_bytes());
+    for trusted in [vec![], vec!["localhost.example".parse().unwrap(), ".localhost".parse().unwrap()]] {
+        let error = client().credentials(source.clone()).trusted_hosts(&trusted).build().unwrap_err();
+        assert_eq!((error.code.as_str(), error.kind), ("UNTRUSTED_HOST", Kind::Permanent));
+        assert!(error.message.contains(&fake.url) && error.message.contains("--kusto-trusted-hosts localhost"), "{error}");
+    }
+    assert!(client().build().is_ok(), "without tokens there is nothing to lose");
+    assert!(Client::builder("https://c.eastus.kusto.windows.net").credentials(source.clone()).build().is_ok());
+    assert!(source.asked_for.lock().unwrap().is_empty() && fake.asked() == 0);
 }
 
 #[tokio::test]
@@ -211,10 +232,8 @@ async fn a_token_that_does_not_come_costs_no_more_than_the_deadline() {
 #[tokio::test]
 async fn a_service_of_an_unknown_authority_gets_nothing() {
     let (fake, other) = (Fake::tls([]).await, Fake::tls([]).await);
-    for client in [
-        Client::builder(&fake.url).credentials(Numbered::up_to(1)),
-        Client::builder(&fake.url).credentials(Numbered::up_to(1)).authorities(other.authority.as_bytes()),
-    ] {
+    let client = || Client::builder(&fake.url).credentials(Numbered::up_to(1)).trusted_hosts(&here());
+    for client in [client(), client().authorities(other.authority.as_bytes())] {
         let error = query(&client.retry(RetryPolicy::none()).build().unwrap()).await.unwrap_err();
         assert_eq!(error.code, "CONNECT");
     }
@@ -317,6 +336,7 @@ async fn no_token_is_logged() {
     query(&ours).await.unwrap();
     let fixed = Client::builder(&fake.url)
         .authorities(fake.authority.as_bytes())
+        .trusted_hosts(&here())
         .credentials(azure::fixed_token("HIDDEN").unwrap())
         .build()
         .unwrap();
