@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 /// The answer to one query.
 #[derive(Clone)]
@@ -30,6 +31,8 @@ pub(crate) struct Answer {
     late: bool,
     /// Rows after which the answer stands still.
     hangs_after: Option<usize>,
+    /// How many rows may be sent so far.
+    allowed: Option<watch::Receiver<usize>>,
 }
 
 impl Answer {
@@ -52,6 +55,7 @@ impl Answer {
             silent: false,
             late: false,
             hangs_after: None,
+            allowed: None,
         }
     }
 
@@ -73,6 +77,11 @@ impl Answer {
     /// None, for ever.
     pub(crate) fn silence() -> Answer {
         Answer { silent: true, ..Answer::made(&[], 0, |_| Value::Null) }
+    }
+
+    /// The same, of which no more rows are made than the receiver says.
+    pub(crate) fn allowed_by(self, allowed: watch::Receiver<usize>) -> Answer {
+        Answer { allowed: Some(allowed), ..self }
     }
 
     pub(crate) fn hanging_after(self, rows: usize) -> Answer {
@@ -97,7 +106,7 @@ pub(crate) struct FakeKusto {
     /// Rows made so far.
     pub(crate) made: Arc<AtomicUsize>,
     script: Arc<Mutex<Script>>,
-    commands: tokio::sync::watch::Sender<Vec<String>>,
+    commands: watch::Sender<Vec<String>>,
 }
 
 impl FakeKusto {
@@ -108,7 +117,7 @@ impl FakeKusto {
             asked: Arc::default(),
             made: Arc::default(),
             script: Arc::new(Mutex::new(Arc::new(script))),
-            commands: tokio::sync::watch::Sender::default(),
+            commands: watch::Sender::default(),
         };
         let router = Router::new().route("/v2/rest/query", post(answer)).route("/v1/rest/mgmt", post(command)).with_state(fake.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -191,8 +200,12 @@ async fn answer(State(fake): State<FakeKusto>, Json(body): Json<Value>) -> Respo
     let rows = futures::stream::iter(0..answer.count).then(move |n| {
         let hangs = answer.hangs_after == Some(n);
         let text = format!("{}{}", if n == 0 { "" } else { "," }, rows(n));
-        made.fetch_add(1, Ordering::Relaxed);
+        let (made, allowed) = (made.clone(), answer.allowed.clone());
         async move {
+            if let Some(mut allowed) = allowed {
+                allowed.wait_for(|rows| n < *rows).await.unwrap();
+            }
+            made.fetch_add(1, Ordering::Relaxed);
             if hangs {
                 std::future::pending::<()>().await;
             }
