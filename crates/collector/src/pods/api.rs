@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt as _};
 use kube_client::api::Api;
@@ -18,9 +17,6 @@ use tokio::sync::watch;
 
 use super::{PodObject, Pods, object, publish};
 use crate::metrics::{Discovery, Metrics};
-
-/// So long after the last failed try, another one would have failed: a pause is up to 30 s, and so is connecting.
-const QUIET: Duration = Duration::from_secs(90);
 
 /// Follows the pods of `node` for ever.
 pub(super) async fn follow_pods(client: kube_client::Client, node: &str, publisher: &watch::Sender<Pods>, problem: &Problem) {
@@ -83,9 +79,8 @@ where
     /// The next event. Nothing is lost if the future is dropped.
     pub(crate) async fn next(&mut self) -> Option<Event<K>> {
         loop {
-            // A watch that goes on where it was says nothing before something happens.
             let next = match self.problem.is_there() {
-                true => tokio::time::timeout(QUIET, self.events.next()).await,
+                true => tokio::time::timeout(kube_watch::QUIET, self.events.next()).await,
                 false => Ok(self.events.next().await),
             };
             match next {
