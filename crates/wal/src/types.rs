@@ -1,6 +1,6 @@
 //! The nouns of the engine: tables, requests, segments, settlements, and the reports about them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -49,6 +49,12 @@ pub struct TableKey {
     /// Schema hash in lower-case base 36; empty where the default mapping applies.
     pub schema: Arc<str>,
 }
+
+/// By table. Every section of every request is looked up in several of these.
+pub(crate) type TableMap<V> = HashMap<TableKey, V, foldhash::fast::RandomState>;
+
+/// A set of tables.
+pub(crate) type TableSet = HashSet<TableKey, foldhash::fast::RandomState>;
 
 impl TableKey {
     /// A key from its three parts.

@@ -48,15 +48,22 @@ pub fn encode_block(out: &mut Vec<u8>, meta: BlockMeta, value: &[u8], scratch: &
 
 /// As [`encode_block`], with the value in two pieces.
 pub(crate) fn encode_block_parts(out: &mut Vec<u8>, meta: BlockMeta, head: &[u8], rows: &[u8], scratch: &mut Scratch) {
-    if head.is_empty() && rows.is_empty() {
-        return;
-    }
+    encode_block_with(out, meta, scratch, |value| {
+        value.extend_from_slice(head);
+        value.extend_from_slice(rows);
+    });
+}
+
+/// As [`encode_block`], with the value appended by `write`.
+pub(crate) fn encode_block_with(out: &mut Vec<u8>, meta: BlockMeta, scratch: &mut Scratch, write: impl FnOnce(&mut Vec<u8>)) {
     scratch.raw.clear();
     scratch.raw.extend_from_slice(&META_MAGIC);
     scratch.raw.push(meta.sample_type);
     scratch.raw.extend_from_slice(&meta.rows.to_be_bytes());
-    scratch.raw.extend_from_slice(head);
-    scratch.raw.extend_from_slice(rows);
+    write(&mut scratch.raw);
+    if scratch.raw.len() == META_BYTES {
+        return;
+    }
     let compressed = scratch.squeezer.compress(&scratch.raw);
     out.extend_from_slice(&(compressed.len() as u32).to_be_bytes());
     out.extend_from_slice(&crc32fast::hash(compressed).to_be_bytes());

@@ -46,10 +46,13 @@ impl FileName {
 
     /// Whether `part` can be a database or table of a file name and stays inside its folder.
     pub fn valid_part(part: &str) -> bool {
-        !part.is_empty()
-            && part.len() <= 1024
-            && !part.bytes().any(|b| matches!(b, b'_' | b'/' | b'\\') || b.is_ascii_control())
-            && !part.contains("..")
+        let mut before = 0;
+        let fits = |byte: u8| {
+            let climbs = byte == b'.' && before == b'.';
+            before = byte;
+            !climbs && !matches!(byte, b'_' | b'/' | b'\\') && !byte.is_ascii_control()
+        };
+        !part.is_empty() && part.len() <= 1024 && part.bytes().all(fits)
     }
 
     /// Whether the name, given by somebody else, stays inside a folder.

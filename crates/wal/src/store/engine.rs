@@ -10,13 +10,13 @@ use super::frames::{self, AdoptedRecord, DataHead, SealedRecord};
 use super::maintain::{CheckpointRun, LastCheckpoint, SyncJob};
 use super::quota::Admission;
 use super::shared::Shared;
-use super::stage::Staged;
+use super::stage::{Contents, Staged};
 use super::tables::{Incoming, Tables};
 use crate::Refusal;
 use crate::disk::Disk;
 use crate::journal::frame::Body;
 use crate::journal::writer::{LaggingSync, Writer};
-use crate::types::{BatchRecord, Done, Options, SegmentId, Settlement, TableKey};
+use crate::types::{BatchRecord, Done, Options, SegmentId, Settlement, TableKey, TableSet};
 
 /// Segments that are sealed with one group, unless all are asked for: bounds how long a group takes.
 const SEALS_PER_GROUP: usize = 32;
@@ -71,7 +71,7 @@ pub(crate) struct Engine {
     pub(super) stuck: Option<Refusal>,
     /// Tables to seal, oldest first.
     due: VecDeque<TableKey>,
-    due_set: HashSet<TableKey>,
+    due_set: TableSet,
     /// Tables to freeze next when memory is short.
     freeze_next: VecDeque<TableKey>,
     /// Sealed segments whose files are not synced.
@@ -99,7 +99,7 @@ struct Entry {
 }
 
 enum Apply {
-    Data(DataHead, Vec<Vec<u8>>),
+    Data(DataHead, Contents),
     Seal(SealedRecord),
     Adopt(Box<AdoptedRecord>),
     Settle(Vec<Settlement>),
@@ -129,7 +129,7 @@ impl Engine {
             now_ms,
             stuck: None,
             due: VecDeque::new(),
-            due_set: HashSet::new(),
+            due_set: TableSet::default(),
             freeze_next: VecDeque::new(),
             unsynced: HashSet::new(),
             suspects: HashSet::new(),
@@ -389,8 +389,10 @@ impl Engine {
     }
 
     /// Rows of a committed frame go to the buffers.
-    pub(super) fn buffer(&mut self, head: &DataHead, contents: Vec<Vec<u8>>, lsn: u64) {
-        for (section, content) in head.sections.iter().zip(contents) {
+    pub(super) fn buffer(&mut self, head: &DataHead, contents: Contents, lsn: u64) {
+        let mut sections = head.sections.iter();
+        contents.take_each(|content| {
+            let Some(section) = sections.next() else { return };
             let incoming = Incoming {
                 header: &section.header,
                 sample_type: section.sample_type,
@@ -399,7 +401,7 @@ impl Engine {
                 content,
             };
             self.tables.push(&section.table, incoming, lsn, self.now_ms);
-        }
+        });
     }
 
     fn seal_all_answer(&self) -> Result<u64, Refusal> {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::codec::{Cursor, Decode, Malformed, Put};
 use crate::types::{BatchRecord, BatchState, Outcome, Receipt, SegmentId, Settlement, TableKey};
 
@@ -33,8 +35,11 @@ pub(crate) struct SectionHead {
     pub(crate) blocks: bool,
     pub(crate) rows: u32,
     /// Raw lengths of its pieces in the body, in order; none spans two parts.
-    pub(crate) pieces: Vec<u32>,
+    pub(crate) pieces: Pieces,
 }
+
+/// Nearly always one: not worth an allocation.
+pub(crate) type Pieces = SmallVec<[u32; 1]>;
 
 /// Strings that repeat in a frame are written once.
 #[derive(Default)]
@@ -111,7 +116,7 @@ impl DataHead {
             let table = TableKey { database, table: c.text()?.into(), schema };
             let (sample_type, blocks) = (c.u8()?, c.u8()? != 0);
             let rows = u32::try_from(c.varint()?).map_err(|_| Malformed)?;
-            let mut pieces = Vec::new();
+            let mut pieces = Pieces::new();
             for _ in 0..c.count()? {
                 pieces.push(u32::try_from(c.varint()?).map_err(|_| Malformed)?);
             }

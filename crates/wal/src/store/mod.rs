@@ -8,6 +8,7 @@ mod maintain;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod model;
+mod pile;
 mod quota;
 mod recover;
 mod shared;

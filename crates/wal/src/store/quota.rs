@@ -8,7 +8,7 @@ use super::frames::AdoptedRecord;
 use super::stage::Staged;
 use super::state::State;
 use crate::Refusal;
-use crate::types::{Known, Options, Receipt, TableKey};
+use crate::types::{Known, Options, Receipt, TableKey, TableSet};
 
 /// Kept free for settlements and checkpoints: this, or 2 %, but never more than a quarter.
 const RESERVE: u64 = 256 << 20;
@@ -22,7 +22,7 @@ pub(crate) struct Admission {
     /// Bytes of buffers and open segments per database, as of the last tick, and what came since.
     pub(crate) unsealed: BTreeMap<Arc<str>, u64>,
     used: u64,
-    new_tables: HashMap<Arc<str>, HashSet<TableKey>>,
+    new_tables: HashMap<Arc<str>, TableSet>,
     receipts: HashSet<([u8; 16], Arc<str>, u64)>,
     numbers: HashMap<Arc<str>, u64>,
 }
@@ -115,8 +115,8 @@ impl Admission {
             return Ok(());
         }
         let mut incoming: BTreeMap<&Arc<str>, u64> = BTreeMap::new();
-        for (section, content) in staged.head.sections.iter().zip(&staged.contents) {
-            *incoming.entry(&section.table.database).or_default() += content.len() as u64;
+        for (section, len) in staged.head.sections.iter().zip(staged.contents.lens()) {
+            *incoming.entry(&section.table.database).or_default() += len as u64;
         }
         for database in incoming.keys() {
             self.check_database(database, state)?;

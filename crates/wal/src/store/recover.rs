@@ -11,7 +11,7 @@ use super::checkpoint::{Checkpoint, OpenRecord};
 use super::engine::Engine;
 use super::frames::{self, AdoptedRecord, DataHead, SealedRecord};
 use super::shared::{self, Shared, digest_of, read_either};
-use super::stage::unpack;
+use super::stage::{Contents, unpack};
 use super::state::State;
 use super::tables::{Tables, disk_name, open_name, parse_open_name};
 use super::takeover;
@@ -399,7 +399,9 @@ impl Replay {
 
     fn push(&mut self, section: &frames::SectionHead, content: Vec<u8>, lsn: u64) {
         let one = DataHead { sections: vec![section.clone()], ..DataHead::default() };
-        self.engine.buffer(&one, vec![content], lsn);
+        let mut contents = Contents::default();
+        contents.push(content);
+        self.engine.buffer(&one, contents, lsn);
         let Some((record, Found::Lost)) = self.segment_of(&section.table, lsn) else { return };
         let (id, layout) = (record.id, record.layout.clone());
         if self.planned.get(&section.table) == Some(&id) {

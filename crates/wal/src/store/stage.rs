@@ -3,14 +3,15 @@
 //! Small sections are packed together into parts of 64 KiB and compressed once; large ones become ready
 //! blocks, which the segment later takes as they are.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::frames::{DATA, DataHead, SectionHead};
+use super::frames::{DATA, DataHead, Pieces, SectionHead};
 use crate::Refusal;
 use crate::csv;
 use crate::journal::frame::{Body, PART_RAW};
 use crate::segment::{self, BlockMeta, FileName, MAX_BLOCK_BYTES, Scratch};
-use crate::types::{Request, Section, SectionBody};
+use crate::types::{Request, Section, SectionBody, TableKey};
 
 /// Rows of a section from this size on are made into blocks at once.
 const LARGE: usize = 32 << 10;
@@ -22,7 +23,54 @@ pub(crate) struct Staged {
     pub(crate) head: DataHead,
     pub(crate) body: Body,
     /// Of each section of the head: its rows or blocks.
-    pub(crate) contents: Vec<Vec<u8>>,
+    pub(crate) contents: Contents,
+}
+
+/// The rows or blocks of sections. Small ones lie side by side in the buffers they were packed in, so that the commit
+/// thread reads and frees few large pieces of memory instead of very many small ones.
+#[derive(Default)]
+pub(crate) struct Contents {
+    buffers: Vec<Vec<u8>>,
+    places: Vec<Place>,
+}
+
+struct Place {
+    buffer: usize,
+    start: usize,
+    len: usize,
+}
+
+impl Contents {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Length of each section.
+    pub(crate) fn lens(&self) -> impl Iterator<Item = usize> {
+        self.places.iter().map(|place| place.len)
+    }
+
+    /// Memory that is held.
+    fn held(&self) -> usize {
+        self.buffers.iter().map(Vec::len).sum()
+    }
+
+    /// The sections, in their order; one that has a buffer to itself comes with it.
+    pub(crate) fn take_each(mut self, mut take: impl FnMut(Cow<'_, [u8]>)) {
+        for Place { buffer, start, len } in self.places {
+            if len == self.buffers[buffer].len() {
+                take(Cow::Owned(std::mem::take(&mut self.buffers[buffer])));
+            } else {
+                take(Cow::Borrowed(&self.buffers[buffer][start..start + len]));
+            }
+        }
+    }
+
+    /// Adds a section with a buffer to itself.
+    pub(crate) fn push(&mut self, content: Vec<u8>) {
+        self.places.push(Place { buffer: self.buffers.len(), start: 0, len: content.len() });
+        self.buffers.push(content);
+    }
 }
 
 impl Staged {
@@ -33,20 +81,18 @@ impl Staged {
 
     /// Memory that it takes while it waits: the frame, and the rows for the buffers.
     pub(crate) fn held(&self) -> usize {
-        self.body.frame_len() + self.contents.iter().map(Vec::len).sum::<usize>()
+        self.body.frame_len() + self.contents.held()
     }
 }
 
 /// Checks a request and encodes it.
 pub(crate) fn stage(request: Request, block_bytes: usize, time_ms: u64) -> Result<Staged, Refusal> {
-    let mut packer = Packer::new(request.sections.len());
+    let mut packer = Packer::new(&request.sections);
+    let mut names = Names::default();
     let mut sections = Vec::with_capacity(request.sections.len());
     for section in request.sections {
-        check(&section)?;
-        if let Some((head, content)) = packer.section(section, block_bytes)? {
-            sections.push(head);
-            packer.contents.push(content);
-        }
+        names.check(&section)?;
+        sections.extend(packer.section(section, block_bytes)?);
     }
     if request.marks.iter().any(|(key, _)| key.is_empty()) {
         return Err(Refusal::Invalid("a mark has an empty key".into()));
@@ -59,38 +105,69 @@ pub(crate) fn stage(request: Request, block_bytes: usize, time_ms: u64) -> Resul
     Ok(Staged { head, body, contents })
 }
 
-fn check(section: &Section) -> Result<(), Refusal> {
-    let table = &section.table;
-    for (part, what) in [(&table.database, "database"), (&table.table, "table")] {
-        if !FileName::valid_part(part) {
-            return Err(Refusal::Invalid(format!("{what} name {part:?} cannot be part of a segment name")));
+/// Checks names. The sections of a request mostly share database and schema, which are looked at once then.
+#[derive(Default)]
+struct Names {
+    database: Option<Arc<str>>,
+    schema: Option<Arc<str>>,
+}
+
+impl Names {
+    fn check(&mut self, section: &Section) -> Result<(), Refusal> {
+        let TableKey { database, table, schema } = &section.table;
+        if !is_last(&self.database, database) {
+            check_part(database, "database name")?;
+            self.database = Some(database.clone());
         }
+        check_part(table, "table name")?;
+        if !schema.is_empty() && !is_last(&self.schema, schema) {
+            check_part(schema, "schema hash")?;
+            self.schema = Some(schema.clone());
+        }
+        if !section.header.is_empty() && section.header.last() != Some(&b'\n') {
+            return Err(Refusal::Invalid(format!("the header line of {} does not end with a newline", section.table)));
+        }
+        Ok(())
     }
-    if !table.schema.is_empty() && !FileName::valid_part(&table.schema) {
-        return Err(Refusal::Invalid(format!("schema hash {:?} cannot be part of a segment name", table.schema)));
-    }
-    if !section.header.is_empty() && section.header.last() != Some(&b'\n') {
-        return Err(Refusal::Invalid(format!("the header line of {table} does not end with a newline")));
-    }
-    Ok(())
+}
+
+fn is_last(last: &Option<Arc<str>>, name: &Arc<str>) -> bool {
+    last.as_ref().is_some_and(|last| Arc::ptr_eq(last, name))
+}
+
+fn check_part(part: &str, what: &str) -> Result<(), Refusal> {
+    if FileName::valid_part(part) { Ok(()) } else { Err(Refusal::Invalid(format!("{what} {part:?} cannot be part of a segment name"))) }
 }
 
 struct Packer {
     body: Body,
     /// Raw bytes of the part that is being filled.
     part: Vec<u8>,
+    /// Of the rows that are still to come, what goes into parts.
+    small: usize,
     raw: usize,
-    contents: Vec<Vec<u8>>,
+    contents: Contents,
     scratch: Scratch,
 }
 
 impl Packer {
-    fn new(sections: usize) -> Packer {
-        Packer { body: Body::default(), part: Vec::new(), raw: 0, contents: Vec::with_capacity(sections), scratch: Scratch::default() }
+    fn new(sections: &[Section]) -> Packer {
+        let small = |section: &Section| match &section.body {
+            SectionBody::Rows(rows) if rows.len() < LARGE => rows.len(),
+            _ => 0,
+        };
+        Packer {
+            body: Body::default(),
+            part: Vec::new(),
+            small: sections.iter().map(small).sum(),
+            raw: 0,
+            contents: Contents { buffers: Vec::new(), places: Vec::with_capacity(sections.len()) },
+            scratch: Scratch::default(),
+        }
     }
 
     /// Adds a section; nothing for one without rows.
-    fn section(&mut self, section: Section, block_bytes: usize) -> Result<Option<(SectionHead, Vec<u8>)>, Refusal> {
+    fn section(&mut self, section: Section, block_bytes: usize) -> Result<Option<SectionHead>, Refusal> {
         let rows = section.rows;
         let (blocks, content) = match section.body {
             SectionBody::Rows(rows) if rows.len() < LARGE => (false, rows),
@@ -106,25 +183,35 @@ impl Packer {
         if self.raw > MAX_BODY {
             return Err(Refusal::Invalid("the request is too large: use a transfer".into()));
         }
-        let pieces = if blocks { self.push_blocks(&content)? } else { self.push_rows(&content) };
-        let head = SectionHead { table: section.table, header: section.header, sample_type: section.sample_type, blocks, rows, pieces };
-        Ok(Some((head, content)))
+        let pieces = if blocks { self.push_blocks(content)? } else { self.push_rows(content) };
+        Ok(Some(SectionHead { table: section.table, header: section.header, sample_type: section.sample_type, blocks, rows, pieces }))
     }
 
-    fn push_rows(&mut self, rows: &[u8]) -> Vec<u32> {
+    fn push_rows(&mut self, rows: Vec<u8>) -> Pieces {
         if self.part.len() + rows.len() > PART_RAW {
             self.flush();
         }
-        self.part.extend_from_slice(rows);
-        vec![rows.len() as u32]
+        let len = rows.len();
+        self.contents.places.push(Place { buffer: self.contents.buffers.len(), start: self.part.len(), len });
+        if self.part.is_empty() && self.small == len {
+            // The only one: its memory is the part.
+            self.part = rows;
+        } else {
+            if self.part.is_empty() {
+                self.part.reserve_exact(self.small.min(PART_RAW));
+            }
+            self.part.extend_from_slice(&rows);
+        }
+        self.small -= len;
+        [len as u32].into_iter().collect()
     }
 
     /// Blocks are compressed already: stored as they are, as many to a part as fit.
-    fn push_blocks(&mut self, blocks: &[u8]) -> Result<Vec<u32>, Refusal> {
+    fn push_blocks(&mut self, blocks: Vec<u8>) -> Result<Pieces, Refusal> {
         self.flush();
-        let mut pieces = Vec::new();
+        let mut pieces = Pieces::new();
         let (mut start, mut end) = (0, 0);
-        for block in segment::blocks_at(blocks, 0) {
+        for block in segment::blocks_at(&blocks, 0) {
             let range = block.map_err(|damage| Refusal::Invalid(format!("blocks are damaged: {damage}")))?.range();
             if range.end - start > PART_RAW && end > start {
                 self.body.push_verbatim(&blocks[start..end]);
@@ -135,12 +222,15 @@ impl Packer {
         }
         self.body.push_verbatim(&blocks[start..end]);
         pieces.push((end - start) as u32);
+        self.contents.push(blocks);
         Ok(pieces)
     }
 
     fn flush(&mut self) {
-        self.body.push_compressed(&self.part);
-        self.part.clear();
+        if !self.part.is_empty() {
+            self.body.push_compressed(&self.part);
+            self.contents.buffers.push(std::mem::take(&mut self.part));
+        }
     }
 
     /// Cuts rows at ends of records into blocks.
@@ -178,7 +268,7 @@ impl Packer {
         Ok(out)
     }
 
-    fn finish(mut self) -> (Body, Vec<Vec<u8>>) {
+    fn finish(mut self) -> (Body, Contents) {
         self.flush();
         (self.body, self.contents)
     }

@@ -1,11 +1,11 @@
 //! The fold: everything the store knows that is not rows. Frames are applied by the same functions when
 //! they are committed and when they are read back.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::frames::{AdoptedRecord, DataHead, SealedRecord};
-use crate::types::{BatchRecord, Counts, Known, Ledger, Outcome, Receipt, SegmentId, Settlement, TableKey};
+use crate::types::{BatchRecord, Counts, Known, Ledger, Outcome, Receipt, SegmentId, Settlement, TableKey, TableMap};
 
 /// Numbers below a sender's floor that are still compared, for requests that come late.
 const REMEMBERED_BELOW_FLOOR: u64 = 64;
@@ -19,7 +19,7 @@ pub(crate) const SENDER_EXPIRY_MS: u64 = 7 * 24 * 3600 * 1000;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) sender: [u8; 16],
-    pub(crate) counts: HashMap<TableKey, Counts>,
+    pub(crate) counts: TableMap<Counts>,
     pub(crate) databases: BTreeMap<Arc<str>, Database>,
     pub(crate) filtered: BTreeMap<(Arc<str>, Arc<str>), u64>,
     pub(crate) conflicts: u64,

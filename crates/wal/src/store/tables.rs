@@ -2,19 +2,18 @@
 //!
 //! A table that is idle is not in here: no buffer, no file, no timer.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::OpenRecord;
 use super::frames::SealedRecord;
+use super::pile::Pile;
 use crate::disk::{Disk, File, Open};
 use crate::segment::{self, BlockMeta, FileName, HEADER, Scratch};
-use crate::types::{SegmentId, TableKey};
-
-/// Files kept open for appending.
-const OPEN_FILES: usize = 256;
+use crate::types::{SegmentId, TableKey, TableMap};
 
 /// Name of a segment that is being written: nobody may read it.
 pub(crate) fn open_name(id: SegmentId) -> String {
@@ -63,7 +62,7 @@ pub(crate) struct Table {
 
 /// Consecutive rows of one form.
 enum Run {
-    Rows { header: Arc<[u8]>, sample_type: u8, bytes: Vec<u8>, pieces: VecDeque<(u32, u32)> },
+    Rows { header: Arc<[u8]>, sample_type: u8, rows: Pile, pieces: VecDeque<(u32, u32)> },
     Blocks { bytes: Vec<u8>, rows: u64 },
 }
 
@@ -79,7 +78,7 @@ pub(crate) struct OpenSegment {
 
 /// All tables with unsealed rows.
 pub(crate) struct Tables {
-    pub(crate) map: HashMap<TableKey, Table>,
+    pub(crate) map: TableMap<Table>,
     /// Bytes of all buffers.
     pub(crate) buffered: usize,
     /// Bytes of all open segments.
@@ -99,12 +98,12 @@ pub(crate) struct Tables {
 impl Tables {
     pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, block_bytes: usize, segment_max_bytes: u64) -> Tables {
         Tables {
-            map: HashMap::new(),
+            map: TableMap::default(),
             buffered: 0,
             open_bytes: 0,
             dirty: HashSet::new(),
             written_bytes: 0,
-            files: FileCache { disk, dir: dir.to_owned(), open: HashMap::new(), clock: 0 },
+            files: FileCache::new(disk, dir.to_owned(), files_to_keep_open()),
             scratch: Scratch::default(),
             block_bytes,
             grown: Vec::new(),
@@ -270,7 +269,7 @@ pub(crate) struct Incoming<'a> {
     pub(crate) sample_type: u8,
     pub(crate) blocks: bool,
     pub(crate) rows: u64,
-    pub(crate) content: Vec<u8>,
+    pub(crate) content: Cow<'a, [u8]>,
 }
 
 impl Table {
@@ -285,23 +284,23 @@ impl Table {
 
     fn push(&mut self, section: Incoming<'_>) {
         if section.blocks {
-            self.runs.push_back(Run::Blocks { bytes: section.content, rows: section.rows });
+            self.runs.push_back(Run::Blocks { bytes: section.content.into_owned(), rows: section.rows });
             return;
         }
         let piece = (section.content.len() as u32, section.rows as u32);
         match self.runs.back_mut() {
-            Some(Run::Rows { header, sample_type, bytes, pieces })
+            Some(Run::Rows { header, sample_type, rows, pieces })
                 if *sample_type == section.sample_type && (Arc::ptr_eq(header, section.header) || header == section.header) =>
             {
-                bytes.extend_from_slice(&section.content);
+                rows.push(section.content);
                 pieces.push_back(piece);
             }
-            _ => self.runs.push_back(Run::Rows {
-                header: section.header.clone(),
-                sample_type: section.sample_type,
-                bytes: section.content,
-                pieces: [piece].into(),
-            }),
+            _ => {
+                let mut rows = Pile::default();
+                rows.push(section.content);
+                let (header, sample_type) = (section.header.clone(), section.sample_type);
+                self.runs.push_back(Run::Rows { header, sample_type, rows, pieces: [piece].into() });
+            }
         }
     }
 
@@ -335,8 +334,8 @@ impl Table {
         self.buffered -= chunk.bytes;
         self.buffered_rows -= chunk.rows;
         let empty = match self.runs.front_mut() {
-            Some(Run::Rows { bytes, pieces, .. }) => {
-                bytes.drain(..chunk.bytes);
+            Some(Run::Rows { rows, pieces, .. }) => {
+                rows.take(chunk.bytes);
                 pieces.drain(..chunk.pieces.unwrap_or(0) as usize);
                 self.plan.pop_front();
                 pieces.is_empty()
@@ -364,24 +363,42 @@ impl Chunk {
     fn encode(&self, run: Option<&Run>, out: &mut Vec<u8>, scratch: &mut Scratch) {
         match run {
             Some(Run::Blocks { bytes, .. }) => out.extend_from_slice(bytes),
-            Some(Run::Rows { header, sample_type, bytes, .. }) => {
+            Some(Run::Rows { header, sample_type, rows, .. }) => {
                 let meta = BlockMeta { sample_type: *sample_type, rows: self.rows.min(u64::from(u32::MAX)) as u32 };
-                segment::encode_block_parts(out, meta, header, &bytes[..self.bytes], scratch);
+                segment::encode_block_with(out, meta, scratch, |value| {
+                    value.extend_from_slice(header);
+                    rows.copy_to(self.bytes, value);
+                });
             }
             None => {}
         }
     }
 }
 
+/// A quarter of the files that the process may open.
+fn files_to_keep_open() -> usize {
+    const FEWEST: usize = 64;
+    const MOST: usize = 4096;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit / 4).ok()).unwrap_or(MOST).clamp(FEWEST, MOST)
+}
+
 /// Descriptors of open segments, least recently used closed first.
 struct FileCache {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    capacity: usize,
     open: HashMap<SegmentId, (Arc<dyn File>, u64)>,
+    /// By when they were used last.
+    by_use: BTreeMap<u64, SegmentId>,
     clock: u64,
 }
 
 impl FileCache {
+    fn new(disk: Arc<dyn Disk>, dir: PathBuf, capacity: usize) -> FileCache {
+        FileCache { disk, dir, capacity, open: HashMap::new(), by_use: BTreeMap::new(), clock: 0 }
+    }
+
     fn create(&mut self, id: SegmentId) -> io::Result<OpenSegment> {
         let file = self.disk.open(&self.dir.join(open_name(id)), Open::Create)?;
         self.insert(id, file);
@@ -389,8 +406,10 @@ impl FileCache {
     }
 
     fn get(&mut self, id: SegmentId) -> io::Result<Arc<dyn File>> {
-        self.clock += 1;
         if let Some((file, used)) = self.open.get_mut(&id) {
+            self.clock += 1;
+            self.by_use.remove(used);
+            self.by_use.insert(self.clock, id);
             *used = self.clock;
             return Ok(file.clone());
         }
@@ -400,16 +419,47 @@ impl FileCache {
     }
 
     fn insert(&mut self, id: SegmentId, file: Arc<dyn File>) {
-        self.clock += 1;
-        if self.open.len() >= OPEN_FILES
-            && let Some(oldest) = self.open.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id)
+        self.close(id);
+        if self.open.len() >= self.capacity
+            && let Some((_, oldest)) = self.by_use.pop_first()
         {
             self.open.remove(&oldest);
         }
+        self.clock += 1;
+        self.by_use.insert(self.clock, id);
         self.open.insert(id, (file, self.clock));
     }
 
     fn close(&mut self, id: SegmentId) {
-        self.open.remove(&id);
+        if let Some((_, used)) = self.open.remove(&id) {
+            self.by_use.remove(&used);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::SimDisk;
+
+    #[test]
+    fn the_file_that_was_used_longest_ago_is_closed_first() {
+        let disk = SimDisk::new(1);
+        disk.disk().create_dir_all(Path::new("/d")).unwrap();
+        let mut files = FileCache::new(disk.disk(), "/d".into(), 2);
+        let [one, two, three] = [1, 2, 3].map(SegmentId);
+        files.create(one).unwrap();
+        files.create(two).unwrap();
+        files.get(one).unwrap();
+        files.create(three).unwrap();
+        let open = |files: &FileCache| [one, two, three].map(|id| files.open.contains_key(&id));
+        assert_eq!(open(&files), [true, false, true]);
+        // It is opened again in place of the one that has waited longest by now.
+        files.get(two).unwrap();
+        assert_eq!(open(&files), [false, true, true]);
+        files.close(two);
+        files.close(three);
+        assert_eq!((files.open.len(), files.by_use.len()), (0, 0));
     }
 }
