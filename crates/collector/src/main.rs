@@ -66,6 +66,7 @@ fn main() -> ExitCode {
 
 fn run(flags: Flags) -> anyhow::Result<()> {
     let config = configuration(&flags)?;
+    allow_many_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
@@ -86,6 +87,19 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         });
         running.finished().await
     })
+}
+
+/// Raises the limit of open files to what this process may raise it to. The usual limit of 1024 is kept low for programs
+/// that use `select`; log files, connections and segments of many tables are more.
+fn allow_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "the limit of open files could not be raised");
+        }
+    }
 }
 
 /// Reads the file again and runs with it, or goes on as before and says why.

@@ -73,6 +73,14 @@ impl Labels {
         text_of(&self.arena, body, span)
     }
 
+    /// Where a span lies: the bytes it is of, its start in them, and its length.
+    #[inline]
+    pub(crate) fn place<'t>(&'t self, body: &'t [u8], span: Span) -> (&'t [u8], usize, usize) {
+        let (base, start) = if span.start & IN_ARENA == 0 { (body, span.start) } else { (&self.arena[..], span.start & !IN_ARENA) };
+        let (start, len) = (start as usize, span.len as usize);
+        if start + len <= base.len() { (base, start, len) } else { (&[], 0, 0) }
+    }
+
     /// Makes a label without adding it.
     pub(crate) fn label(&self, body: &[u8], name: Span, value: Span) -> Label {
         Label { key: sort_key(self.text(body, name)), name, value }

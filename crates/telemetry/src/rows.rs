@@ -2,6 +2,7 @@
 
 use crate::export::ExportRows;
 use crate::schema::{SampleType, Schema};
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub struct Destination<'a> {
     /// Database, normalised.
     pub database: &'a Arc<str>,
     /// Table, normalised.
-    pub table: &'a str,
+    pub table: &'a Arc<str>,
     /// Columns of the rows.
     pub schema: &'a Arc<Schema>,
     /// What the rows are.
@@ -52,7 +53,9 @@ pub struct Destination<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct RowSet {
     tables: Vec<TableRows>,
-    by_name: HashMap<Vec<u8>, u32>,
+    /// Where the first `named` tables are.
+    by_name: HashMap<Vec<u8>, u32, RandomState>,
+    named: usize,
     key: Vec<u8>,
     spare: Vec<Vec<u8>>,
     bytes: usize,
@@ -95,6 +98,7 @@ impl RowSet {
     /// Forgets all rows and keeps the allocations.
     pub fn clear(&mut self) {
         self.by_name.clear();
+        self.named = 0;
         self.exports.clear();
         self.bytes = 0;
         self.spare.extend(self.tables.drain(..).map(|table| {
@@ -120,22 +124,27 @@ impl RowSet {
     /// Index of the table for [`RowSet::append`], made when it is not there yet; `None` when there are too many. It
     /// holds until [`RowSet::clear`].
     pub fn find_or_add(&mut self, to: Destination<'_>) -> Option<usize> {
-        self.key.clear();
-        for part in [&**to.database, to.table, &*to.schema.hash] {
-            self.key.extend_from_slice(part.as_bytes());
-            self.key.push(0);
+        while let Some(table) = self.tables.get(self.named) {
+            write_key(&mut self.key, [&table.database, &table.table, &table.schema.hash]);
+            self.by_name.insert(self.key.clone(), self.named as u32);
+            self.named += 1;
         }
-        if let Some(&index) = self.by_name.get(&self.key) {
-            return Some(index as usize);
+        write_key(&mut self.key, [to.database, to.table, &to.schema.hash]);
+        match self.by_name.get(&self.key) {
+            Some(&index) => Some(index as usize),
+            None => self.add(to),
         }
+    }
+
+    /// [`RowSet::find_or_add`] for a caller who knows that the table is not there yet.
+    pub(crate) fn add(&mut self, to: Destination<'_>) -> Option<usize> {
         let index = self.tables.len();
         if index == MAX_TABLES {
             return None;
         }
-        self.by_name.insert(self.key.clone(), index as u32);
         self.tables.push(TableRows {
             database: to.database.clone(),
-            table: to.table.into(),
+            table: to.table.clone(),
             schema: to.schema.clone(),
             sample_type: to.sample_type,
             rows: 0,
@@ -174,5 +183,13 @@ impl RowSet {
     /// Why [`RowSet::append`] refused.
     pub fn too_large() -> String {
         format!("the request expands to more than {} MiB of rows; send smaller requests", MAX_BYTES >> 20)
+    }
+}
+
+fn write_key(key: &mut Vec<u8>, parts: [&Arc<str>; 3]) {
+    key.clear();
+    for part in parts {
+        key.extend_from_slice(part.as_bytes());
+        key.push(0);
     }
 }

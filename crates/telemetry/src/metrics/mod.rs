@@ -1,5 +1,6 @@
 //! Metrics from remote write, OTLP and exposition pages into rows.
 
+mod decisions;
 mod delta;
 mod exponential;
 mod exposition;
@@ -42,6 +43,7 @@ pub struct MetricIntake {
     only_point_attributes: bool,
     stale_markers: bool,
     deltas: delta::Totals,
+    decisions: decisions::Spare,
     on_drop: OnDrop,
     taps: Vec<Tap>,
 }
@@ -80,6 +82,7 @@ impl MetricIntake {
             only_point_attributes: false,
             stale_markers: false,
             deltas: delta::Totals::default(),
+            decisions: decisions::Spare::default(),
             on_drop: OnDrop::default(),
             taps: Vec::new(),
         }

@@ -2,17 +2,17 @@
 //!
 //! All decoders of metrics end here, in [`Request::series`].
 
+use super::decisions::Lent;
 use super::scrape;
 use super::staleness::is_stale;
 use crate::export::{self, SeriesKind};
 use crate::labels::{Label, Labels, NAME};
 use crate::rows::{Destination, RowSet};
-use crate::rules::{NameDecision, Verdict};
+use crate::rules::Verdict;
 use crate::schema::SampleType;
-use crate::text::{self, TimestampText};
+use crate::text::{self, Joined, TimestampText};
 use crate::wire::Span;
-use crate::{MetricIntake, Outcome, hash, names};
-use std::collections::HashMap;
+use crate::{MetricIntake, Outcome, hash};
 
 /// Labels with this prefix count in the SeriesId and are left out of the `Labels` column.
 const HIDDEN_PREFIX: &[u8] = b"adxmon_";
@@ -39,7 +39,9 @@ pub(crate) struct Request<'i, 'o> {
     pub(crate) outcome: Outcome,
     out: &'o mut RowSet,
     encoder: Encoder,
-    names: Names,
+    /// Whether no table was in `out` before this request.
+    began_empty: bool,
+    names: Lent<'i>,
     added: Vec<Label>,
     name_label: Span,
     work: usize,
@@ -66,9 +68,10 @@ impl<'i, 'o> Request<'i, 'o> {
             body,
             labels,
             outcome: Outcome::default(),
+            began_empty: out.tables().is_empty(),
             out,
             encoder: Encoder::default(),
-            names: Names::default(),
+            names: intake.decisions.lend(),
             added,
             name_label,
             work: 0,
@@ -113,7 +116,7 @@ impl<'i, 'o> Request<'i, 'o> {
             return None;
         }
         let index = self.names.find_or_decide(name, self.intake);
-        match self.names.entries[index].decision.verdict {
+        match self.names.at(index).decision.verdict {
             Verdict::Keep => Some(index),
             Verdict::AskLabels if self.intake.rules.keeps_labels(self.labels.iter(self.body)) => Some(index),
             Verdict::AskLabels | Verdict::Drop => {
@@ -163,7 +166,7 @@ impl<'i, 'o> Request<'i, 'o> {
     /// Gives each exporter of the source what it wants of the series whose labels are final.
     fn tap(&mut self, index: usize, metric: Span, samples: &[Sample]) {
         let Self { intake, body, labels, names, out, exported, kind, ended, .. } = self;
-        for (number, (tap, decision)) in intake.taps.iter().zip(&names.entries[index].taps).enumerate() {
+        for (number, (tap, decision)) in intake.taps.iter().zip(&names.at(index).taps).enumerate() {
             let keep = match decision.verdict {
                 Verdict::Keep => true,
                 Verdict::AskLabels => tap.rules.keeps_labels(labels.iter(body)),
@@ -223,7 +226,7 @@ impl<'i, 'o> Request<'i, 'o> {
     }
 
     fn apply_label_rules(&mut self, index: usize) {
-        let rules = &self.names.entries[index].decision.drop_labels;
+        let rules = &self.names.at(index).decision.drop_labels;
         if !rules.is_empty() {
             let intake = self.intake;
             self.labels.retain(self.body, |name, _| name == NAME || !intake.rules.drops_label(rules, name));
@@ -234,21 +237,25 @@ impl<'i, 'o> Request<'i, 'o> {
 
     /// Table of the series, made when this is the first one that is written to it.
     fn table(&mut self, index: usize, metric: Span) -> Result<usize, String> {
-        let entry = &mut self.names.entries[index];
-        if let Some(table) = entry.table {
+        if let Some(table) = self.names.table(index) {
             return Ok(table);
         }
+        let entry = self.names.at(index);
         if entry.name.is_empty() {
             let name = String::from_utf8_lossy(self.labels.text(self.body, metric)).into_owned();
             return Err(format!("metric name {name:?} has no letter or digit"));
         }
-        entry.table = self.out.find_or_add(Destination {
+        let to = Destination {
             database: &self.intake.database,
             table: &entry.name,
             schema: &self.intake.schema,
             sample_type: SampleType::Metric,
-        });
-        entry.table.ok_or_else(RowSet::too_many_tables)
+        };
+        let is_new = self.began_empty && self.names.knows_all_tables();
+        let table = if is_new { self.out.add(to) } else { self.out.find_or_add(to) };
+        let table = table.ok_or_else(RowSet::too_many_tables)?;
+        self.names.set_table(index, table);
+        Ok(table)
     }
 }
 
@@ -256,82 +263,35 @@ fn too_much_work() -> String {
     "the request repeats its labels too often; send smaller requests".to_owned()
 }
 
-/// Metric names remembered at a time.
-const MAX_NAMES: usize = 100_000;
-
-/// What is known about the metric names of the request. An index is good until the next lookup.
-#[derive(Default)]
-struct Names {
-    by_name: HashMap<Box<[u8]>, usize>,
-    entries: Vec<NameEntry>,
-    /// The name that was looked up last; the series of a metric mostly follow each other.
-    last: (Vec<u8>, usize),
-}
-
-struct NameEntry {
-    decision: NameDecision,
-    /// Table name; empty when nothing of the metric's name is left after normalisation.
-    name: String,
-    table: Option<usize>,
-    /// What the exporters of the source decided, by tap.
-    taps: Vec<NameDecision>,
-}
-
-impl Names {
-    #[inline]
-    fn find_or_decide(&mut self, name: &[u8], intake: &MetricIntake) -> usize {
-        if self.last.0 == name && !self.entries.is_empty() {
-            return self.last.1;
-        }
-        let index = self.find_or_decide_another(name, intake);
-        self.last.0.clear();
-        self.last.0.extend_from_slice(name);
-        self.last.1 = index;
-        index
-    }
-
-    fn find_or_decide_another(&mut self, name: &[u8], intake: &MetricIntake) -> usize {
-        if let Some(&index) = self.by_name.get(name) {
-            return index;
-        }
-        if self.entries.len() == MAX_NAMES {
-            self.by_name.clear();
-            self.entries.clear();
-        }
-        let decision = intake.rules.decide(name);
-        let taps = intake.taps.iter().map(|tap| tap.rules.decide(name)).collect();
-        self.entries.push(NameEntry { decision, name: names::normalize_metric(name), table: None, taps });
-        self.by_name.insert(name.into(), self.entries.len() - 1);
-        self.entries.len() - 1
-    }
-}
-
 /// Encodes the parts of a row that the samples of a series share.
 #[derive(Default)]
 pub(crate) struct Encoder {
     time: TimestampText,
-    hashed: Vec<u8>,
+    hashed: Joined,
     /// `,<SeriesId>,"{…}",`
-    middle: Vec<u8>,
+    middle: Joined,
     /// `,<lifted>,<lifted>\n`
     tail: Vec<u8>,
 }
+
+/// What a label adds to the middle beside its own bytes: `,""name"":""value""`.
+const MEMBER_MARKS: usize = 11;
 
 impl Encoder {
     /// Takes the labels in the order given. `lifted` are label names in the order of their columns.
     pub(crate) fn labels(&mut self, labels: &Labels, body: &[u8], lifted: &[Box<[u8]>]) {
         self.concatenate(labels, body);
-        self.middle.clear();
-        self.middle.push(b',');
-        text::integer(&mut self.middle, hash::series_id_of(&self.hashed));
-        self.middle.extend_from_slice(b",\"{");
+        self.middle.begin(self.hashed.len() + labels.entries().len() * MEMBER_MARKS + 32);
+        self.middle.put_fixed(b",");
+        self.middle.put(itoa::Buffer::new().format(hash::series_id_of(self.hashed.text())).as_bytes());
+        self.middle.put_fixed(b",\"{");
         self.tail.clear();
         if lifted.is_empty() {
-            self.members(labels.iter(body).filter(|(name, _)| is_shown(name)));
+            self.members(labels, body, labels.entries().iter());
         } else {
             self.members_and_columns(labels, body, lifted);
         }
-        self.middle.extend_from_slice(b"}\",");
+        self.middle.put_fixed(b"}\",");
         self.tail.push(b'\n');
     }
 
@@ -339,48 +299,71 @@ impl Encoder {
     #[inline]
     pub(crate) fn row(&mut self, row: &mut Vec<u8>, sample: Sample) {
         self.time.write_ms(row, sample.timestamp_ms);
-        row.extend_from_slice(&self.middle);
+        row.extend_from_slice(self.middle.text());
         text::real(row, sample.value);
         row.extend_from_slice(&self.tail);
     }
 
     fn identify(&mut self, labels: &Labels, body: &[u8]) -> u128 {
         self.concatenate(labels, body);
-        xxhash_rust::xxh3::xxh3_128(&self.hashed)
+        xxhash_rust::xxh3::xxh3_128(self.hashed.text())
     }
 
     fn concatenate(&mut self, labels: &Labels, body: &[u8]) {
-        self.hashed.clear();
-        for (name, value) in labels.iter(body) {
-            self.hashed.extend_from_slice(name);
-            self.hashed.extend_from_slice(value);
+        let entries = labels.entries();
+        self.hashed.begin(entries.iter().map(|label| (label.name.len + label.value.len) as usize).sum());
+        for label in entries {
+            for span in [label.name, label.value] {
+                let (base, start, len) = labels.place(body, span);
+                self.hashed.put_part(base, start, len);
+            }
         }
     }
 
-    fn members<'t>(&mut self, labels: impl Iterator<Item = (&'t [u8], &'t [u8])>) {
+    /// Labels that are hidden are left out.
+    fn members<'l>(&mut self, labels: &Labels, body: &[u8], members: impl Iterator<Item = &'l Label>) {
         let mut first = true;
-        for (name, value) in labels {
-            self.middle.extend_from_slice(if first { b"\"\"" } else { b",\"\"" });
+        for label in members {
+            if !is_shown(labels.text(body, label.name)) {
+                continue;
+            }
+            if first {
+                self.middle.put_fixed(b"\"\"");
+            } else {
+                self.middle.put_fixed(b",\"\"");
+            }
             first = false;
-            text::open_json_string(&mut self.middle, name);
-            self.middle.extend_from_slice(b"\"\":\"\"");
-            text::open_json_string(&mut self.middle, value);
-            self.middle.extend_from_slice(b"\"\"");
+            self.json(labels, body, label.name);
+            self.middle.put_fixed(b"\"\":\"\"");
+            self.json(labels, body, label.value);
+            self.middle.put_fixed(b"\"\"");
+        }
+    }
+
+    /// Appends the inside of a JSON string.
+    #[inline]
+    fn json(&mut self, labels: &Labels, body: &[u8], span: Span) {
+        let (base, start, len) = labels.place(body, span);
+        let string = &base[start..start + len];
+        if text::is_plain(string) {
+            self.middle.put_part(base, start, len);
+        } else {
+            self.middle.put_with(|out| text::open_json_string(out, string));
         }
     }
 
     /// The first label that matches a lifted name becomes its column; hidden labels can be lifted.
     fn members_and_columns(&mut self, labels: &Labels, body: &[u8], lifted: &[Box<[u8]>]) {
         let mut columns = vec![None; lifted.len()];
-        let mut shown = Vec::with_capacity(labels.entries().len());
-        for (name, value) in labels.iter(body) {
+        let mut others = Vec::with_capacity(labels.entries().len());
+        for label in labels.entries() {
+            let name = labels.text(body, label.name);
             match lifted.iter().position(|wanted| wanted.eq_ignore_ascii_case(name)) {
-                Some(at) if columns[at].is_none() => columns[at] = Some(value),
-                _ if is_shown(name) => shown.push((name, value)),
-                _ => {}
+                Some(at) if columns[at].is_none() => columns[at] = Some(labels.text(body, label.value)),
+                _ => others.push(label),
             }
         }
-        self.members(shown.into_iter());
+        self.members(labels, body, others.into_iter());
         for column in columns {
             self.tail.push(b',');
             text::csv_field(&mut self.tail, column.unwrap_or_default());

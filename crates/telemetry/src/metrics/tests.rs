@@ -108,3 +108,23 @@ fn check(name: &str, rows: &[u8], intake: &MetricIntake, csv: &[u8], samples: &[
         assert_eq!(ours[4..], theirs[4..], "{name}");
     }
 }
+
+/// Names that differ in what normalisation removes share a table, in one request, in the next, and in a set of rows that
+/// holds tables already.
+#[test]
+fn each_table_stands_once_in_the_rows_of_a_request() {
+    let intake = MetricIntake::new("M", MetricRules::default(), Vec::new());
+    let series = |name: &str| crate::client::Series { labels: vec![("__name__".to_owned(), name.to_owned())], samples: vec![(0, 1.0)] };
+    let body = crate::client::remote_write_body(&["a_b", "c", "aB", "c", "a_b"].map(series));
+    let tables = |rows: &crate::RowSet| rows.tables().iter().map(|t| (t.table.to_string(), t.rows)).collect::<Vec<_>>();
+    for _ in 0..2 {
+        let mut rows = crate::RowSet::new();
+        assert_eq!(intake.remote_write(&body, &mut rows).unwrap().accepted, 5);
+        assert_eq!(tables(&rows), [("AB".to_owned(), 3), ("C".to_owned(), 2)]);
+        assert_eq!(intake.remote_write(&body, &mut rows).unwrap().accepted, 5);
+        assert_eq!(tables(&rows), [("AB".to_owned(), 6), ("C".to_owned(), 4)]);
+        rows.clear();
+        assert_eq!(intake.remote_write(&body, &mut rows).unwrap().accepted, 5);
+        assert_eq!(tables(&rows), [("AB".to_owned(), 3), ("C".to_owned(), 2)]);
+    }
+}

@@ -6,6 +6,7 @@ use crate::names;
 use crate::rows::{Destination, RowSet};
 use crate::schema::{SampleType, Schema};
 use crate::wire::{Span, WireError};
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -63,7 +64,7 @@ pub(crate) struct Router<'i> {
     pub(crate) schema: &'i Arc<Schema>,
     pub(crate) sample_type: SampleType,
     /// Tables by length of the database's name, database and table as records name them.
-    tables: HashMap<Vec<u8>, usize>,
+    tables: HashMap<Vec<u8>, usize, RandomState>,
     key: Vec<u8>,
 }
 
@@ -74,7 +75,7 @@ impl<'i> Router<'i> {
         schema: &'i Arc<Schema>,
         sample_type: SampleType,
     ) -> Self {
-        Self { default_database, default_table, schema, sample_type, tables: HashMap::new(), key: Vec::new() }
+        Self { default_database, default_table, schema, sample_type, tables: HashMap::default(), key: Vec::new() }
     }
 
     /// Index of the record's table, or why there is none.
@@ -92,7 +93,7 @@ impl<'i> Router<'i> {
         if let Some(&index) = self.tables.get(&self.key) {
             return Ok(index);
         }
-        let table = names::normalize_id(table);
+        let table: Arc<str> = names::normalize_id(table).into();
         let database: Arc<str> = names::normalize_id(database).into();
         if database.is_empty() || table.is_empty() {
             return Err(unrouted("kusto.database or kusto.table has no letter or digit"));

@@ -83,6 +83,22 @@ fn find_special(text: &[u8]) -> Option<usize> {
     tail.iter().position(|&byte| is_special(byte)).map(|at| start + at)
 }
 
+/// Whether all of a short text can stand in a JSON string as it is. Eight bytes at a time, the last eight again.
+#[inline]
+pub(crate) fn is_plain(text: &[u8]) -> bool {
+    let special = |bytes: [u8; 8]| special_mask(u64::from_le_bytes(bytes));
+    if let Some(last) = text.last_chunk::<8>() {
+        let (words, _) = text.as_chunks::<8>();
+        return words.iter().fold(special(*last), |found, word| found | special(*word)) == 0;
+    }
+    if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        let [a, b, c, d] = *first;
+        let [e, f, g, h] = *last;
+        return special([a, b, c, d, e, f, g, h]) == 0;
+    }
+    !text.iter().any(|&byte| is_special(byte))
+}
+
 #[inline]
 fn is_special(byte: u8) -> bool {
     !(0x20..0x80).contains(&byte) || matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
@@ -130,7 +146,16 @@ mod tests {
 
         #[test]
         fn eight_at_a_time_finds_what_one_at_a_time_finds(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            prop_assert_eq!(is_plain(&bytes), !bytes.iter().any(|&b| is_special(b)));
             prop_assert_eq!(find_special(&bytes), bytes.iter().position(|&b| is_special(b)));
+        }
+
+        #[test]
+        fn one_special_byte_is_found_wherever_it_is(len in 1usize..40, at in any::<prop::sample::Index>(), special in any::<u8>().prop_filter("special", |b| is_special(*b))) {
+            let mut bytes = vec![b'a'; len];
+            prop_assert!(is_plain(&bytes));
+            bytes[at.index(len)] = special;
+            prop_assert!(!is_plain(&bytes));
         }
     }
 }

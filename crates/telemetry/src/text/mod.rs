@@ -1,11 +1,13 @@
 //! Text forms inside a CSV row: fields, JSON strings, timestamps and numbers (ingestor spec §3).
 
+mod joined;
 mod json;
 mod number;
 mod time;
 
+pub(crate) use joined::Joined;
 pub use json::json_string;
-pub(crate) use json::open_json_string;
+pub(crate) use json::{is_plain, open_json_string};
 pub use number::{go_float, integer, real};
 pub(crate) use time::TimestampText;
 pub use time::timestamp;
