@@ -8,6 +8,7 @@ use server::auth::Accounts;
 use wal::Durability;
 
 use crate::cluster::Cluster;
+use crate::peers::Peers;
 
 /// Segments are sealed at this size at the latest: one is in memory as a whole while it is uploaded.
 const LARGEST_SEGMENT: u64 = 64 << 20;
@@ -148,6 +149,8 @@ pub struct Config {
     pub region: String,
     /// The cluster whose rules are run; none without one.
     pub cluster: Option<Cluster>,
+    /// The other ingestors, to which segments of their tables are passed on; none without it.
+    pub peers: Option<Peers>,
     /// After a signal: how long uploads may go on.
     pub grace: Duration,
 }
@@ -175,6 +178,7 @@ impl Config {
             max_segment_count: 10_000,
             max_batch_segments: 25,
             cluster: None,
+            peers: None,
             drop_prefixes: Vec::new(),
             slow_request: Duration::from_secs(10),
             default_logs: None,

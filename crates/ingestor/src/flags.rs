@@ -10,10 +10,12 @@ use std::time::Duration;
 use clap::{ArgAction, Parser};
 use kusto::TrustedHost;
 use server::auth::{AuthError, OPEN_PATHS};
+use transfer::Credentials;
 use wal::Durability;
 
 use crate::cluster::Cluster;
 use crate::config::{Authentication, Config, ConfigError, Endpoint};
+use crate::peers::{Discovery, Peers, parse};
 
 /// Shown below the flags.
 const EXAMPLES: &str = "\
@@ -42,7 +44,7 @@ pub struct Flags {
     /// Namespace of the ingestors, where their leader is elected; without it that of the kubeconfig or the pod.
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,
-    /// Name of this host, usually `<statefulset>-<n>`, which it shows as leader; without it HOSTNAME.
+    /// Name of this host among its peers and as leader, usually `<statefulset>-<n>`; without it HOSTNAME.
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
     /// Region, a label of the health metric.
@@ -67,7 +69,20 @@ pub struct Flags {
     /// Labels of this cluster, for the criteria of rules and, as _region, in their KQL.
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', action = ArgAction::Append)]
     pub cluster_labels: Vec<String>,
-    /// Upload everything oneself instead of passing it to the owner. Always so until peers exist.
+    /// All ingestors of the cluster, this one included, by the names that --hostname gives them. Without it and without
+    /// --peers-file they are the ready pods with the label app=ingestor of this one's StatefulSet, if there is a cluster.
+    #[arg(long, value_name = "NAME=URL", value_delimiter = ',', action = ArgAction::Append)]
+    pub peers: Vec<String>,
+    /// File with the same, an entry a line. Read again when it changes.
+    #[arg(long, value_name = "FILE", conflicts_with = "peers")]
+    pub peers_file: Option<PathBuf>,
+    /// File with the bearer token for peers; without it the first one of --auth-token-file.
+    #[arg(long, value_name = "FILE")]
+    pub peer_token_file: Option<PathBuf>,
+    /// PEM file of the authorities that peers' certificates must be of; without it those of the system.
+    #[arg(long, value_name = "FILE")]
+    pub peer_ca: Option<PathBuf>,
+    /// Upload everything oneself instead of passing it to the owner of its table.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub disable_peer_transfer: bool,
     /// Uploads at a time for each database.
@@ -97,7 +112,7 @@ pub struct Flags {
     /// Segments in one upload.
     #[arg(long, value_name = "COUNT", default_value_t = 25)]
     pub max_batch_segments: usize,
-    /// Transfers to peers at a time. No effect without peers.
+    /// Transfers to peers at a time; at most 5 to each.
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
     pub max_transfer_concurrency: usize,
     /// Accepted for the reference's manifests; has no meaning there either.
@@ -143,7 +158,7 @@ pub struct Flags {
     /// Take CPU profiles on request, on the plain address: /debug/pprof/profile?seconds=10.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub enable_pprof: bool,
-    /// Accept any certificate of peers. No effect without peers.
+    /// Accept any certificate of peers. Always so without --ca-cert, since peers then have such certificates too.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
     pub insecure_skip_verify: bool,
     /// Address with TLS.
@@ -155,12 +170,6 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Flags that were given and do nothing in this version, for a warning.
-    pub fn without_effect(&self) -> Vec<&'static str> {
-        let given = [("--insecure-skip-verify", self.insecure_skip_verify)];
-        given.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag).collect()
-    }
-
     /// What the flags mean.
     ///
     /// # Errors
@@ -206,11 +215,36 @@ impl Flags {
         config.region = self.region.clone();
         config.listen_tls = Some(self.listen_tls);
         config.listen_plain = self.listen_plain;
+        config.peers = self.peers()?;
         Ok(config)
     }
 }
 
 impl Flags {
+    fn peers(&self) -> Result<Option<Peers>, ConfigError> {
+        let invalid = |reason| ConfigError::Value { flag: "--peers", reason };
+        let found = match (&self.peers_file, self.peers.as_slice()) {
+            (Some(path), _) => Discovery::File(path.clone()),
+            (None, []) => Discovery::Cluster,
+            (None, list) => Discovery::List(parse(&list.join(",")).map_err(invalid)?),
+        };
+        let own_pair = self.ca_cert.clone().zip(self.key.clone());
+        let peers = Peers {
+            concurrency: at_least_one(self.max_transfer_concurrency, "--max-transfer-concurrency")?,
+            max_bytes: self.max_transfer_size,
+            max_age: self.max_transfer_age,
+            credentials: Credentials {
+                token_file: self.peer_token_file.clone().or_else(|| self.auth_token_file.clone()),
+                // Peers ask for what this one asks for.
+                client_certificate: own_pair.clone().filter(|_| self.client_ca.is_some()),
+                server_ca: self.peer_ca.clone(),
+            },
+            insecure_skip_verify: self.insecure_skip_verify || own_pair.is_none(),
+            ..Peers::new(found)
+        };
+        Ok((!self.disable_peer_transfer).then_some(peers))
+    }
+
     fn authentication(&self) -> Result<Option<Authentication>, ConfigError> {
         if self.auth_token_file.is_none() && !self.auth_token_review {
             let useless = [&self.auth_audiences, &self.auth_service_accounts, &self.auth_open_paths].iter().any(|list| !list.is_empty());
@@ -372,6 +406,8 @@ mod tests {
             ("--client-ca=/x", "--ca-cert"),
             ("--auth-audiences=x", "--auth-token-review"),
             ("--uploads=0", "at least 1"),
+            ("--max-transfer-concurrency=0", "at least 1"),
+            ("--peers=a", "has no ="),
         ] {
             let error = config(&["--storage-dir=/d", flag]).unwrap_err().to_string();
             assert!(error.contains(part), "{flag}: {error}");
@@ -379,10 +415,26 @@ mod tests {
     }
 
     #[test]
-    fn flags_without_effect_are_named() {
-        let flags = |arguments: &[&str]| Flags::try_parse_from(["ingestor"].iter().chain(arguments)).unwrap().without_effect();
-        assert!(flags(&["--storage-dir=/d", "--disable-peer-transfer", "--region=r"]).is_empty());
-        assert_eq!(flags(&["--kubeconfig=/k", "--insecure-skip-verify"]), ["--insecure-skip-verify"]);
+    fn peers_are_a_list_a_file_or_pods() {
+        let peers = |arguments: &[&str]| {
+            let all = ["--storage-dir=/d"].iter().chain(arguments).copied().collect::<Vec<_>>();
+            config(&all).unwrap().peers
+        };
+        let found = peers(&[]).unwrap();
+        assert!(matches!(found.found, Discovery::Cluster));
+        assert_eq!((found.concurrency, found.max_bytes, found.max_age), (50, 100 << 20, Duration::from_secs(90)));
+        // The reference forces it with its own self-signed certificate.
+        assert!(found.insecure_skip_verify);
+        assert!(peers(&["--disable-peer-transfer"]).is_none());
+        let list = peers(&["--peers=a=https://a:9090,b=https://b:9090", "--ca-cert=/c", "--key=/k", "--auth-token-file=/t"]).unwrap();
+        assert!(matches!(&list.found, Discovery::List(members) if members.len() == 2));
+        assert!(!list.insecure_skip_verify);
+        assert_eq!(list.credentials.token_file, Some("/t".into()));
+        assert_eq!(list.credentials.client_certificate, None);
+        let file = peers(&["--peers-file=/p", "--ca-cert=/c", "--key=/k", "--client-ca=/a", "--peer-token-file=/s"]).unwrap();
+        assert!(matches!(&file.found, Discovery::File(path) if path.as_os_str() == "/p"));
+        assert_eq!(file.credentials.client_certificate, Some(("/c".into(), "/k".into())));
+        assert_eq!(file.credentials.token_file, Some("/s".into()));
     }
 
     proptest::proptest! {

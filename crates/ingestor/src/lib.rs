@@ -5,6 +5,7 @@
 //! - [`start`]: listeners, store and uploads in one process; ends with a drain.
 //! - [`Cluster`]: the Kubernetes cluster whose SummaryRules, Functions and ManagementCommands the leader runs.
 //! - [`kql`]: the statements sent to Kusto, and the functions that metrics databases get.
+//! - [`peers`]: the other ingestors, which table each owns, and what is passed on to them.
 //! - [`upload`]: which segments go together, when, and what a failure means.
 
 mod cluster;
@@ -12,6 +13,7 @@ mod config;
 mod flags;
 pub mod kql;
 mod metrics;
+pub mod peers;
 mod run;
 mod sink;
 mod status;

@@ -24,10 +24,6 @@ async fn main() -> ExitCode {
 
 async fn run(flags: ingestor::Flags) -> anyhow::Result<()> {
     let config = flags.config()?;
-    let unused = flags.without_effect();
-    if !unused.is_empty() {
-        tracing::warn!(flags = unused.join(" "), "flags without effect in this version: peers come later");
-    }
     let shutdown = CancellationToken::new();
     let running = ingestor::start(config, shutdown.clone()).await?;
     tokio::spawn(stop_on_signal(shutdown));

@@ -16,6 +16,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use azure::TokenSource;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use server::auth::Reviewer;
@@ -27,12 +29,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use transfer::receiver::{ReceiverMetrics, ReceiverOptions};
+use transfer::receiver::{FromPeer, ReceiverMetrics, ReceiverOptions};
 use wal::{RealDisk, Store};
 
 use crate::cluster;
 use crate::config::{Config, Endpoint};
 use crate::metrics::{StoreMetrics, UploadMetrics};
+use crate::peers::{self, Peering, Sealed};
 use crate::sink::KnownDatabases;
 use crate::status::{self, Admission};
 use crate::upload::plan::Limits as UploadLimits;
@@ -81,7 +84,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         None => None,
     };
     let addresses = (plain.local_addr()?, tls.as_ref().map(TcpListener::local_addr).transpose()?);
-    let store = open_store(&config).await?;
+    let neighbourhood = peers::find(&config).await?;
+    let store = open_store(&config, neighbourhood.is_some()).await?;
     let mut registry = Registry::default();
     let store_metrics = StoreMetrics::default();
     store_metrics.register(&mut registry, &config.region);
@@ -90,7 +94,19 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let credentials = azure::Credentials::new().default_chain();
     let rules = cluster::start(&config, &credentials, &mut registry).await?;
     let stop_uploads = CancellationToken::new();
-    let workers = start_workers(&config, &credentials, &store, &mut registry, &stop_uploads)?;
+    let (wake, sealed) = watch::channel(0u64);
+    let wake = Arc::new(wake);
+    let sealing = wake.clone();
+    store.on_sealed(Arc::new(move || sealing.send_modify(|n| *n += 1)));
+    let peering = match neighbourhood {
+        Some(neighbourhood) => Some(neighbourhood.start(&config, &store, wake, &mut registry, &stop_uploads)?),
+        None => None,
+    };
+    let sealed = match &peering {
+        Some(peering) => peering.sealed(&store, sealed),
+        None => Sealed::all(store.clone(), sealed),
+    };
+    let workers = start_workers(&config, &credentials, &store, sealed, &mut registry, &stop_uploads)?;
     let admission = Arc::new(Admission::new(store.clone(), &config, &workers, shutdown.clone()));
     let receiver = ReceiverMetrics::default();
     receiver.register(&mut registry);
@@ -98,7 +114,9 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let auth = authentication(&config, &mut registry, &shutdown).await?;
     let connections: Vec<Arc<Connections>> = vec![Arc::default(), Arc::default()];
     registry.register_collector(Box::new(ListenerMetrics(connections.clone())));
-    let routers = Routers::new(&config, &store, &admission, receiver, invalid_logs, Arc::new(registry)).protected(auth.as_ref());
+    let from_peer = peering.as_ref().map(Peering::on_arrival);
+    let options = receiver_options(&config, &admission, receiver, from_peer);
+    let routers = Routers::new(&config, &store, &admission, options, invalid_logs, Arc::new(registry)).protected(auth.as_ref());
 
     let limits = limits(&config);
     let counts = connections[0].clone();
@@ -110,7 +128,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         listeners.push(tokio::spawn(serving));
     }
     tracing::info!(plain = %addresses.0, tls = ?addresses.1, databases = ?config.databases(), "the ingestor is running");
-    let parts = Parts { rules, store, workers, listeners, stop_uploads, store_metrics, connections, grace: config.grace };
+    let parts = Parts { rules, store, workers, peering, listeners, stop_uploads, store_metrics, connections, grace: config.grace };
     let task = tokio::spawn(parts.run(shutdown));
     Ok(Running { plain: addresses.0, tls: addresses.1, task })
 }
@@ -163,8 +181,12 @@ fn certificate(config: &Config, stop: &CancellationToken) -> anyhow::Result<Tls>
     Ok(Tls::self_signed(&names)?)
 }
 
-async fn open_store(config: &Config) -> anyhow::Result<Store> {
-    let options = config.store_options();
+async fn open_store(config: &Config, has_peers: bool) -> anyhow::Result<Store> {
+    let mut options = config.store_options();
+    if let (true, Some(peers)) = (has_peers, &config.peers) {
+        let age = peers::segment_age(config.max_segment_age, peers.max_age);
+        options.segment_max_age_ms = age.as_millis() as u64;
+    }
     let dir = options.dir.clone();
     let open = move || open_when_free(&options);
     let (store, report) =
@@ -204,13 +226,12 @@ fn start_workers(
     config: &Config,
     credentials: &Arc<dyn TokenSource>,
     store: &Store,
+    sealed: Sealed,
     registry: &mut Registry,
     stop: &CancellationToken,
 ) -> anyhow::Result<Vec<Worker>> {
     let metrics = Arc::new(UploadMetrics::default());
     metrics.register(registry);
-    let (wake, sealed) = watch::channel(0u64);
-    store.on_sealed(Arc::new(move || wake.send_modify(|n| *n += 1)));
     let limits = UploadLimits { max_segments: config.max_batch_segments, max_bytes: BATCH_BYTES, concurrency: config.uploads };
     let mut workers: Vec<Worker> = Vec::new();
     for (database, destination) in destinations(config, credentials)? {
@@ -246,6 +267,19 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
+/// What `/transfer` takes.
+fn receiver_options(config: &Config, admission: &Arc<Admission>, metrics: ReceiverMetrics, from_peer: Option<FromPeer>) -> ReceiverOptions {
+    let full = admission.clone();
+    ReceiverOptions {
+        databases: Some(config.databases().into_iter().collect()),
+        full: Some(Arc::new(move |database| full.full(database))),
+        drop_prefixes: config.drop_prefixes.clone(),
+        from_peer,
+        metrics: Some(Arc::new(metrics)),
+        ..ReceiverOptions::default()
+    }
+}
+
 struct Routers {
     plain: Router,
     tls: Router,
@@ -262,21 +296,13 @@ impl Routers {
         config: &Config,
         store: &Store,
         admission: &Arc<Admission>,
-        receiver: ReceiverMetrics,
+        options: ReceiverOptions,
         invalid_logs: Gauge,
         registry: Arc<Registry>,
     ) -> Routers {
         let ready: Ready = {
             let admission = admission.clone();
             Arc::new(move || admission.ready())
-        };
-        let full = admission.clone();
-        let options = ReceiverOptions {
-            databases: Some(config.databases().into_iter().collect()),
-            full: Some(Arc::new(move |database| full.full(database))),
-            drop_prefixes: config.drop_prefixes.clone(),
-            metrics: Some(Arc::new(receiver)),
-            ..ReceiverOptions::default()
         };
         let transfer = transfer::receiver::router(store.clone(), options, ready.clone());
         let telemetry = telemetry_router(config, store, admission, invalid_logs);
@@ -356,6 +382,7 @@ struct Parts {
     rules: Option<cluster::Running>,
     store: Store,
     workers: Vec<Worker>,
+    peering: Option<Peering>,
     listeners: Vec<JoinHandle<std::io::Result<()>>>,
     stop_uploads: CancellationToken,
     store_metrics: StoreMetrics,
@@ -378,7 +405,7 @@ impl Parts {
         for listener in self.listeners {
             listener.await.context("a listener failed")??;
         }
-        drain(&self.store, &self.workers, self.grace).await?;
+        drain(&self.store, &self.workers, self.peering.as_ref(), self.grace).await?;
         self.stop_uploads.cancel();
         for worker in self.workers {
             worker.finished().await;
@@ -390,27 +417,29 @@ impl Parts {
     }
 }
 
-/// Seals what is here and waits until it is uploaded, or the time is over.
-async fn drain(store: &Store, workers: &[Worker], grace: Duration) -> anyhow::Result<()> {
+/// Seals what is here and waits until it is uploaded or with a peer, or the time is over.
+async fn drain(store: &Store, workers: &[Worker], peering: Option<&Peering>, grace: Duration) -> anyhow::Result<()> {
     let sealing = store.clone();
     if let Err(error) = tokio::task::spawn_blocking(move || sealing.seal_all()).await? {
         tracing::error!(%error, "what is in memory could not be sealed; it is in the journal and comes back at the next start");
     }
+    let mut statuses: Vec<_> = workers.iter().map(|worker| worker.status.clone()).collect();
+    let mut sending = peering.map(|peering| peering.sender.watch());
     let empty = async {
-        for worker in workers {
-            let mut status = worker.status.clone();
-            while store.sealed().iter().any(|s| s.table.database.as_ref() == worker.database) {
-                if status.changed().await.is_err() {
-                    break;
-                }
+        while !store.sealed().is_empty() {
+            let mut changes: Vec<BoxFuture<'_, bool>> = Vec::new();
+            changes.extend(statuses.iter_mut().map(|status| async { status.changed().await.is_ok() }.boxed()));
+            changes.extend(sending.iter_mut().map(|status| async { status.changed().await.is_ok() }.boxed()));
+            if changes.is_empty() || !futures::future::select_all(changes).await.0 {
+                return;
             }
         }
     };
     let in_time = tokio::time::timeout(grace, empty).await.is_ok();
     let left = store.sealed().len();
     match (in_time, left) {
-        (true, 0) => tracing::info!("everything is uploaded"),
-        _ => tracing::warn!(left, "segments are left; they are uploaded after the next start"),
+        (true, 0) => tracing::info!("everything is uploaded, or with a peer"),
+        _ => tracing::warn!(left, "segments are left; they are sent on after the next start"),
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use super::fake;
 use super::kusto_service::KustoDatabase;
 use super::plan::{Batch, Ended, Limits, Plan, Verdict};
 use crate::metrics::UploadMetrics;
+use crate::peers::Sealed;
 
 /// Between two tries to make something durable.
 const RETRY_STORE: Duration = Duration::from_secs(1);
@@ -62,13 +63,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts uploading. `sealed` changes whenever there are new segments.
+    /// Starts uploading what is `sealed`.
     pub fn start(
         database: &str,
         store: Store,
         destination: Destination,
         limits: Limits,
-        sealed: watch::Receiver<u64>,
+        sealed: Sealed,
         metrics: Arc<UploadMetrics>,
         shutdown: CancellationToken,
     ) -> Worker {
@@ -76,6 +77,7 @@ impl Worker {
         let (events, inbox) = mpsc::unbounded_channel();
         let mut actor = Actor {
             database: database.into(),
+            sealed,
             uploader: Arc::new(Uploader { store: store.clone(), destination, metrics }),
             plan: Plan::new(limits),
             seen: HashSet::new(),
@@ -85,7 +87,7 @@ impl Worker {
             status,
         };
         actor.resume();
-        let task = tokio::spawn(actor.run(inbox, sealed, shutdown));
+        let task = tokio::spawn(actor.run(inbox, shutdown));
         Worker { database: database.to_owned(), status: watched, task }
     }
 
@@ -110,6 +112,7 @@ enum Event {
 
 struct Actor {
     database: Arc<str>,
+    sealed: Sealed,
     uploader: Arc<Uploader>,
     plan: Plan,
     /// Segments that the plan has been told of.
@@ -143,7 +146,7 @@ impl Actor {
         }
     }
 
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>, mut sealed: watch::Receiver<u64>, shutdown: CancellationToken) {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>, shutdown: CancellationToken) {
         self.offer();
         loop {
             let now = now_ms();
@@ -166,7 +169,7 @@ impl Actor {
                         self.handle(event);
                     }
                 }
-                changed = sealed.changed() => match changed {
+                changed = self.sealed.changed() => match changed {
                     Ok(()) => self.offer(),
                     Err(_) => return,
                 },
@@ -176,8 +179,7 @@ impl Actor {
     }
 
     fn offer(&mut self) {
-        let sealed = self.uploader.store.sealed();
-        let mine = sealed.into_iter().filter(|s| s.table.database == self.database);
+        let mine = self.sealed.of(&self.database).into_iter();
         let new: Vec<_> = mine.filter(|s| self.seen.insert(s.id)).collect();
         self.plan.offer(new);
     }
@@ -221,6 +223,9 @@ impl Actor {
         for (id, reason) in &dead {
             tracing::error!(table = %batch.table, segment = %id, reason, "a segment goes to the dead letters");
             items.push(settlement(*id, Outcome::DeadLettered, reason, maybe_duplicate || partly));
+        }
+        for item in &mut items {
+            item.maybe_duplicate |= self.sealed.maybe_elsewhere(item.segment);
         }
         self.recorded.remove(&batch.id);
         let (uploader, events) = (self.uploader.clone(), self.events.clone());

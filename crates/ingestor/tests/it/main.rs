@@ -7,6 +7,7 @@ mod admission;
 mod cluster;
 mod failures;
 mod fake_kusto;
+mod peers;
 mod process;
 mod receiving;
 mod secure;

@@ -84,23 +84,23 @@ async fn sigterm_uploads_what_is_here_and_ends_well() {
     let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Kustd).await);
     let storage = format!("--storage-dir={}", dir.path().display());
     let endpoint = format!("--metrics-kusto-endpoints=Metrics={}", kusto.url);
-    let listen = ["--listen-plain=127.0.0.1:0", "--listen-tls=127.0.0.1:0", "--insecure-skip-verify"];
+    let listen = ["--listen-plain=127.0.0.1:0", "--listen-tls=127.0.0.1:0"];
     let mut command = ingestor(&[&[storage.as_str(), endpoint.as_str()][..], &listen].concat());
     for cluster in ["KUBECONFIG", "KUBERNETES_SERVICE_HOST"] {
         command.env_remove(cluster);
     }
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
-    let (mut warned, mut without_cluster) = (false, false);
+    let (mut alone, mut without_cluster) = (false, false);
     let running = lines
         .by_ref()
         .inspect(|line| {
-            warned |= line.to_string().contains("--insecure-skip-verify");
+            alone |= line.to_string().contains("there are no peers: neither --peers nor");
             without_cluster |= line.to_string().contains("no rules are run: there is neither --kubeconfig nor");
         })
         .find(|line| line.to_string().contains("is running"));
     let running = running.unwrap();
-    assert!(warned, "a flag without effect is not reported");
+    assert!(alone, "it is not said that there are no peers");
     assert!(without_cluster, "it is not said that no rules are run");
     let text = running.to_string();
     let port = text.split("127.0.0.1:").find_map(|part| part.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u16>().ok());

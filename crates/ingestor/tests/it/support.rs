@@ -82,9 +82,14 @@ impl Process {
     }
 }
 
+/// One for all requests, since reading the system's certificates takes a while; no connection outlives its request.
 pub(crate) fn client() -> reqwest::Client {
-    server::install_crypto();
-    reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap()
+    static CLIENT: std::sync::OnceLock<reqwest::Client> = std::sync::OnceLock::new();
+    let make = || {
+        server::install_crypto();
+        reqwest::Client::builder().tls_danger_accept_invalid_certs(true).pool_max_idle_per_host(0).build().unwrap()
+    };
+    CLIENT.get_or_init(make).clone()
 }
 
 /// The ledger that a stopped process has left.
