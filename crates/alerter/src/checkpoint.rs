@@ -1,8 +1,9 @@
 //! Cursors that another alerter takes over from: in objects of the cluster ([`shards`]), so that a rule goes on where it was
 //! left off whichever replica runs it.
 //!
-//! The leader writes them at most twice a minute, and never past a window whose notifications still wait in its own outbox:
-//! if its disk is lost, another replica runs those windows again.
+//! The leader writes them at most twice a minute, and never past a window whose notifications still wait in its own outbox.
+//! Beside each stands how far it has come: if the leader's disk is lost, another replica runs what lies between again, so that
+//! every alert is delivered at least once.
 
 pub mod shards;
 
@@ -16,10 +17,10 @@ use rules::clock::Clock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::state::{State, StateError};
+use crate::state::{Cursor, State, StateError};
 
 /// Cursors by `namespace/name` of the rule.
-pub type Cursors = BTreeMap<String, Timestamp>;
+pub type Cursors = BTreeMap<String, Cursor>;
 
 /// Between two writes.
 const PERIOD: SignedDuration = SignedDuration::from_secs(30);
@@ -121,20 +122,33 @@ fn later(now: Timestamp, by: SignedDuration) -> Timestamp {
     now.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// The text of cursors in the object: one line each, the end first.
+/// The two texts of cursors in an object: their ends, and how far those have come that have come further. One line each, the
+/// time first.
 #[must_use]
-pub fn to_text(cursors: &Cursors) -> String {
-    cursors.iter().map(|(rule, end)| format!("{end} {rule}\n")).collect()
+pub fn to_texts(cursors: &Cursors) -> [String; 2] {
+    let further = cursors.iter().filter(|(_, cursor)| cursor.reached > cursor.end);
+    [
+        cursors.iter().map(|(rule, cursor)| format!("{} {rule}\n", cursor.end)).collect(),
+        further.map(|(rule, cursor)| format!("{} {rule}\n", cursor.reached)).collect(),
+    ]
 }
 
-/// Reads [`to_text`]; lines that cannot be read are left out: their rules begin anew.
+/// Reads [`to_texts`]; lines that cannot be read are left out: their rules begin anew.
 #[must_use]
-pub fn from_text(text: &str) -> Cursors {
-    let line = |line: &str| {
-        let (end, rule) = line.split_once(' ')?;
-        Some((rule.to_owned(), end.parse().ok()?))
+pub fn from_texts(ends: &str, reached: &str) -> Cursors {
+    let reached: BTreeMap<&str, Timestamp> = times(reached).collect();
+    let cursor = |(rule, end): (&str, Timestamp)| {
+        let reached = reached.get(rule).map_or(end, |reached| end.max(*reached));
+        (rule.to_owned(), Cursor { end, reached })
     };
-    text.lines().filter_map(line).collect()
+    times(ends).map(cursor).collect()
+}
+
+fn times(text: &str) -> impl Iterator<Item = (&str, Timestamp)> {
+    text.lines().filter_map(|line| {
+        let (time, rule) = line.split_once(' ')?;
+        Some((rule, time.parse().ok()?))
+    })
 }
 
 #[cfg(test)]
@@ -159,12 +173,12 @@ mod tests {
                 *fails -= 1;
                 "away"
             });
-            Ok(from_text(&self.text.lock()))
+            Ok(from_texts(&self.text.lock(), ""))
         }
 
         async fn save(&self, cursors: &Cursors) -> anyhow::Result<()> {
             *self.saves.lock() += 1;
-            *self.text.lock() = to_text(cursors);
+            *self.text.lock() = to_texts(cursors)[0].clone();
             Ok(())
         }
     }
@@ -187,7 +201,7 @@ mod tests {
         *kept.fails.lock() = 1;
         let folder = tempfile::tempdir().unwrap();
         let state = State::open(folder.path()).unwrap();
-        state.adopt_cursors(Cursors::from([("n/r".into(), at(100))])).await.unwrap();
+        state.adopt_cursors(Cursors::from([("n/r".into(), Cursor::at(at(100)))])).await.unwrap();
         let clock = ManualClock::new(at(1000));
         let (hold, holds) = watch::channel(false);
         let (leads, mut leading) = watch::channel(false);
@@ -200,14 +214,14 @@ mod tests {
         assert!(!*leading.borrow());
         clock.set(at(1005));
         leading.wait_for(|leads| *leads).await.unwrap();
-        assert_eq!(state.cursors().await.unwrap()["n/r"], at(500));
+        assert_eq!(state.cursors().await.unwrap()["n/r"], Cursor::at(at(500)));
         for (now, saves) in [(1035, 0), (1065, 0)] {
             sleeps_until(&clock, at(now)).await;
             clock.set(at(now));
             assert_eq!(*kept.saves.lock(), saves, "nothing changed");
         }
         sleeps_until(&clock, at(1095)).await;
-        state.adopt_cursors(Cursors::from([("n/r".into(), at(600))])).await.unwrap();
+        state.adopt_cursors(Cursors::from([("n/r".into(), Cursor::at(at(600)))])).await.unwrap();
         clock.set(at(1095));
         sleeps_until(&clock, at(1125)).await;
         assert_eq!((kept.text.lock().clone(), *kept.saves.lock()), (format!("{} n/r\n", at(600)), 1));

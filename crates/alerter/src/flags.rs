@@ -119,9 +119,10 @@ pub struct RunFlags {
     /// A folder or file of rules in YAML, instead of a cluster. Read again when it changes.
     #[arg(long, conflicts_with = "kubeconfig")]
     pub rules_dir: Option<PathBuf>,
-    /// Folder of what must outlive the process: how far each rule has run, and notifications that nobody has taken yet.
-    /// Default: adx-mon-alerter in the folder for temporary files, which survives a restart of the alerter but perhaps not
-    /// of the machine. One alerter per folder.
+    /// Folder of what must outlive the process: how far each rule has run, and notifications that nobody has taken yet. One
+    /// alerter per folder. Default: adx-mon-alerter in the folder for temporary files. In a cluster that will do, and so will
+    /// an emptyDir: if it is lost, the next alerter runs again what may not have been delivered. With --rules-dir it is the
+    /// only copy: give a folder that survives a restart of the machine.
     #[arg(long)]
     pub data_dir: Option<PathBuf>,
     /// Port of the HTTP listener: /metrics, /healthz, /readyz, /debug/rules, and /alerts without --alerter-address.
@@ -136,7 +137,7 @@ pub struct RunFlags {
     /// Base URL of an Alertmanager that gets the alerts too (API v2).
     #[arg(long)]
     pub alertmanager_url: Option<String>,
-    /// Queries at a time; 5 for zero and less.
+    /// Queries at a time; 5 for zero and less. Those of rules whose last query took over ten seconds share half of them.
     #[arg(long, default_value_t = 10, allow_negative_numbers = true)]
     pub concurrency: i64,
     /// Take CPU profiles on request: /debug/pprof/profile?seconds=10.

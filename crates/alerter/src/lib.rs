@@ -4,6 +4,7 @@
 //! [`notification`] makes notifications of the rows, [`state`] keeps them together with the end of the window in one
 //! transaction, and [`delivery`] brings them to receivers until they are taken. [`lint`] checks rules without running them.
 
+pub mod channel;
 pub mod checkpoint;
 mod counts;
 pub mod delivery;

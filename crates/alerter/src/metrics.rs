@@ -78,6 +78,8 @@ pub struct Metrics {
     notifications_failed: Labelled<Counter>,
     notifications_dropped: Counter,
     status_writes: Counter,
+    queries_cut_off: Counter,
+    channel_full: Labelled<Counter>,
     /// Nanoseconds of all evaluations: a histogram does not tell its sum.
     took: Arc<AtomicU64>,
     region: Arc<str>,
@@ -106,6 +108,8 @@ impl Metrics {
             notifications_failed: Family::default(),
             notifications_dropped: Counter::default(),
             status_writes: Counter::default(),
+            queries_cut_off: Counter::default(),
+            channel_full: Family::default(),
             took: Arc::default(),
             region: region.into(),
         };
@@ -140,6 +144,12 @@ impl Metrics {
         r.register("notifications_failed", "Tries of delivery that failed", m.notifications_failed.clone());
         r.register("notifications_dropped", "Notifications given up: too many, too old or refused", m.notifications_dropped.clone());
         r.register("status_writes", "Writes of a rule's status", m.status_writes.clone());
+        r.register(
+            "queries_cut_off",
+            "Queries that took longer than quick ones get and run again among the slow ones",
+            m.queries_cut_off.clone(),
+        );
+        r.register("channel_full", "How often a part had to wait since another was behind", m.channel_full.clone());
         m
     }
 
@@ -215,6 +225,22 @@ impl Metrics {
     /// A status was written.
     pub fn status_written(&self) {
         self.status_writes.inc();
+    }
+
+    /// A query took longer than quick ones get.
+    pub fn cut_off(&self) {
+        self.queries_cut_off.inc();
+    }
+
+    /// A channel was full.
+    pub fn full(&self, channel: &'static str) {
+        self.channel_full.get_or_create(&[("channel", channel)]).inc();
+    }
+
+    /// How often a channel was full.
+    #[cfg(test)]
+    pub(crate) fn times_full(&self, channel: &'static str) -> u64 {
+        self.channel_full.get_or_create(&[("channel", channel)]).get()
     }
 
     /// What waits in the outbox.

@@ -20,12 +20,12 @@ const LETS: &str = "\nlet _startTime = _adxmonStartTime;\nlet _endTime = _adxmon
 pub struct Statement {
     /// The text to run, without the declaration of its parameters.
     pub text: String,
-    /// The same with literals in place of the parameters, for people.
-    pub display: String,
     /// Values of the parameters as KQL literals; none for a management command.
     pub parameters: Vec<(String, String)>,
     /// Empty lines at the beginning of the rule's query, which are not sent.
     skipped: usize,
+    window: (Timestamp, Timestamp),
+    region: String,
 }
 
 impl Statement {
@@ -33,19 +33,33 @@ impl Statement {
     #[must_use]
     pub fn new(query: &str, start: Timestamp, end: Timestamp, region: &str) -> Statement {
         if let Some(command) = management(query) {
-            return Statement { text: command.to_owned(), display: command.to_owned(), parameters: Vec::new(), skipped: 0 };
+            let text = command.to_owned();
+            return Statement { text, parameters: Vec::new(), skipped: 0, window: (start, end), region: String::new() };
         }
+        let skipped = query[..query.len() - query.trim_start().len()].matches('\n').count();
         let text = format!("{LETS}{}\n", query.trim());
         let region = kusto::text::quote_string(region);
-        let value = |name: &str, shown: bool| match name {
-            "_adxmonStartTime" => datetime(start, shown),
-            "_adxmonEndTime" => datetime(end, shown),
-            _ => region.clone(),
-        };
-        let display = substitute(&text, |name| value(name, true));
-        let parameters = PARAMETERS.iter().map(|(name, _)| ((*name).to_owned(), value(name, false))).collect();
-        let skipped = query[..query.len() - query.trim_start().len()].matches('\n').count();
-        Statement { text, display, parameters, skipped }
+        let mut statement = Statement { text, parameters: Vec::new(), skipped, window: (start, end), region };
+        statement.parameters = PARAMETERS.iter().map(|(name, _)| ((*name).to_owned(), statement.value(name, false))).collect();
+        statement
+    }
+
+    /// The text with literals in place of the parameters, for people.
+    #[must_use]
+    pub fn display(&self) -> String {
+        match self.is_management() {
+            true => self.text.clone(),
+            false => substitute(&self.text, |name| self.value(name, true)),
+        }
+    }
+
+    /// A parameter's value as a literal.
+    fn value(&self, name: &str, shown: bool) -> String {
+        match name {
+            "_adxmonStartTime" => datetime(self.window.0, shown),
+            "_adxmonEndTime" => datetime(self.window.1, shown),
+            _ => self.region.clone(),
+        }
     }
 
     /// Whether it goes to the management endpoint.
@@ -163,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_display_query_replaces_parameters_only_where_they_are_values() {
-        let shown = |query: &str| statement(query).display.split_once("_region = \"eastus\";\n").unwrap().1.trim_end().to_owned();
+        let shown = |query: &str| statement(query).display().split_once("_region = \"eastus\";\n").unwrap().1.trim_end().to_owned();
         for (query, expected) in [
             ("T | where r in (ParamRegion)", "T | where r in (\"eastus\")"),
             ("T | where MyParamRegion == 1", "T | where MyParamRegion == 1"),

@@ -34,6 +34,10 @@ pub async fn surroundings(flags: &RunFlags, config: &Config, shutdown: Cancellat
     if let Some(path) = &flags.rules_dir {
         let folder = Folder::open(path, &config.data_dir).with_context(|| format!("opening --rules-dir {}", path.display()))?;
         let store = Arc::new(folder.store::<AlertRule>().await);
+        if flags.data_dir.is_none() {
+            let folder = config.data_dir.display();
+            tracing::warn!(%folder, "what is kept there may not survive a restart of the machine: give --data-dir");
+        }
         return Ok(Surroundings { store, clock, cluster: None, problem: Arc::new(|| None) });
     }
     let client = kubernetes::connect(flags.kubeconfig.as_deref()).await.context("connecting to the cluster that holds the rules")?;

@@ -113,7 +113,8 @@ pub struct AlertRuleStatus {
     /// When the last run began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_query_time: Option<Time>,
-    /// Exclusive end of the last window that was queried with success. The next run begins there.
+    /// Exclusive end of the last window that was queried with success and whose notifications were all taken: whoever knows no
+    /// more than this goes on from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_window_end: Option<Time>,
     /// When the query last returned a row that became a notification.

@@ -11,14 +11,16 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::{Checkpoint, Cursors, from_text, to_text};
+use super::{Checkpoint, Cursors, from_texts, to_texts};
 
 /// Most shards; rights are given to each by name (`deploy/rbac/alerter.yaml`).
 pub const MAX_SHARDS: usize = 16;
 /// From this size of a shard on there are to be more.
 const SHARD_BYTES: usize = 256 << 10;
-/// Key of the cursors in an object.
+/// Key of the cursors' ends in an object.
 const CURSORS: &str = "cursors";
+/// Key of how far rules have come, where that is further. Earlier versions do not know it.
+const REACHED: &str = "reached";
 /// Key of the number of shards in the first object.
 const SHARDS: &str = "shards";
 
@@ -63,10 +65,11 @@ impl<D: Documents> Checkpoint for Shards<D> {
             present.push(self.documents.get(&name).await.with_context(|| format!("reading {name}"))?);
         }
         let mut cursors = Cursors::new();
-        for text in present.iter().flatten().filter_map(|data| data.get(CURSORS)) {
-            for (rule, end) in from_text(text) {
-                let latest = cursors.entry(rule).or_insert(end);
-                *latest = end.max(*latest);
+        for data in present.iter().flatten() {
+            let text = |key| data.get(key).map_or("", String::as_str);
+            for (rule, cursor) in from_texts(text(CURSORS), text(REACHED)) {
+                let latest = cursors.entry(rule).or_insert(cursor);
+                (latest.end, latest.reached) = (latest.end.max(cursor.end), latest.reached.max(cursor.reached));
             }
         }
         *self.present.lock() = present;
@@ -74,17 +77,22 @@ impl<D: Documents> Checkpoint for Shards<D> {
     }
 
     async fn save(&self, cursors: &Cursors) -> anyhow::Result<()> {
-        let bytes: usize = cursors.keys().map(|rule| rule.len() + "2026-01-01T00:00:00.123456789Z \n".len()).sum();
+        let line = |rule: &str| rule.len() + "2026-01-01T00:00:00.123456789Z \n".len();
+        let bytes: usize = cursors.iter().map(|(rule, cursor)| line(rule) * if cursor.reached > cursor.end { 2 } else { 1 }).sum();
         let known = self.present.lock().len();
         // Rules of a shard that is no longer read would be lost: there are never fewer.
         let count = bytes.div_ceil(SHARD_BYTES).max(known).next_power_of_two().min(MAX_SHARDS);
         let mut parts = vec![Cursors::new(); count];
-        for (rule, end) in cursors {
-            parts[shard_of(rule, count)].insert(rule.clone(), *end);
+        for (rule, cursor) in cursors {
+            parts[shard_of(rule, count)].insert(rule.clone(), *cursor);
         }
         let known = known.clamp(1, count);
         for shard in (known..count).chain(0..known) {
-            let mut data = BTreeMap::from([(CURSORS.to_owned(), to_text(&parts[shard]))]);
+            let [ends, reached] = to_texts(&parts[shard]);
+            let mut data = BTreeMap::from([(CURSORS.to_owned(), ends)]);
+            if !reached.is_empty() {
+                data.insert(REACHED.to_owned(), reached);
+            }
             if shard == 0 && count > 1 {
                 data.insert(SHARDS.to_owned(), count.to_string());
             }
@@ -119,6 +127,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::state::Cursor;
 
     /// The API server refuses larger objects.
     const MAX_OBJECT: usize = 1 << 20;
@@ -155,7 +164,7 @@ mod tests {
     }
 
     fn cursors(count: usize) -> Cursors {
-        (0..count).map(|at_| (format!("team-{}/a-rule-with-a-name-of-usual-length-{at_}", at_ % 40), at(0))).collect()
+        (0..count).map(|at_| (format!("team-{}/a-rule-with-a-name-of-usual-length-{at_}", at_ % 40), Cursor::at(at(0)))).collect()
     }
 
     fn shards(kept: &Arc<Mutex<Kept>>) -> Shards<Arc<Mutex<Kept>>> {
@@ -178,7 +187,7 @@ mod tests {
         next.save(&all).await.unwrap();
         assert_eq!(kept.lock().puts, [""; 0]);
         let rule = all.keys().nth(777).unwrap().clone();
-        all.insert(rule, at(1));
+        all.insert(rule, Cursor::at(at(1)));
         next.save(&all).await.unwrap();
         assert_eq!(kept.lock().puts.len(), 1);
         assert_eq!(shards(&kept).load().await.unwrap(), all);
@@ -190,10 +199,27 @@ mod tests {
         let old = BTreeMap::from([(CURSORS.to_owned(), format!("{} n/r\n", at(5)))]);
         kept.lock().objects.insert("c".to_owned(), old.clone());
         let writer = shards(&kept);
-        assert_eq!(writer.load().await.unwrap(), Cursors::from([("n/r".to_owned(), at(5))]));
-        writer.save(&Cursors::from([("n/r".to_owned(), at(6))])).await.unwrap();
+        assert_eq!(writer.load().await.unwrap(), Cursors::from([("n/r".to_owned(), Cursor::at(at(5)))]));
+        writer.save(&Cursors::from([("n/r".to_owned(), Cursor::at(at(6)))])).await.unwrap();
         let new = BTreeMap::from([(CURSORS.to_owned(), format!("{} n/r\n", at(6)))]);
         assert_eq!(kept.lock().objects, BTreeMap::from([("c".to_owned(), new)]));
+    }
+
+    /// What a leader has run but not delivered, of all of very many rules: the objects stay small enough.
+    #[tokio::test]
+    async fn how_far_rules_have_come_is_kept_beside_their_ends() {
+        let kept = Arc::new(Mutex::new(Kept::default()));
+        let mut all = cursors(50_000);
+        all.values_mut().for_each(|cursor| cursor.reached = at(7));
+        shards(&kept).save(&all).await.unwrap();
+        assert_eq!(shards(&kept).load().await.unwrap(), all);
+        // Once all is delivered nothing of it stays.
+        let writer = shards(&kept);
+        writer.load().await.unwrap();
+        all.values_mut().for_each(|cursor| *cursor = Cursor::at(at(7)));
+        writer.save(&all).await.unwrap();
+        assert!(kept.lock().objects.values().all(|data| !data.contains_key(REACHED)));
+        assert_eq!(shards(&kept).load().await.unwrap(), all);
     }
 
     /// Growth that is cut off after any of its writes: no cursor is lost, and the next save makes up for it.
@@ -202,7 +228,7 @@ mod tests {
         for (few, before, many, after) in [(2000, 1, 12_000, 4), (12_000, 4, 20_000, 8)] {
             let few = cursors(few);
             let mut many = cursors(many);
-            many.values_mut().for_each(|end| *end = at(1));
+            many.values_mut().for_each(|cursor| *cursor = Cursor::at(at(1)));
             for writes in 0..=after {
                 let kept = Arc::new(Mutex::new(Kept::default()));
                 shards(&kept).save(&few).await.unwrap();

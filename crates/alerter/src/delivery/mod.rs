@@ -12,10 +12,11 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 use rules::backoff::{Backoff, random_unit};
 use rules::clock::Clock;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::channel::Sender;
 use crate::metrics::Metrics;
 use crate::state::{Claimed, Dropped, State, StateError, Target};
 use http::Answer;
@@ -33,7 +34,7 @@ const BUSY_PAUSE: Duration = Duration::from_secs(10);
 /// Failures and throttling, which say nothing about the body, begin the count anew.
 const MAX_REFUSALS: u32 = 5;
 /// A notification that is older than this and still not taken is given up.
-const MAX_AGE: SignedDuration = SignedDuration::from_hours(24);
+pub(crate) const MAX_AGE: SignedDuration = SignedDuration::from_hours(24);
 /// How long requests may still take when the process stops.
 const GRACE: Duration = Duration::from_secs(10);
 /// The pause after a failure of our own state.
@@ -67,7 +68,7 @@ pub struct Courier {
     /// Whether this process is the one that sends.
     pub leading: watch::Receiver<bool>,
     /// Takes what happened.
-    pub progress: mpsc::Sender<Progress>,
+    pub progress: Sender<Progress>,
 }
 
 /// The requests that run, and what is known of destinations.
@@ -197,8 +198,7 @@ impl Courier {
             tracing::error!(%error, rule = claimed.rule, title = claimed.title, "what became of a notification cannot be kept: it may be sent again");
             round.unkept.push((claimed.id, fate));
         }
-        // Nobody may be listening any more.
-        let _ = self.progress.send(Progress { rule: claimed.rule, error }).await;
+        self.progress.send(Progress { rule: claimed.rule, error }).await;
     }
 
     fn put_back(&self, claimed: &Claimed, at: Timestamp, refused: bool) -> Fate {

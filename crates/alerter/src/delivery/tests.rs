@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -8,7 +8,10 @@ use axum::routing::post;
 use prometheus_client::registry::Registry;
 use rules::clock::ManualClock;
 
+use tokio::sync::mpsc;
+
 use super::*;
+use crate::channel::channel;
 use crate::state::{Outgoing, Record};
 
 fn at(second: i64) -> Timestamp {
@@ -25,21 +28,33 @@ struct Bench {
 
 /// A courier with one notification in its outbox. `url` is the receiver's address.
 async fn bench(url: &str) -> Bench {
+    bench_with(url, 1, 16).await
+}
+
+/// A courier with so many notifications in its outbox, and so much room for what becomes of them.
+async fn bench_with(url: &str, notifications: usize, room: usize) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let state = State::open(folder.path()).unwrap();
-    let notification =
-        Outgoing { target: Target::Receiver, destination: "d".into(), correlation: String::new(), title: "t".into(), body: b"{}".to_vec() };
-    let record = Record { rule: "n/r".into(), window: (at(-60), at(0)), done: true, notifications: vec![notification] };
+    let notification = |at: usize| Outgoing {
+        target: Target::Receiver,
+        destination: format!("d{at}"),
+        correlation: String::new(),
+        title: "t".into(),
+        body: b"{}".to_vec(),
+    };
+    let notifications = (0..notifications).map(notification).collect();
+    let record = Record { rule: "n/r".into(), window: (at(-60), at(0)), done: true, notifications };
     state.record(record, at(0)).await.unwrap();
     let clock = ManualClock::new(at(0));
-    let (progress, news) = mpsc::channel(16);
+    let metrics = Metrics::register(&mut Registry::default(), "r");
+    let (progress, news) = channel(room, "deliveries", &metrics);
     let courier = Courier {
         target: Target::Receiver,
         url: route("--alerter-address", url, &["alerts"]).unwrap(),
         timeout: Duration::from_secs(60),
         state: state.clone(),
         clock: Arc::new(clock.clone()),
-        metrics: Metrics::register(&mut Registry::default(), "r"),
+        metrics,
         wake: Arc::default(),
         leading: watch::channel(true).1,
         progress,
@@ -87,6 +102,32 @@ async fn what_could_not_be_kept_is_kept_later() {
     clock.set(later(at(0), STATE_PAUSE));
     assert_eq!(news.recv().await.unwrap(), Progress { rule: "n/r".into(), error: None });
     assert_eq!(state.waiting(Target::Receiver).await.unwrap().notifications, 0);
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}
+
+/// Nobody reads what became of deliveries at first: the courier waits, what it has not told of stays in the outbox, and
+/// nothing is lost.
+#[tokio::test]
+async fn a_courier_waits_while_nobody_takes_its_news() {
+    const ALL: usize = 20;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let Bench { _folder, state, mut news, courier, .. } = bench_with(&format!("http://{}", listener.local_addr().unwrap()), ALL, 1).await;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let count = taken.clone();
+    let receive = move || async move { _ = count.fetch_add(1, Ordering::Relaxed) };
+    tokio::spawn(async move { axum::serve(listener, Router::new().route("/alerts", post(receive))).await });
+    let (shutdown, metrics) = (CancellationToken::new(), courier.metrics.clone());
+    let running = tokio::spawn(courier.run(shutdown.clone()));
+    while metrics.times_full("deliveries") == 0 {
+        tokio::task::yield_now().await;
+    }
+    // One is in the channel, and with the next one the courier waits.
+    assert_eq!(state.waiting(Target::Receiver).await.unwrap().notifications, ALL as u64 - 2);
+    for _ in 0..ALL {
+        assert_eq!(news.recv().await.unwrap(), Progress { rule: "n/r".into(), error: None });
+    }
+    assert_eq!((taken.load(Ordering::Relaxed), state.waiting(Target::Receiver).await.unwrap().notifications), (ALL, 0));
     shutdown.cancel();
     running.await.unwrap().unwrap();
 }

@@ -1,16 +1,19 @@
 //! Runs rules on schedule: one task that knows when each is due, and as many queries at a time as there are slots.
 //!
 //! A rule's window begins where its last successful one ended, so late runs, failures and restarts leave no gap; it is
-//! never longer than [`CATCH_UP`] or three intervals, and what lies before is reported as skipped. A window whose run fails
-//! through no fault of the rule runs again after a pause that doubles, well before the interval is over. The slot of a rule
-//! is free again when its query is answered: keeping the result, delivery and status do not hold up other rules.
+//! never longer than [`CATCH_UP`] or three intervals, and what lies before is reported as skipped. What another alerter has
+//! run but may not have delivered, and took with its disk, is no downtime: it runs again, window by window, as far back as
+//! the other would have tried. A window whose run fails through no fault of the rule runs again after a pause that doubles,
+//! well before the interval is over. The slot of a rule is free again when its query is answered: keeping the result,
+//! delivery and status do not hold up other rules.
 
 mod evaluate;
 mod report;
 mod rule;
+mod slots;
 mod table;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,14 +29,16 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::channel::Sender;
 use crate::delivery::{Progress, log_dropped};
 use crate::metrics::{Metrics, Outcome};
 use crate::schedule::Schedule;
-use crate::state::{Record, State, StateError};
+use crate::state::{Cursor, Record, State, StateError};
 pub use evaluate::Settings;
-use evaluate::{Again, Evaluation, evaluate};
+use evaluate::{Again, Evaluation, evaluate, evaluate_quickly};
 use report::{Ran, Report, Reporter};
 use rule::Rule;
+use slots::{Held, Places, Slot};
 use table::Entry;
 pub use table::Table;
 
@@ -87,13 +92,13 @@ pub struct Engine {
     due: Schedule<Key>,
     /// Rules whose time has come and that wait for a slot.
     ready: VecDeque<Key>,
-    queries: JoinSet<Evaluation>,
+    /// Each brings nothing if it was cut off.
+    queries: JoinSet<Option<Evaluation>>,
     running: HashMap<Id, Running>,
     records: JoinSet<Evaluation>,
     keeping: HashMap<Id, Running>,
-    /// The endpoint of each database, by number.
-    places: BTreeMap<String, usize>,
-    reports: mpsc::Sender<Report>,
+    places: Places,
+    reports: Sender<Report>,
     next_token: u64,
     led: bool,
 }
@@ -103,8 +108,7 @@ pub struct Engine {
 struct Running {
     key: Key,
     token: u64,
-    /// The endpoint; none for an unknown database.
-    place: Option<usize>,
+    slot: Slot,
     window: Window,
     began: Timestamp,
 }
@@ -113,6 +117,7 @@ struct Running {
 struct Run {
     rule: Arc<Rule>,
     token: u64,
+    slow: bool,
     window: Window,
     /// What no run will look at.
     skipped: Option<Window>,
@@ -132,7 +137,7 @@ impl Engine {
     /// An engine and the writer of statuses, not yet running. `progress` brings what became of deliveries.
     #[must_use]
     pub fn new(parts: Parts, progress: mpsc::Receiver<Progress>) -> (Engine, StatusWriter) {
-        let (reports, receiver) = mpsc::channel(REPORTS);
+        let (reports, receiver) = crate::channel::channel(REPORTS, "reports", &parts.metrics);
         let writer = Reporter {
             store: Arc::clone(&parts.store),
             clock: Arc::clone(&parts.clock),
@@ -144,7 +149,7 @@ impl Engine {
         };
         let engine = Engine {
             objects: parts.store.objects(),
-            places: places(&parts.settings),
+            places: Places::new(&parts.settings),
             parts,
             table: Arc::default(),
             due: Schedule::default(),
@@ -270,13 +275,13 @@ impl Engine {
         &mut self,
         key: &Key,
         object: Arc<AlertRule>,
-        cursor: Option<Timestamp>,
+        cursor: Option<Cursor>,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, StateError> {
         self.drop_runs(key);
         self.next_token += 1;
         let gate = Criteria::new(&object.spec.criteria, &object.spec.criteria_expression).decide(&self.parts.labels, Wording::Alerter);
-        let entry = Entry::new(key, object, gate, self.next_token, cursor);
+        let entry = Entry::new(key, object, gate, self.next_token, cursor, now);
         let invalid = entry.rule.as_ref().err().map(|error| format!("Invalid rule: {error}"));
         if invalid.is_some() {
             self.parts.metrics.evaluated(&key.to_string(), Outcome::SetupError, Duration::ZERO);
@@ -343,35 +348,38 @@ impl Engine {
         }
     }
 
-    /// The first rule that may take a slot. One is left to every endpoint whose rules have none, so that those that hang
-    /// hold up no other.
+    /// The first rule that may take a slot.
     fn next_ready(&mut self) -> Option<Key> {
-        let mut busy = vec![0usize; self.places.values().max().map_or(0, |last| last + 1)];
-        self.running.values().filter_map(|running| running.place).for_each(|place| busy[place] += 1);
-        let free = self.parts.slots.saturating_sub(self.queries.len());
-        let idle = busy.iter().filter(|queries| **queries == 0).count();
+        let held = Held::new(self.parts.slots, &self.places, self.running.values().map(|running| running.slot));
         let next = {
             let table = self.table.lock();
-            let place = |key: &Key| table.database(key).and_then(|database| self.places.get(database));
-            let may_start = |key: &Key| place(key).is_none_or(|place| busy[*place] == 0 || free > idle);
-            self.ready.iter().position(may_start)
+            self.ready.iter().position(|key| {
+                let (database, slow) = table.database_and_pace(key).unzip();
+                held.has_room_for(Slot { place: database.and_then(|name| self.places.of(name)), slow: slow.unwrap_or_default() })
+            })
         };
         self.ready.remove(next?)
     }
 
     async fn start(&mut self, key: Key, now: Timestamp) {
-        let Some(Run { rule, token, window, skipped }) = self.next_run(&key, now) else { return };
+        let Some(Run { rule, token, slow, window, skipped }) = self.next_run(&key, now) else { return };
         if let Some(skipped) = skipped {
             self.parts.metrics.skipped();
             tracing::warn!(rule = rule.source, window = %skipped, "a window lies too far back and is skipped");
             self.report(Report::Skipped(key.clone(), skipped)).await;
         }
-        let (settings, place) = (Arc::clone(&self.parts.settings), self.places.get(&rule.spec.database).copied());
-        let task = self.queries.spawn(async move { evaluate(&rule, window, &settings).await });
+        let settings = Arc::clone(&self.parts.settings);
+        let slot = Slot { place: self.places.of(&rule.spec.database), slow };
+        let task = self.queries.spawn(async move {
+            match slow {
+                true => Some(evaluate(&rule, window, &settings, settings.query_deadline).await),
+                false => evaluate_quickly(&rule, window, &settings).await,
+            }
+        });
         if let Some(entry) = self.table.lock().rules.get_mut(&key) {
             entry.task = Some(task.clone());
         }
-        self.running.insert(task.id(), Running { key, token, place, window, began: now });
+        self.running.insert(task.id(), Running { key, token, slot, window, began: now });
     }
 
     /// What a rule is to look at now; nothing if it is to wait.
@@ -379,17 +387,21 @@ impl Engine {
         let mut table = self.table.lock();
         let entry = table.rules.get_mut(key)?;
         let rule = entry.rule.clone().ok()?;
-        let token = entry.token;
+        let (token, slow) = (entry.token, entry.is_slow());
         if let Some(window) = entry.again(rule.interval, now) {
-            return Some(Run { rule, token, window, skipped: None });
+            return Some(Run { rule, token, slow, window, skipped: None });
         }
         // Of a rule that never had a success, what failed first is not lost either.
-        let cursor = entry.cursor.or(entry.failed.map(|window| window.start));
-        match query_window(cursor, rule.interval, CATCH_UP, now) {
+        let cursor = entry.cursor.or(entry.failed.map(|window| window.start)).or(entry.begins);
+        let next = match entry.repeat(rule.interval, now) {
+            Some((window, skipped)) => QueryWindow::Run { window, skipped },
+            None => query_window(cursor, rule.interval, CATCH_UP, now),
+        };
+        match next {
             QueryWindow::Run { window, skipped } => {
                 let news = skipped.filter(|skipped| entry.skipped_until.is_none_or(|until| until < skipped.start));
                 entry.skipped_until = skipped.map(|skipped| skipped.end).or(entry.skipped_until);
-                Some(Run { rule, token, window, skipped: news })
+                Some(Run { rule, token, slow, window, skipped: news })
             }
             QueryWindow::Wait(at) => {
                 entry.due = Some(at);
@@ -399,8 +411,9 @@ impl Engine {
         }
     }
 
-    /// A query ended: its slot is free. What it found is kept on a task of its own.
-    fn answered(&mut self, done: Result<(Id, Evaluation), JoinError>) {
+    /// A query ended: its slot is free. What it found is kept on a task of its own; one that was cut off waits for its turn
+    /// among the slow ones.
+    fn answered(&mut self, done: Result<(Id, Option<Evaluation>), JoinError>) {
         let (id, evaluation) = match done {
             Ok((id, evaluation)) => (id, Ok(evaluation)),
             Err(error) => (error.id(), Err(error)),
@@ -411,11 +424,24 @@ impl Engine {
             let current = table.rules.get_mut(&running.key).filter(|entry| entry.token == running.token);
             let Some(entry) = current else { return };
             entry.task = None;
+            if let Ok(None) = evaluation {
+                entry.slow = true;
+                // Its first window begins there also if it has to wait.
+                entry.begins = Some(running.window.start);
+            }
         }
-        let evaluation = evaluation.unwrap_or_else(|error| {
-            tracing::error!(%error, rule = %running.key, "an evaluation ended in a panic");
-            Evaluation::broken(running.window, &"the evaluation ended in a panic, which is a mistake of the alerter")
-        });
+        let evaluation = match evaluation {
+            Ok(Some(evaluation)) => evaluation,
+            Ok(None) => {
+                self.parts.metrics.cut_off();
+                tracing::info!(rule = %running.key, after = ?self.parts.settings.quick, "a query takes long: it runs again among the slow ones");
+                return self.ready.push_back(running.key);
+            }
+            Err(error) => {
+                tracing::error!(%error, rule = %running.key, "an evaluation ended in a panic");
+                Evaluation::broken(running.window, &"the evaluation ended in a panic, which is a mistake of the alerter")
+            }
+        };
         let task = self.records.spawn(keep(self.parts.clone(), running.clone(), evaluation));
         self.keeping.insert(task.id(), running);
     }
@@ -433,10 +459,13 @@ impl Engine {
         let Some(Running { key, token, window, began, .. }) = self.keeping.remove(&id) else { return };
         let evaluation = evaluation.unwrap_or_else(|| Evaluation::broken(window, &"keeping its result ended in a panic"));
         let source = key.to_string();
-        let (interval, cursor, failures) = {
+        let now = self.parts.clock.now();
+        let (interval, cursor, failures, repeats) = {
             let mut table = self.table.lock();
             let Some(entry) = table.ran(&key, token, began, &evaluation) else { return };
-            (entry.rule.as_ref().map_or(Duration::MAX, |rule| rule.interval), entry.cursor, entry.failures)
+            entry.keep_pace(&self.parts.settings, evaluation.took);
+            let interval = entry.rule.as_ref().map_or(Duration::MAX, |rule| rule.interval);
+            (interval, entry.cursor, entry.failures, entry.repeat(interval, now).is_some())
         };
         self.parts.metrics.evaluated(&source, evaluation.outcome, evaluation.took);
         if evaluation.is_done() {
@@ -447,9 +476,11 @@ impl Engine {
             Outcome::NotificationThrottled => "Throttled",
             Outcome::SetupError | Outcome::UserError | Outcome::ServiceError => "Error",
         };
+        let done = evaluation.is_done();
         let Evaluation { message, took, rows, alerts, again, .. } = evaluation;
         let due = match again {
-            Some(again) => after(self.parts.clock.now(), retry_pause(failures, again, interval)),
+            Some(again) => after(now, retry_pause(failures, again, interval)),
+            None if repeats && done => now,
             None => after(window.end, interval),
         };
         self.report(Report::Ran(key.clone(), Ran { status, message, began, window_end: cursor, took, rows, alerts })).await;
@@ -458,8 +489,7 @@ impl Engine {
 
     /// Waits while the writer of statuses is behind.
     async fn report(&self, report: Report) {
-        // The writer ends only with the process.
-        let _ = self.reports.send(report).await;
+        self.reports.send(report).await;
     }
 }
 
@@ -480,7 +510,7 @@ pub struct Tried {
 /// Where the rule cannot run as it stands.
 pub async fn try_rule(key: &Key, object: &AlertRule, window: Window, settings: &Settings) -> Result<Tried, SpecError> {
     let rule = Rule::new(key, object)?;
-    let Evaluation { outcome, message, titles, .. } = evaluate(&rule, window, settings).await;
+    let Evaluation { outcome, message, titles, .. } = evaluate(&rule, window, settings, settings.query_deadline).await;
     Ok(Tried { outcome, message, titles })
 }
 
@@ -506,16 +536,6 @@ async fn keep(parts: Parts, running: Running, mut evaluation: Evaluation) -> Eva
     evaluation
 }
 
-/// Numbers of the endpoints that databases are at.
-fn places(settings: &Settings) -> BTreeMap<String, usize> {
-    let mut endpoints: BTreeMap<String, usize> = BTreeMap::new();
-    let place = |(database, client): (&String, &kusto::Client)| {
-        let next = endpoints.len();
-        (database.clone(), *endpoints.entry(client.endpoint().to_string()).or_insert(next))
-    };
-    settings.databases.iter().map(place).collect()
-}
-
 /// The pause before the window runs again, after so many failures in a row.
 fn retry_pause(failures: u32, again: Again, interval: Duration) -> Duration {
     let backoff = Backoff { first: FIRST_RETRY, longest: interval.min(LONGEST_RETRY) };
@@ -525,3 +545,6 @@ fn retry_pause(failures: u32, again: Again, interval: Duration) -> Duration {
 fn after(at: Timestamp, by: Duration) -> Timestamp {
     SignedDuration::try_from(by).ok().and_then(|by| at.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,6 +95,8 @@ struct Facts {
     gate: Option<Decision>,
     /// Why deliveries fail; nothing inside if they work again.
     delivery: Option<Option<String>>,
+    /// The last window that no query will look at.
+    skipped: Option<String>,
 }
 
 /// What changes from run to run.
@@ -211,8 +213,9 @@ impl Reporter {
             }
             Report::Skipped(key, window) => {
                 let note = format!("no query will look at {window}: it lies further back than is caught up with");
-                let event = Event { severity: Severity::Warning, action: "CatchUp".into(), reason: "WindowSkipped".into(), note };
-                self.line(book, &key).tell(event);
+                let line = self.line(book, &key);
+                line.now.skipped = Some(note.clone());
+                line.tell(Event { severity: Severity::Warning, action: "CatchUp".into(), reason: "WindowSkipped".into(), note });
                 book.plan(&key, now);
             }
         }
@@ -246,6 +249,7 @@ impl Reporter {
                 generation: None,
                 alerts: status.last_alerts_generated > 0,
                 gate: None,
+                skipped: None,
                 delivery: conditions::get(&status.conditions, DELIVERED).map(|c| (c.status != "True").then(|| c.message.clone())),
                 status: status.status,
                 message: status.message,
@@ -273,11 +277,12 @@ impl Reporter {
             line.writing = true;
             let events = std::mem::take(&mut line.events);
             let (facts, counts) = (line.now.clone(), line.counts.clone());
-            let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+            let (store, clock, state) = (Arc::clone(&self.store), Arc::clone(&self.clock), self.state.clone());
             let written = key.clone();
             let task = book.writes.spawn(async move {
                 let now = clock.now();
-                let change = |object: &mut AlertRule| apply(object, &facts, &counts, now);
+                let settled = settled(&state, &key, &counts).await;
+                let change = |object: &mut AlertRule| apply(object, &facts, &counts, settled, now);
                 let write = tokio::time::timeout(WRITE_DEADLINE, store.update_status(&key, &change));
                 let result = match write.await {
                     Ok(result) => result,
@@ -366,22 +371,36 @@ impl Book {
 }
 
 const DELIVERED: &str = "Delivered";
+const SKIPPED: &str = "Skipped";
 
 fn warn(line: &mut Line, action: &str, reason: &str) {
     let note = line.now.message.clone();
     line.tell(Event { severity: Severity::Warning, action: action.into(), reason: reason.into(), note });
 }
 
+/// Until where all windows are done and all that they found was taken: an alerter that knows no more than the status goes on
+/// from there.
+async fn settled(state: &State, key: &Key, counts: &Counts) -> Option<Timestamp> {
+    let end = counts.ran.as_ref()?.window_end?;
+    match state.waits_since(key.to_string()).await {
+        Ok(waits_since) => Some(waits_since.map_or(end, |since| since.min(end))),
+        Err(error) => {
+            tracing::warn!(%error, rule = %key, "a status is written without the end of the last window");
+            None
+        }
+    }
+}
+
 /// Puts what is known into the object's status.
-fn apply(object: &mut AlertRule, facts: &Facts, counts: &Counts, now: Timestamp) {
+fn apply(object: &mut AlertRule, facts: &Facts, counts: &Counts, settled: Option<Timestamp>, now: Timestamp) {
     let generation = facts.generation.or(object.metadata.generation);
     let status = object.status.get_or_insert_default();
     status.status.clone_from(&facts.status);
     status.message.clone_from(&facts.message);
     if let Some(ran) = &counts.ran {
         status.last_query_time = Some(Time(ran.began));
-        if let Some(end) = ran.window_end {
-            status.last_window_end = Some(Time(end));
+        if let Some(settled) = settled {
+            status.last_window_end = Some(Time(settled));
         }
         status.last_evaluation_duration_milliseconds = i64::try_from(ran.took.as_millis()).unwrap_or(i64::MAX);
         status.last_rows_returned = i64::try_from(ran.rows).unwrap_or(i64::MAX);
@@ -393,6 +412,10 @@ fn apply(object: &mut AlertRule, facts: &Facts, counts: &Counts, now: Timestamp)
     if let Some(gate) = &facts.gate {
         let (status_, reason, message) = (gate.status(), gate.reason, gate.message.as_str());
         let desired = Desired { type_: "Criteria", status: status_, reason, message, observed_generation: generation };
+        conditions::set(&mut status.conditions, &desired, now);
+    }
+    if let Some(message) = &facts.skipped {
+        let desired = Desired { type_: SKIPPED, status: Truth::True, reason: "WindowSkipped", message, observed_generation: generation };
         conditions::set(&mut status.conditions, &desired, now);
     }
     if let Some(delivery) = &facts.delivery {

@@ -7,6 +7,7 @@ use kube::ResourceExt as _;
 use rules::store::Key;
 
 use crate::delivery::alertmanager;
+use crate::query::management;
 
 /// No rule runs more often than this, whatever its interval says.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,6 +23,8 @@ pub(crate) struct Rule {
     pub(crate) interval: Duration,
     /// How long an alert of it lasts in Alertmanager.
     pub(crate) lasts: Duration,
+    /// Whether its query may run twice: a command may change something.
+    pub(crate) repeatable: bool,
 }
 
 impl Rule {
@@ -31,7 +34,8 @@ impl Rule {
         spec.validate()?;
         let interval = spec.interval()?.max(SHORTEST_INTERVAL);
         let lasts = alertmanager::lasts(interval, spec.auto_mitigate_after()?);
-        Ok(Rule { source: key.to_string(), spec, interval, lasts })
+        let repeatable = management(&spec.query).is_none_or(|command| command.starts_with(".show"));
+        Ok(Rule { source: key.to_string(), spec, interval, lasts, repeatable })
     }
 
     /// `autoMitigateAfter` as it stands there; nothing for zero.

@@ -12,10 +12,12 @@ use rules::window::Window;
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
-use super::after;
-use super::evaluate::Evaluation;
+use super::evaluate::{Evaluation, Settings};
 use super::rule::{Rule, same_spec};
+use super::{CATCH_UP, after};
+use crate::delivery::MAX_AGE;
 use crate::metrics::Outcome;
+use crate::state::Cursor;
 
 /// A rule, and where its runs stand.
 #[derive(Debug)]
@@ -27,6 +29,12 @@ pub(crate) struct Entry {
     pub(crate) token: u64,
     /// End of the last window that is done.
     pub(crate) cursor: Option<Timestamp>,
+    /// Until where another process ran windows of which it may not have delivered all that it found.
+    pub(crate) reached: Option<Timestamp>,
+    /// Where the first window of a new rule begins; one interval ago without it.
+    pub(crate) begins: Option<Timestamp>,
+    /// Whether its query took longer than quick ones get.
+    pub(crate) slow: bool,
     /// Until where windows were reported as skipped.
     pub(crate) skipped_until: Option<Timestamp>,
     /// When it is or was due.
@@ -54,10 +62,27 @@ pub(crate) struct Last {
 
 impl Entry {
     /// A rule that is new or has changed.
-    pub(crate) fn new(key: &Key, object: Arc<AlertRule>, gate: Decision, token: u64, cursor: Option<Timestamp>) -> Entry {
+    pub(crate) fn new(key: &Key, object: Arc<AlertRule>, gate: Decision, token: u64, cursor: Option<Cursor>, now: Timestamp) -> Entry {
         let rule = Rule::new(key, &object).map(Arc::new);
-        let cursor = cursor.or_else(|| cursor_in_status(&object));
-        Entry { object, rule, gate, token, cursor, skipped_until: None, due: None, failures: 0, failed: None, task: None, last: None }
+        let reached = cursor.map(|cursor| cursor.reached);
+        let cursor = cursor.map(|cursor| cursor.end).or_else(|| cursor_in_status(&object));
+        let begins = rule.as_ref().ok().and_then(|rule| beginning(&object, rule.interval, now));
+        Entry {
+            object,
+            rule,
+            gate,
+            token,
+            cursor,
+            reached,
+            begins,
+            slow: false,
+            skipped_until: None,
+            due: None,
+            failures: 0,
+            failed: None,
+            task: None,
+            last: None,
+        }
     }
 
     /// When it is to run first; nothing if it does not run here.
@@ -72,6 +97,34 @@ impl Entry {
     /// The window that failed, if it is to run again as it is: the next one is not due yet.
     pub(crate) fn again(&self, interval: Duration, now: Timestamp) -> Option<Window> {
         self.failed.filter(|window| window.end <= now && now < after(window.end, interval))
+    }
+
+    /// The next window, and what is skipped before it, where another process ran windows of which it may not have delivered
+    /// all that it found, and the latest window alone does not cover them. As far back as that process would have tried.
+    pub(crate) fn repeat(&self, interval: Duration, now: Timestamp) -> Option<(Window, Option<Window>)> {
+        let (cursor, reached) = (self.cursor?, self.reached?.min(now));
+        let longest = longest_window(interval);
+        if after(cursor, longest) >= now {
+            return None;
+        }
+        let start = cursor.max(now.checked_sub(MAX_AGE).unwrap_or(Timestamp::MIN));
+        let skipped = (start > cursor).then_some(Window { start: cursor, end: start });
+        (start < reached).then(|| (Window { start, end: after(start, longest).min(reached) }, skipped))
+    }
+
+    /// Whether it runs among the slow ones. What may not run twice is never cut off.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow || self.rule.as_ref().is_ok_and(|rule| !rule.repeatable)
+    }
+
+    /// Remembers whether a query took long. One that is near the bound stays where it is.
+    pub(crate) fn keep_pace(&mut self, settings: &Settings, took: Duration) {
+        let quick = settings.quick.min(settings.query_deadline);
+        if took >= quick {
+            self.slow = true;
+        } else if took < quick / 2 {
+            self.slow = false;
+        }
     }
 
     fn json(&self, now: Timestamp) -> Value {
@@ -90,9 +143,22 @@ impl Entry {
         };
         json!({
             "state": state, "reason": reason, "database": self.object.spec.database, "interval": self.object.spec.interval.as_str(),
-            "nextRun": self.due, "failuresInARow": self.failures, "doneUntil": self.cursor, "lagSeconds": lag, "last": last,
+            "slow": self.is_slow(), "nextRun": self.due, "failuresInARow": self.failures, "doneUntil": self.cursor, "lagSeconds": lag, "last": last,
         })
     }
+}
+
+/// The first window of a rule that was made a short while ago begins an interval before that: whoever ran it before us may
+/// have been lost with all that it knew.
+fn beginning(object: &AlertRule, interval: Duration, now: Timestamp) -> Option<Timestamp> {
+    let made = object.metadata.creation_timestamp.as_ref()?.0;
+    let start = made.checked_sub(SignedDuration::try_from(interval).ok()?).ok()?;
+    (after(start, longest_window(interval)) >= now).then_some(start)
+}
+
+/// The longest window of a rule.
+fn longest_window(interval: Duration) -> Duration {
+    interval.saturating_mul(3).max(CATCH_UP)
 }
 
 /// Where another alerter, or the reference, left off.
@@ -136,9 +202,10 @@ impl Table {
         changed
     }
 
-    /// The database of a rule that can run.
-    pub(crate) fn database(&self, key: &Key) -> Option<&str> {
-        self.rules.get(key)?.rule.as_ref().ok().map(|rule| rule.spec.database.as_str())
+    /// The database of a rule that can run, and whether it runs among the slow ones.
+    pub(crate) fn database_and_pace(&self, key: &Key) -> Option<(&str, bool)> {
+        let entry = self.rules.get(key)?;
+        entry.rule.as_ref().ok().map(|rule| (rule.spec.database.as_str(), entry.is_slow()))
     }
 
     /// A run ended and what it found is kept.

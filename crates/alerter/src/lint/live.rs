@@ -73,6 +73,7 @@ impl Config {
             region: self.region.clone(),
             max_notifications: self.max_notifications,
             query_deadline: Deadlines::default().query,
+            quick: Deadlines::default().quick,
             targets: Vec::new(),
         };
         let tried = match try_rule(key, object, window, &settings).await {

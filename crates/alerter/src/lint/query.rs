@@ -43,8 +43,11 @@ pub(super) fn check(document: &Document, spec: &AlertRuleSpec, schema: Option<&S
     }
 }
 
+/// What was bound, and what is wrong with it.
+type Mistakes = (Box<Statement>, Vec<Diagnostic>);
+
 /// The columns of each result, or what was bound and what is wrong with it.
-fn bind(spec: &AlertRuleSpec, schema: &Schema) -> Result<Vec<Vec<Column>>, (Statement, Vec<Diagnostic>)> {
+fn bind(spec: &AlertRuleSpec, schema: &Schema) -> Result<Vec<Vec<Column>>, Mistakes> {
     let now = Timestamp::now();
     let statement = Statement::new(&spec.query, now - SignedDuration::from_hours(1), now, "");
     let options = BindOptions {
@@ -57,7 +60,7 @@ fn bind(spec: &AlertRuleSpec, schema: &Schema) -> Result<Vec<Vec<Column>>, (Stat
             let column = |c: &kql::Column| Column { name: c.name.clone(), ty: c.ty.name().to_owned() };
             Ok(query.results.iter().map(|rel| rel.columns.iter().map(column).collect()).collect())
         }
-        Err(diagnostics) => Err((statement, diagnostics)),
+        Err(diagnostics) => Err((Box::new(statement), diagnostics)),
     }
 }
 

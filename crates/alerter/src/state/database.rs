@@ -13,8 +13,12 @@ const MAX_BATCH: usize = 256;
 const QUEUE: usize = 1024;
 
 const SCHEMA: &str = include_str!("schema.sql");
-const VERSION: i64 = 2;
-const FROM_1: &str = "ALTER TABLE notifications ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;";
+const VERSION: i64 = 3;
+/// From each version to the next.
+const CHANGES: [&str; 2] = [
+    "ALTER TABLE notifications ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;",
+    "ALTER TABLE cursors ADD COLUMN reached INTEGER NOT NULL DEFAULT 0;",
+];
 
 /// Why the state could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -142,11 +146,13 @@ fn connect(path: &Path) -> Result<Connection, StateError> {
     // The one that holds the lock reads every page of it without asking again.
     connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").map_err(open)?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(open)?;
-    match version {
-        0 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")).map_err(open)?,
-        1 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {FROM_1} PRAGMA user_version = {VERSION}; COMMIT;")).map_err(open)?,
-        VERSION => {}
-        version => return Err(StateError::Newer { path: path.display().to_string(), version }),
+    let changes = match usize::try_from(version) {
+        Ok(0) => SCHEMA.to_owned(),
+        Ok(known) if version <= VERSION => CHANGES[known - 1..].concat(),
+        _ => return Err(StateError::Newer { path: path.display().to_string(), version }),
+    };
+    if version < VERSION {
+        connection.execute_batch(&format!("BEGIN IMMEDIATE; {changes} PRAGMA user_version = {VERSION}; COMMIT;")).map_err(open)?;
     }
     // What an ended process had claimed is due again.
     connection.execute_batch("UPDATE notifications SET claimed = 0").map_err(open)?;

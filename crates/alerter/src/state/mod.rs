@@ -42,6 +42,24 @@ impl Target {
     }
 }
 
+/// How far a rule has run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// The windows up to here are done: the next one begins here.
+    pub end: Timestamp,
+    /// Windows have run up to here. What lies between, if anything, another process ran that may not have delivered all that
+    /// it found: it runs again.
+    pub reached: Timestamp,
+}
+
+impl Cursor {
+    /// All windows up to `end` are done, and none was run after it.
+    #[must_use]
+    pub const fn at(end: Timestamp) -> Cursor {
+        Cursor { end, reached: end }
+    }
+}
+
 /// A notification for one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
@@ -149,7 +167,7 @@ impl State {
         self.database
             .run(move |db| {
                 if record.done {
-                    set_cursor(db, &record.rule, record.window.1)?;
+                    set_cursor(db, &record.rule, Cursor::at(record.window.1))?;
                 }
                 for notification in &record.notifications {
                     insert(db, &record, notification, now)?;
@@ -163,37 +181,41 @@ impl State {
     ///
     /// # Errors
     /// Where the state cannot be read.
-    pub async fn cursors(&self) -> Result<BTreeMap<String, Timestamp>, StateError> {
-        let read = |db: &Connection| -> rusqlite::Result<Vec<(String, i64)>> {
-            db.prepare_cached("SELECT rule, ended FROM cursors")?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-        };
-        Ok(timestamps(self.database.run(read).await?))
+    pub async fn cursors(&self) -> Result<BTreeMap<String, Cursor>, StateError> {
+        self.database.run(|db| read_cursors(db, "SELECT rule, ended, max(ended, reached) FROM cursors")).await
     }
 
     /// Cursors as another process may take them over: not past a window whose notifications still wait here.
     ///
     /// # Errors
     /// Where the state cannot be read.
-    pub async fn settled_cursors(&self) -> Result<BTreeMap<String, Timestamp>, StateError> {
-        let read = |db: &Connection| -> rusqlite::Result<Vec<(String, i64)>> {
-            db.prepare_cached(
-                "SELECT rule, min(ended, ifnull((SELECT min(started) FROM notifications n WHERE n.rule = c.rule), ended)) FROM cursors c",
-            )?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect()
+    pub async fn settled_cursors(&self) -> Result<BTreeMap<String, Cursor>, StateError> {
+        const SETTLED: &str = "SELECT rule, min(ended, ifnull((SELECT min(started) FROM notifications n WHERE n.rule = c.rule), ended)),
+            max(ended, reached) FROM cursors c";
+        self.database.run(|db| read_cursors(db, SETTLED)).await
+    }
+
+    /// The start of the first window of a rule of whose notifications one still waits.
+    ///
+    /// # Errors
+    /// Where the state cannot be read.
+    pub async fn waits_since(&self, rule: String) -> Result<Option<Timestamp>, StateError> {
+        let read = move |db: &Connection| {
+            db.prepare_cached("SELECT min(started) FROM notifications WHERE rule = ?1")?
+                .query_row([&rule], |row| row.get::<_, Option<i64>>(0))
         };
-        Ok(timestamps(self.database.run(read).await?))
+        Ok(self.database.run(read).await?.map(from_nanos))
     }
 
     /// Takes over cursors of another process, where they are later than ours.
     ///
     /// # Errors
     /// Where they cannot be written.
-    pub async fn adopt_cursors(&self, cursors: BTreeMap<String, Timestamp>) -> Result<(), StateError> {
+    pub async fn adopt_cursors(&self, cursors: BTreeMap<String, Cursor>) -> Result<(), StateError> {
         self.database
             .run(move |db| {
-                for (rule, ended) in &cursors {
-                    set_cursor(db, rule, *ended)?;
+                for (rule, cursor) in &cursors {
+                    set_cursor(db, rule, *cursor)?;
                 }
                 Ok(())
             })
@@ -287,12 +309,21 @@ impl State {
     }
 }
 
-fn set_cursor(db: &Connection, rule: &str, ended: Timestamp) -> rusqlite::Result<()> {
+fn read_cursors(db: &Connection, sql: &str) -> rusqlite::Result<BTreeMap<String, Cursor>> {
+    let cursor = |row: &rusqlite::Row<'_>| {
+        let cursor = Cursor { end: from_nanos(row.get(1)?), reached: from_nanos(row.get(2)?) };
+        Ok((row.get(0)?, cursor))
+    };
+    db.prepare_cached(sql)?.query_map([], cursor)?.collect()
+}
+
+fn set_cursor(db: &Connection, rule: &str, cursor: Cursor) -> rusqlite::Result<()> {
     // A cursor never goes back: its windows are done.
     db.prepare_cached(
-        "INSERT INTO cursors (rule, ended) VALUES (?1, ?2) ON CONFLICT (rule) DO UPDATE SET ended = max(ended, excluded.ended)",
+        "INSERT INTO cursors (rule, ended, reached) VALUES (?1, ?2, ?3)
+             ON CONFLICT (rule) DO UPDATE SET ended = max(ended, excluded.ended), reached = max(reached, excluded.reached)",
     )?
-    .execute(params![rule, nanos(ended)])
+    .execute(params![rule, nanos(cursor.end), nanos(cursor.reached)])
     .map(drop)
 }
 
@@ -378,13 +409,13 @@ fn not_in(count: usize) -> String {
     if count == 0 { String::new() } else { format!("AND destination NOT IN ({})", vec!["?"; count].join(", ")) }
 }
 
-fn timestamps(rows: Vec<(String, i64)>) -> BTreeMap<String, Timestamp> {
-    rows.into_iter().map(|(rule, nanos)| (rule, Timestamp::from_nanosecond(nanos.into()).unwrap_or(Timestamp::UNIX_EPOCH))).collect()
-}
-
 /// Nanoseconds since 1970, held within what 64 bits can say (the years 1677 to 2262).
 fn nanos(time: Timestamp) -> i64 {
     i64::try_from(time.as_nanosecond()).unwrap_or(if time < Timestamp::UNIX_EPOCH { i64::MIN } else { i64::MAX })
+}
+
+fn from_nanos(nanos: i64) -> Timestamp {
+    Timestamp::from_nanosecond(nanos.into()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn from_millis(millis: i64) -> Timestamp {

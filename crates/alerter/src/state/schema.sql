@@ -1,7 +1,8 @@
 -- Until when each rule has been run. Times are nanoseconds since 1970.
 CREATE TABLE cursors (
     rule TEXT PRIMARY KEY,
-    ended INTEGER NOT NULL
+    ended INTEGER NOT NULL,
+    reached INTEGER NOT NULL DEFAULT 0 -- another process ran windows up to here; no meaning where it is not after `ended`
 ) WITHOUT ROWID;
 
 -- Notifications that nobody has taken yet. Times are milliseconds since 1970, but for `window`.

@@ -63,7 +63,7 @@ async fn what_is_claimed_comes_back_after_a_restart_and_postponed_ones_in_their_
     let state = reopened(folder.path()).await;
     assert_eq!(titles(&state, 61).await, ["b"]);
     assert_eq!(titles(&state, 90).await, ["a"]);
-    assert_eq!(state.cursors().await.unwrap(), BTreeMap::from([("n/r".to_owned(), at(60))]));
+    assert_eq!(state.cursors().await.unwrap(), BTreeMap::from([("n/r".to_owned(), Cursor::at(at(60)))]));
 }
 
 /// The thread of the last state may still hold the file.
@@ -98,15 +98,23 @@ async fn another_process_may_not_pass_a_window_whose_notifications_wait() {
     state.record(record("n/r", (0, 60), vec![outgoing("a", "a")]), at(60)).await.unwrap();
     state.record(record("n/r", (60, 120), Vec::new()), at(120)).await.unwrap();
     state.record(record("n/quiet", (60, 121), Vec::new()), at(121)).await.unwrap();
-    let settled = |r| BTreeMap::from([("n/r".to_owned(), at(r)), ("n/quiet".to_owned(), at(121))]);
-    assert_eq!(state.settled_cursors().await.unwrap(), settled(0));
+    let cursors = |end, reached, quiet| {
+        let cursor = Cursor { end: at(end), reached: at(reached) };
+        BTreeMap::from([("n/r".to_owned(), cursor), ("n/quiet".to_owned(), Cursor::at(at(quiet)))])
+    };
+    assert_eq!(state.settled_cursors().await.unwrap(), cursors(0, 120, 121));
+    assert_eq!(state.waits_since("n/r".into()).await.unwrap(), Some(at(0)));
     let claimed = state.claim(Target::Receiver, at(130), 1, Vec::new()).await.unwrap();
-    assert_eq!(state.settled_cursors().await.unwrap(), settled(0));
+    assert_eq!(state.settled_cursors().await.unwrap(), cursors(0, 120, 121));
     state.delivered(claimed[0].id).await.unwrap();
-    assert_eq!(state.settled_cursors().await.unwrap(), settled(120));
+    assert_eq!(state.settled_cursors().await.unwrap(), cursors(120, 120, 121));
+    assert_eq!(state.waits_since("n/r".into()).await.unwrap(), None);
     // cursors of others count where they are later
-    state.adopt_cursors(BTreeMap::from([("n/r".to_owned(), at(90)), ("n/quiet".to_owned(), at(500))])).await.unwrap();
-    assert_eq!(state.cursors().await.unwrap(), BTreeMap::from([("n/r".to_owned(), at(120)), ("n/quiet".to_owned(), at(500))]));
+    state.adopt_cursors(cursors(90, 200, 500)).await.unwrap();
+    assert_eq!(state.cursors().await.unwrap(), cursors(120, 200, 500));
+    assert_eq!(state.settled_cursors().await.unwrap(), cursors(120, 200, 500), "what is to be repeated stays known");
+    state.record(record("n/r", (120, 260), Vec::new()), at(260)).await.unwrap();
+    assert_eq!(state.cursors().await.unwrap(), cursors(260, 260, 500));
     state.forget("n/r".into()).await.unwrap();
     assert_eq!(state.cursors().await.unwrap().len(), 1);
 }
@@ -131,23 +139,30 @@ async fn two_processes_cannot_share_a_folder_and_a_damaged_file_is_set_aside() {
     );
 }
 
-/// A file of the layout before this one: what waits there is delivered.
+/// Files of the layouts before this one: what waits there is delivered, and rules go on where they were.
 #[tokio::test]
-async fn the_first_layout_is_read() {
+async fn earlier_layouts_are_read() {
+    const BACK_TO_2: &str = "ALTER TABLE cursors DROP COLUMN reached; PRAGMA user_version = 2;";
+    const BACK_TO_1: &str = "ALTER TABLE notifications DROP COLUMN refusals; PRAGMA user_version = 1;";
+    for layout in [BACK_TO_2.to_owned(), format!("{BACK_TO_2}{BACK_TO_1}")] {
+        a_layout_is_read(&layout).await;
+    }
+}
+
+async fn a_layout_is_read(layout: &str) {
     let folder = tempfile::tempdir().unwrap();
     let state = State::open(folder.path()).unwrap();
     state.record(record("n/r", (0, 60), vec![outgoing("a", "a")]), at(60)).await.unwrap();
     drop(state);
     drop(reopened(folder.path()).await);
     let path = folder.path().join("alerter.sqlite");
-    let back = || -> rusqlite::Result<()> {
-        rusqlite::Connection::open(&path)?.execute_batch("ALTER TABLE notifications DROP COLUMN refusals; PRAGMA user_version = 1;")
-    };
+    let back = || -> rusqlite::Result<()> { rusqlite::Connection::open(&path)?.execute_batch(layout) };
     // The thread of the last state may still hold the file.
     while back().is_err() {
         tokio::task::yield_now().await;
     }
     let state = reopened(folder.path()).await;
+    assert_eq!(state.cursors().await.unwrap()["n/r"], Cursor::at(at(60)));
     let claimed = state.claim(Target::Receiver, at(60), 9, Vec::new()).await.unwrap();
     assert_eq!(claimed.iter().map(|c| (c.title.as_str(), c.refusals)).collect::<Vec<_>>(), [("a", 0)]);
     state.postpone(claimed[0].id, at(61), true).await.unwrap();

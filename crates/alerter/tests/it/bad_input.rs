@@ -82,6 +82,58 @@ async fn an_endpoint_that_hangs_holds_up_no_rule_of_another() {
     world.stop().await;
 }
 
+/// More rules of one endpoint hang than there are slots: each is cut off once, and then they share half of the slots, so that
+/// the others run on time.
+#[tokio::test]
+async fn rules_of_an_endpoint_run_on_time_while_more_of_them_hang_than_there_are_slots() {
+    let mut world = World::new().await;
+    (world.config.concurrency, world.config.deadlines.quick) = (4, Duration::from_secs(2));
+    world.kusto.answer("Stuck", Answer::Hang);
+    for at in 0..8 {
+        world.store.apply(rule(&format!("a-stuck-{at}"), "Stuck"));
+    }
+    world.store.apply(rule("calm", "Calm"));
+    world.start().await;
+    for round in 1..=3 {
+        world.until(|world| world.kusto.asked("Calm").len() >= round).await;
+        let (_, end) = world.kusto.asked("Calm")[round - 1].window.unwrap();
+        assert!(world.now().duration_since(end).as_secs() <= 1, "round {round} is late");
+        world.until(|world| world.kusto.asked("Stuck").len() >= 10).await;
+        world.advance(300);
+    }
+    world.until(|world| world.kusto.asked("Calm").len() >= 4).await;
+    assert_eq!(world.kusto.asked("Stuck").len(), 10, "two of them have all the time that there is");
+    assert!(world.get("/metrics").await.contains("adxmon_alerter_queries_cut_off_total 8"));
+    let debug: serde_json::Value = serde_json::from_str(&world.get("/debug/rules").await).unwrap();
+    assert_eq!((&debug["ns/a-stuck-0"]["slow"], &debug["ns/calm"]["slow"]), (&json!(true), &json!(false)));
+    world.stop().await;
+}
+
+/// A query that takes long is not wrong: cut off once, it succeeds with the same window's beginning, and nobody is told of it.
+#[tokio::test]
+async fn a_query_that_takes_long_gets_its_time() {
+    let mut world = World::new().await;
+    world.config.deadlines.quick = Duration::from_millis(100);
+    let (release, released) = tokio::sync::watch::channel(false);
+    world.kusto.answer("Long", Answer::Later(released));
+    world.store.apply(rule("long", "Long"));
+    // What may change something is not cut off: nobody knows whether it was done.
+    world.kusto.answer(".set", Answer::Hang);
+    let mut command = rule("command", "x");
+    command.spec.query = ".set T <| print 1".into();
+    world.store.apply(command);
+    world.start().await;
+    world.until(|world| world.kusto.asked("Long").len() == 2 && world.kusto.asked(".set").len() == 1).await;
+    let asked = world.kusto.asked("Long");
+    assert_eq!(asked[0].window.unwrap().0, asked[1].window.unwrap().0);
+    release.send_replace(true);
+    world.until(|world| world.status("long").status == "Success").await;
+    let metrics = world.get("/metrics").await;
+    assert!(metrics.contains("evaluations_total{outcome=\"service_error\"} 0") && metrics.contains("queries_cut_off_total 1"), "{metrics}");
+    assert_eq!((world.kusto.asked("Long").len(), world.kusto.asked(".set").len()), (2, 1));
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn queries_that_hang_hold_up_no_other_while_there_are_slots() {
     let mut world = World::new().await;

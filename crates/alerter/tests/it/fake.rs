@@ -35,6 +35,8 @@ pub(crate) enum Answer {
     Busy(u64),
     /// No answer at all.
     Hang,
+    /// No row, once this is true.
+    Later(watch::Receiver<bool>),
     /// The beginning of an answer, and nothing after it.
     Stall,
 }
@@ -111,6 +113,11 @@ async fn kusto_answer(State(kusto): State<Kusto>, uri: Uri, body: Bytes) -> Resp
         Answer::Status(status, text) => (StatusCode::from_u16(status).unwrap(), text).into_response(),
         Answer::Busy(seconds) => (StatusCode::TOO_MANY_REQUESTS, [("retry-after", seconds.to_string())]).into_response(),
         Answer::Hang => std::future::pending().await,
+        Answer::Later(mut now) => {
+            now.wait_for(|now| *now).await.unwrap();
+            let columns = [(json!("Title"), json!("string")), (json!("Severity"), json!("long"))];
+            rows_answer(&uri, &columns, &[]).to_string().into_response()
+        }
         Answer::Stall => {
             let first = Bytes::from_static(br#"[{"FrameType":"DataSetHeader","IsProgressive":false,"Version":"v2.0"},"#);
             let rest = futures::stream::pending();

@@ -11,4 +11,5 @@ mod query;
 mod retries;
 mod statuses;
 mod support;
+mod takeover;
 mod world;

@@ -32,7 +32,7 @@ fn run(case: &Value) -> Made {
         source: format!("{}/{}", text(&rule["namespace"]), text(&rule["name"])),
         destination: text(&rule["destination"]).to_owned(),
         auto_mitigate_after: None,
-        links: Links::new(ENDPOINT, text(&rule["database"]), &statement.display),
+        links: Links::new(ENDPOINT, text(&rule["database"]), &statement.display()),
     };
     let mut made = Made { notifications: Vec::new(), error: None, held_back: Vec::new(), origin };
     let limit = match case["max_notifications"].as_u64().unwrap() {
