@@ -23,7 +23,7 @@ mod types;
 
 pub use disk::{Disk, real::RealDisk};
 pub use error::{OpenError, Refusal};
-pub use store::{Adoption, Store};
+pub use store::{Adoption, SegmentReader, Store};
 pub use types::{
     BatchRecord, BatchState, Counts, Damage, Done, Durability, Filtered, Known, Ledger, LedgerError, OpenReport, Options, Outcome, Receipt,
     Request, Section, SectionBody, SegmentId, SegmentInfo, Settlement, TableKey, Usage,

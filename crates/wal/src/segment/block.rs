@@ -10,7 +10,8 @@ use crate::squeeze::Squeezer;
 /// are requests, so far below this.
 pub const MAX_BLOCK_BYTES: usize = 64 << 20;
 
-const BLOCK_HEADER: usize = 8;
+/// Bytes before the payload: its length and checksum.
+pub(crate) const BLOCK_HEADER: usize = 8;
 const META_MAGIC: [u8; 3] = [0xAA, 0xAA, 0x01];
 const META_BYTES: usize = 8;
 

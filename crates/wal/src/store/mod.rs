@@ -10,6 +10,7 @@ mod maintain;
 mod model;
 mod pile;
 mod quota;
+mod reader;
 mod recover;
 mod shared;
 mod stage;
@@ -25,6 +26,7 @@ use std::sync::atomic::Ordering;
 
 pub use self::adopt::Adoption;
 use self::engine::Msg;
+pub use self::reader::SegmentReader;
 use self::shared::Shared;
 use self::thread::Handle;
 use crate::disk::Disk;
@@ -118,6 +120,18 @@ impl Store {
             self.handle.send(Msg::Damaged(id, left));
         }
         Ok(image)
+    }
+
+    /// The blocks of a sealed segment, one at a time. As with [`Store::read_segment`], those that cannot be read are
+    /// left out, copied to quarantine and counted.
+    ///
+    /// # Errors
+    /// `NotFound` when it is settled; what the disk says otherwise.
+    pub fn open_segment(&self, id: SegmentId) -> io::Result<SegmentReader> {
+        if let Some(reader) = self.shared().open_segment(id)? {
+            return Ok(reader);
+        }
+        self.read_segment(id).map(SegmentReader::from_image)
     }
 
     /// Keeps bytes of others that cannot be read, in a file of the quarantine folder with this name. Durable

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::reader::SegmentReader;
 use super::state::State;
 use super::tables::{disk_name, file_name, open_name};
 use crate::disk::{self, Disk, Open};
@@ -106,6 +107,20 @@ impl Shared {
             file_name: file_name(&record.table, record.id),
         };
         state.sealed.values().map(info).collect()
+    }
+
+    /// A reader of a sealed segment that is whole; `None` for a damaged one.
+    pub(crate) fn open_segment(&self, id: SegmentId) -> io::Result<Option<SegmentReader>> {
+        let record = self.state.lock().sealed.get(&id).cloned();
+        let record = record.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("segment {id} is settled")))?;
+        for name in [disk_name(&record.table, id), open_name(id), disk_name(&record.table, id)] {
+            match self.disk.open(&self.dir.join(name), Open::Read) {
+                Ok(file) => return SegmentReader::from_file(file, record.bytes, record.digest),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// The image of a sealed segment without its unreadable blocks. When some turned out so just now, their
