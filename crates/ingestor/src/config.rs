@@ -9,6 +9,8 @@ use wal::Durability;
 
 use crate::cluster::Cluster;
 use crate::peers::Peers;
+use crate::upload::Ingestion;
+use crate::upload::passage::Timing;
 
 /// Segments are sealed at this size at the latest: one is in memory as a whole while it is uploaded.
 const LARGEST_SEGMENT: u64 = 64 << 20;
@@ -137,6 +139,16 @@ pub struct Config {
     pub max_segment_count: u64,
     /// Segments in one upload.
     pub max_batch_segments: usize,
+    /// Where rows are queued: how old a table's oldest rows get while it gathers a large batch.
+    pub max_transfer_age: Duration,
+    /// Which way rows go into databases.
+    pub ingestion: Ingestion,
+    /// Where rows are queued: batches of about so many bytes of CSV at most are streamed.
+    pub streaming_bytes: u64,
+    /// Where rows are queued: tables whose rows are streamed, without waiting.
+    pub streaming_tables: Vec<String>,
+    /// How patiently Kusto is waited for where rows are queued.
+    pub timing: Timing,
     /// Segments with file names that begin so are acknowledged and dropped.
     pub drop_prefixes: Vec<String>,
     /// Requests that take longer are logged; zero turns it off.
@@ -177,6 +189,11 @@ impl Config {
             max_disk_bytes: 10 << 30,
             max_segment_count: 10_000,
             max_batch_segments: 25,
+            max_transfer_age: Duration::from_secs(90),
+            ingestion: Ingestion::Auto,
+            streaming_bytes: 0,
+            streaming_tables: Vec::new(),
+            timing: Timing::default(),
             cluster: None,
             peers: None,
             drop_prefixes: Vec::new(),

@@ -16,6 +16,7 @@ use wal::Durability;
 use crate::cluster::Cluster;
 use crate::config::{Authentication, Config, ConfigError, Endpoint};
 use crate::peers::{Discovery, Peers, parse};
+use crate::upload::Ingestion;
 
 /// Shown below the flags.
 const EXAMPLES: &str = "\
@@ -100,7 +101,7 @@ pub struct Flags {
     /// Bytes up to which segments are passed to peers. No effect without peers.
     #[arg(long, value_name = "BYTES", default_value_t = 100 << 20)]
     pub max_transfer_size: u64,
-    /// Age up to which segments are passed to peers. No effect without peers.
+    /// Age up to which segments are passed to peers, and up to which rows wait for a large batch where they are queued.
     #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = parse_go_duration)]
     pub max_transfer_age: Duration,
     /// Bytes of all files together, of which each database may use its equal share; 0 is no limit.
@@ -112,6 +113,17 @@ pub struct Flags {
     /// Segments in one upload.
     #[arg(long, value_name = "COUNT", default_value_t = 25)]
     pub max_batch_segments: usize,
+    /// Which way rows go into databases: auto (queued ingestion into Azure Data Explorer over https, streaming into everything
+    /// else), queued or streaming.
+    #[arg(long, value_name = "WAY", default_value = "auto")]
+    pub ingestion: Ingestion,
+    /// Where rows are queued: batches of about so many bytes of CSV at most are streamed, if the table streams. They arrive
+    /// sooner, and after a lost answer perhaps twice.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub streaming_size: u64,
+    /// Where rows are queued: tables whose rows are streamed, without waiting for a large batch.
+    #[arg(long, value_name = "TABLE", value_delimiter = ',', action = ArgAction::Append)]
+    pub streaming_tables: Vec<String>,
     /// Transfers to peers at a time; at most 5 to each.
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
     pub max_transfer_concurrency: usize,
@@ -205,6 +217,10 @@ impl Flags {
         config.durability = self.durability;
         config.uploads = at_least_one(self.uploads, "--uploads")?;
         config.max_batch_segments = at_least_one(self.max_batch_segments, "--max-batch-segments")?;
+        config.max_transfer_age = self.max_transfer_age;
+        config.ingestion = self.ingestion;
+        config.streaming_bytes = self.streaming_size;
+        config.streaming_tables = self.streaming_tables.clone();
         config.max_connections = self.max_connections;
         config.max_segment_bytes = self.max_segment_size;
         config.max_segment_age = self.max_segment_age;

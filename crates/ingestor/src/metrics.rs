@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use wal::{Counts, Ledger, TableKey, Usage};
 
 use crate::upload::WorkerStatus;
+use crate::upload::passage::Status;
 use crate::upload::plan::{Batch, Ended};
 
 type Labels<const N: usize> = [(&'static str, String); N];
@@ -23,6 +24,7 @@ pub struct UploadMetrics {
     failures: Family<Labels<2>, Counter>,
     latency: Family<Labels<2>, Seconds>,
     queue: Family<Labels<2>, Gauge>,
+    statuses: Family<Labels<2>, Counter>,
 }
 
 impl UploadMetrics {
@@ -31,12 +33,30 @@ impl UploadMetrics {
         r.register("wal_segments_uploaded", "Segments uploaded, by prefix", self.uploaded.clone());
         r.register("upload_failures", "Failed uploads by database and kind", self.failures.clone());
         r.register("sample_latency", "Age in seconds of the newest segment of the last upload", self.latency.clone());
-        r.register("queue_size", "Segments that wait or are on their way", self.queue.clone());
+        r.register("queue_size", "Segments that wait or are on their way, and batches in Kusto's queue", self.queue.clone());
+        r.register("queued_batch_statuses", "What Kusto answered when asked what became of a queued batch", self.statuses.clone());
     }
 
     pub(crate) fn queue(&self, database: &str, status: &WorkerStatus) {
         let labels = [("queue", "upload".to_owned()), ("database", database.to_owned())];
         self.queue.get_or_create(&labels).set(status.pending as i64);
+        let labels = [("queue", "kusto".to_owned()), ("database", database.to_owned())];
+        self.queue.get_or_create(&labels).set(status.followed as i64);
+    }
+
+    /// What Kusto answered; nothing when that could not be read.
+    pub(crate) fn status(&self, database: &str, status: Option<&Status>) {
+        let status = match status {
+            None => "unreadable",
+            Some(Status::Pending(_)) => "pending",
+            Some(Status::Succeeded) => "succeeded",
+            Some(Status::AlreadyIngested) => "already_ingested",
+            Some(Status::Skipped(_)) => "skipped",
+            Some(Status::PartiallySucceeded(_)) => "partially_succeeded",
+            Some(Status::Failed { permanent: true, .. }) => "failed_permanent",
+            Some(Status::Failed { permanent: false, .. }) => "failed_transient",
+        };
+        self.statuses.get_or_create(&[("database", database.to_owned()), ("status", status.to_owned())]).inc();
     }
 
     pub(crate) fn latency(&self, table: &TableKey, age_ms: u64) {
@@ -53,6 +73,7 @@ impl UploadMetrics {
             }
             Ended::Transient { .. } => "transient",
             Ended::Refused { .. } => "permanent",
+            Ended::GivenUp { .. } => "given_up",
             Ended::Unreadable { .. } => "unreadable",
         };
         let labels = [("database", batch.table.database.to_string()), ("kind", kind.to_owned())];

@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use transfer::receiver::{FromPeer, ReceiverMetrics, ReceiverOptions};
-use wal::{RealDisk, Store};
+use wal::{BatchState, RealDisk, SegmentId, SegmentInfo, Store};
 
 use crate::cluster;
 use crate::config::{Config, Endpoint};
@@ -38,11 +38,13 @@ use crate::metrics::{StoreMetrics, UploadMetrics};
 use crate::peers::{self, Peering, Sealed};
 use crate::sink::KnownDatabases;
 use crate::status::{self, Admission};
-use crate::upload::plan::Limits as UploadLimits;
-use crate::upload::{Destination, KustoDatabase, Worker};
+use crate::upload::plan::{Gather, Limits as UploadLimits};
+use crate::upload::{DatabaseOptions, Destination, KustoDatabase, Parts as WorkerParts, Worker};
 
-/// Bytes of segments in an upload: about as much CSV as a service takes in a few requests.
-const BATCH_BYTES: u64 = 8 << 20;
+/// CSV in a batch that is streamed: as much as a service takes in a few requests.
+const STREAMED_BYTES: u64 = 64 << 20;
+/// CSV in a batch that is queued, at most and, if the rows are not too old, at least: what Kusto recommends.
+const QUEUED_BYTES: (u64, u64) = (1_000_000_000, 100_000_000);
 const METRICS_PERIOD: Duration = Duration::from_secs(5);
 /// How often the files of certificates and tokens are looked at.
 const FILES_PERIOD: Duration = Duration::from_secs(10);
@@ -106,7 +108,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         Some(peering) => peering.sealed(&store, sealed),
         None => Sealed::all(store.clone(), sealed),
     };
-    let workers = start_workers(&config, &credentials, &store, sealed, &mut registry, &stop_uploads)?;
+    let workers = start_workers(&config, &credentials, &store, sealed, &mut registry, &shutdown, &stop_uploads)?;
     let admission = Arc::new(Admission::new(store.clone(), &config, &workers, shutdown.clone()));
     let receiver = ReceiverMetrics::default();
     receiver.register(&mut registry);
@@ -228,20 +230,42 @@ fn start_workers(
     store: &Store,
     sealed: Sealed,
     registry: &mut Registry,
+    hurry: &CancellationToken,
     stop: &CancellationToken,
 ) -> anyhow::Result<Vec<Worker>> {
     let metrics = Arc::new(UploadMetrics::default());
     metrics.register(registry);
-    let limits = UploadLimits { max_segments: config.max_batch_segments, max_bytes: BATCH_BYTES, concurrency: config.uploads };
     let mut workers: Vec<Worker> = Vec::new();
     for (database, destination) in destinations(config, credentials)? {
         if workers.iter().any(|w| w.database == database) {
             anyhow::bail!("database {database} is named for metrics and for logs: a database is of one kind");
         }
-        let worker = Worker::start(&database, store.clone(), destination, limits, sealed.clone(), metrics.clone(), stop.clone());
-        workers.push(worker);
+        let parts = WorkerParts {
+            store: store.clone(),
+            limits: upload_limits(config, &destination),
+            destination,
+            urgent: config.streaming_tables.clone(),
+            timing: config.timing,
+            sealed: sealed.clone(),
+            metrics: metrics.clone(),
+            hurry: hurry.clone(),
+            shutdown: stop.clone(),
+        };
+        workers.push(Worker::start(&database, parts));
     }
     Ok(workers)
+}
+
+fn upload_limits(config: &Config, destination: &Destination) -> UploadLimits {
+    let (max_segments, concurrency) = (config.max_batch_segments, config.uploads);
+    match destination {
+        Destination::Kusto(database) if database.prefers_queue() => {
+            let (most, least) = QUEUED_BYTES;
+            let gather = Some(Gather { bytes: least, age_ms: config.max_transfer_age.as_millis() as u64 });
+            UploadLimits { max_segments, max_bytes: most, concurrency, gather }
+        }
+        _ => UploadLimits { max_segments, max_bytes: STREAMED_BYTES, concurrency, gather: None },
+    }
 }
 
 fn destinations(config: &Config, credentials: &Arc<dyn TokenSource>) -> anyhow::Result<Vec<(String, Destination)>> {
@@ -251,8 +275,16 @@ fn destinations(config: &Config, credentials: &Arc<dyn TokenSource>) -> anyhow::
             all.push((fake.to_owned(), Destination::Fake));
         }
         for Endpoint { database, url } in endpoints {
-            let kusto = KustoDatabase::new(database, url, metrics, Arc::clone(credentials), &config.trusted_hosts)?;
-            all.push((database.clone(), Destination::Kusto(kusto)));
+            let options = DatabaseOptions {
+                database: database.clone(),
+                url: url.clone(),
+                metrics,
+                ingestion: config.ingestion,
+                streaming_bytes: config.streaming_bytes,
+                streaming_tables: config.streaming_tables.clone(),
+            };
+            let kusto = KustoDatabase::new(options, Arc::clone(credentials), &config.trusted_hosts)?;
+            all.push((database.clone(), Destination::Kusto(Box::new(kusto))));
         }
     }
     Ok(all)
@@ -417,7 +449,7 @@ impl Parts {
     }
 }
 
-/// Seals what is here and waits until it is uploaded or with a peer, or the time is over.
+/// Seals what is here and waits until it is uploaded, in Kusto's queue or with a peer, or the time is over.
 async fn drain(store: &Store, workers: &[Worker], peering: Option<&Peering>, grace: Duration) -> anyhow::Result<()> {
     let sealing = store.clone();
     if let Err(error) = tokio::task::spawn_blocking(move || sealing.seal_all()).await? {
@@ -426,7 +458,7 @@ async fn drain(store: &Store, workers: &[Worker], peering: Option<&Peering>, gra
     let mut statuses: Vec<_> = workers.iter().map(|worker| worker.status.clone()).collect();
     let mut sending = peering.map(|peering| peering.sender.watch());
     let empty = async {
-        while !store.sealed().is_empty() {
+        while !to_upload(store).is_empty() {
             let mut changes: Vec<BoxFuture<'_, bool>> = Vec::new();
             changes.extend(statuses.iter_mut().map(|status| async { status.changed().await.is_ok() }.boxed()));
             changes.extend(sending.iter_mut().map(|status| async { status.changed().await.is_ok() }.boxed()));
@@ -436,12 +468,22 @@ async fn drain(store: &Store, workers: &[Worker], peering: Option<&Peering>, gra
         }
     };
     let in_time = tokio::time::timeout(grace, empty).await.is_ok();
-    let left = store.sealed().len();
+    let (left, queued) = (to_upload(store).len(), store.batches().iter().filter(|b| b.state == BatchState::Queued).count());
+    if queued > 0 {
+        tracing::info!(queued, "batches are in Kusto's queue; what became of them is asked for after the next start");
+    }
     match (in_time, left) {
         (true, 0) => tracing::info!("everything is uploaded, or with a peer"),
         _ => tracing::warn!(left, "segments are left; they are sent on after the next start"),
     }
     Ok(())
+}
+
+/// Segments that are neither settled nor in a batch that Kusto has in its queue.
+fn to_upload(store: &Store) -> Vec<SegmentInfo> {
+    let queued = store.batches().into_iter().filter(|batch| batch.state == BatchState::Queued);
+    let queued: HashSet<SegmentId> = queued.flat_map(|batch| batch.segments).collect();
+    store.sealed().into_iter().filter(|segment| !queued.contains(&segment.id)).collect()
 }
 
 fn now_ms() -> u64 {

@@ -4,40 +4,45 @@
 //! | service | way | what it remembers |
 //! |---|---|---|
 //! | kustd | streaming ingestion | batch ids: a repeat changes nothing |
-//! | Azure Data Explorer | streaming ingestion | nothing: at-least-once, counted |
+//! | Azure Data Explorer | queued ingestion; streaming ingestion of small batches and urgent tables, if that is wanted | tags of large batches; otherwise nothing: at-least-once, counted |
 //! | the Kusto emulator | `.ingest inline`, since it does not stream | nothing |
 //!
 //! A failure is laid to the rows only when the service says that it refuses them. What an
 //! administrator can put right (rights, a missing database, streaming ingestion that is switched off)
 //! keeps the rows here until it is.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use azure::TokenSource;
 use kusto::{BatchId, Client, Delivery, Error, Kind, RetryPolicy, StreamOptions, TrustedHost};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wal::SegmentId;
 
+use super::azure_queue::AzureQueue;
+use super::passage::Way;
 use super::plan::{Batch, Ended};
+use super::queue::{Queue, Source};
 use super::rows::{Piece, Pieces, ReadError};
 use crate::kql::{self, Column};
 
 /// One request may take this long; the reference's limit for a whole batch.
 const TIMEOUT: Duration = Duration::from_secs(600);
-/// Segments and rows that the uploads of a database hold in memory at a time.
-const MEMORY_KIB: u32 = 256 << 10;
+/// Rows that the uploads of a database hold in memory at a time, compressed or not.
+const MEMORY_KIB: u32 = 64 << 10;
+/// What the upload of a blob holds: blocks on their way, rows and the compressor.
+const BLOB_KIB: u32 = 20 << 10;
 /// CSV is at most about so many times as long as the blocks that it is stored in.
 const INFLATION: u64 = 24;
+/// How long a table that does not stream is not asked again.
+const NO_STREAMING: Duration = Duration::from_secs(3600);
 /// Pieces are not made smaller than this.
 const SMALLEST_PIECE: usize = 4 << 10;
-
-/// Reads the image of a segment.
-pub(super) type Source = Arc<dyn Fn(SegmentId) -> io::Result<Vec<u8>> + Send + Sync>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Service {
@@ -50,18 +55,71 @@ impl Service {
     /// Bytes of CSV in one request. Azure's streaming ingestion takes 4 MB.
     fn piece_bytes(self) -> usize {
         match self {
-            Service::Kustd => 16 << 20,
+            Service::Kustd => 8 << 20,
             Service::Adx => 3_500_000,
             Service::Emulator => 4 << 20,
         }
     }
 }
 
+/// Which way rows go into a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ingestion {
+    /// Queued into Azure Data Explorer over https, streamed into everything else.
+    #[default]
+    Auto,
+    /// Queued.
+    Queued,
+    /// Streamed, or inline where the service does not stream.
+    Streaming,
+}
+
+impl FromStr for Ingestion {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Ingestion, String> {
+        match text {
+            "auto" => Ok(Ingestion::Auto),
+            "queued" => Ok(Ingestion::Queued),
+            "streaming" => Ok(Ingestion::Streaming),
+            other => Err(format!("unknown way {other:?}: use auto, queued or streaming")),
+        }
+    }
+}
+
+/// A database, and how rows get into it.
+#[derive(Clone, Debug, Default)]
+pub struct DatabaseOptions {
+    /// Its name.
+    pub database: String,
+    /// Where it is.
+    pub url: String,
+    /// It is of metrics, and gets the `prom_*` functions; otherwise of logs.
+    pub metrics: bool,
+    /// Which way rows go.
+    pub ingestion: Ingestion,
+    /// Where rows are queued: batches of at most about so much CSV are streamed,
+    pub streaming_bytes: u64,
+    /// and all of these tables, if the service streams.
+    pub streaming_tables: Vec<String>,
+}
+
+/// What became of a batch that was to be streamed.
+pub(super) enum Sent {
+    Ended(Ended),
+    /// Its table does not stream, and nothing has left.
+    MustQueue,
+}
+
 /// A database and its service.
 pub struct KustoDatabase {
     client: Client,
+    options: DatabaseOptions,
     database: String,
     metrics: bool,
+    queue: AzureQueue,
+    /// Tables that do not stream, until when.
+    unstreamed: Mutex<HashMap<Arc<str>, Instant>>,
     /// Known after the first answer.
     service: Mutex<Option<Service>>,
     /// Only one asks at a time.
@@ -82,30 +140,73 @@ enum Step {
 }
 
 impl KustoDatabase {
-    /// A database of metrics (which gets the `prom_*` functions) or of logs; an https endpoint of Azure, or of a trusted
-    /// host, gets tokens. Nothing is sent yet.
+    /// A database; an https endpoint of Azure, or of a trusted host, gets tokens. Nothing is sent yet.
     ///
     /// # Errors
     /// When the endpoint is no URL of a Kusto service, or not trusted with tokens.
-    pub fn new(
-        database: &str,
-        url: &str,
-        metrics: bool,
-        credentials: Arc<dyn TokenSource>,
-        trusted: &[TrustedHost],
-    ) -> Result<KustoDatabase, Error> {
+    pub fn new(options: DatabaseOptions, credentials: Arc<dyn TokenSource>, trusted: &[TrustedHost]) -> anyhow::Result<KustoDatabase> {
         // The plan keeps the batch and knows when to try again, so the client tries once.
-        let client = Client::builder(url).application("adx-mon-ingestor").retry(RetryPolicy::none()).credentials(credentials);
+        let client = |url: &str| {
+            let client = Client::builder(url).application("adx-mon-ingestor").retry(RetryPolicy::none());
+            client.credentials(credentials.clone()).trusted_hosts(trusted).build()
+        };
+        let engine = client(&options.url)?;
+        let management = match options.ingestion {
+            Ingestion::Streaming => engine.clone(),
+            _ => client(&engine.endpoint().data_management().to_string())?,
+        };
         Ok(KustoDatabase {
-            client: client.trusted_hosts(trusted).build()?,
-            database: database.to_owned(),
-            metrics,
+            queue: AzureQueue::new(management)?,
+            client: engine,
+            database: options.database.clone(),
+            metrics: options.metrics,
+            options,
             service: Mutex::new(None),
             connecting: tokio::sync::Mutex::new(()),
             ensured: Mutex::new(HashSet::new()),
+            unstreamed: Mutex::default(),
             piece_bytes: AtomicUsize::new(0),
             memory: Semaphore::new(MEMORY_KIB as usize),
         })
+    }
+
+    /// Whether batches are to be queued as far as is known without asking the service, so that they should be large.
+    pub fn prefers_queue(&self) -> bool {
+        match self.options.ingestion {
+            Ingestion::Queued => true,
+            Ingestion::Streaming => false,
+            Ingestion::Auto => self.client.endpoint().is_https(),
+        }
+    }
+
+    /// The way of a batch with about so much CSV.
+    pub(super) async fn way(&self, batch: &Batch, csv_bytes: u64) -> Result<Way, Ended> {
+        let service = match self.connect().await {
+            Ok(service) => service,
+            Err(error) => return Err(self.failed(batch, &error, Step::Connect, None)),
+        };
+        let table = batch.table.table.as_ref();
+        let small = csv_bytes <= self.options.streaming_bytes || self.options.streaming_tables.iter().any(|t| t == table);
+        let streams = service != Service::Emulator && self.unstreamed.lock().get(table).is_none_or(|until| *until <= Instant::now());
+        Ok(if self.queues(service) && !(small && streams) { Way::Queued } else { Way::Streaming })
+    }
+
+    fn queues(&self, service: Service) -> bool {
+        match self.options.ingestion {
+            Ingestion::Queued => true,
+            Ingestion::Streaming => false,
+            Ingestion::Auto => service == Service::Adx && self.client.endpoint().is_https(),
+        }
+    }
+
+    /// The service's queue.
+    pub(super) fn queue(&self) -> &dyn Queue {
+        &self.queue
+    }
+
+    /// Room for the upload of a blob.
+    pub(super) async fn memory_of_a_blob(&self) -> Option<SemaphorePermit<'_>> {
+        self.memory.acquire_many(BLOB_KIB).await.ok()
     }
 
     /// Whether a batch that is sent twice is stored once.
@@ -113,11 +214,11 @@ impl KustoDatabase {
         *self.service.lock() == Some(Service::Kustd)
     }
 
-    /// Uploads the rows of a batch.
-    pub(super) async fn upload(&self, batch: &Batch, source: Source) -> Ended {
+    /// Streams the rows of a batch.
+    pub(super) async fn stream(&self, batch: &Batch, source: Source) -> Sent {
         let service = match self.connect().await {
             Ok(service) => service,
-            Err(error) => return self.failed(batch, &error, Step::Connect, None),
+            Err(error) => return Sent::Ended(self.failed(batch, &error, Step::Connect, None)),
         };
         let most = self.piece_bytes.load(Ordering::Relaxed);
         let _memory = self.memory.acquire_many(memory_kib(batch, most)).await;
@@ -136,25 +237,31 @@ impl KustoDatabase {
                 Ok(read) => read,
                 Err(error) => {
                     tracing::error!(%error, "reading a batch failed");
-                    return Ended::Transient { database: false, retry_after: None, outcome_unknown: sent > 0 && !self.remembers() };
+                    let outcome_unknown = sent > 0 && !self.remembers();
+                    return Sent::Ended(Ended::Transient { database: false, retry_after: None, outcome_unknown });
                 }
             };
             let piece = match next {
                 Ok(Some(piece)) => piece,
-                Ok(None) => return Ended::Landed,
-                Err(error) => return self.unread(batch, error, sent),
+                Ok(None) => return Sent::Ended(Ended::Landed),
+                Err(error) => return Sent::Ended(self.unread(batch, error, sent)),
             };
             let columns = pieces.columns().map_or_else(|| self.default_columns(), <[Column]>::to_vec);
             let table = batch.table.table.as_ref();
             if let Err(error) = self.send(service, table, &columns, piece.id(&batch.id), piece.csv.clone()).await {
-                return self.failed(batch, &error, Step::Rows, Some(&piece));
+                if piece.index == 0 && self.queues(service) && does_not_stream(&error) {
+                    tracing::info!(%error, table = %batch.table, "the table does not stream; its batches are queued for the next hour");
+                    self.unstreamed.lock().insert(batch.table.table.clone(), Instant::now() + NO_STREAMING);
+                    return Sent::MustQueue;
+                }
+                return Sent::Ended(self.failed(batch, &error, Step::Rows, Some(&piece)));
             }
             sent = piece.segments.end;
         }
     }
 
     /// A segment of the batch cannot be read; pieces with rows of the first `sent` have arrived.
-    fn unread(&self, batch: &Batch, error: ReadError<io::Error>, sent: usize) -> Ended {
+    pub(super) fn unread(&self, batch: &Batch, error: ReadError, sent: usize) -> Ended {
         use io::ErrorKind::{InvalidData, NotFound};
         match error {
             ReadError::Content(segment, reason) => {
@@ -200,6 +307,21 @@ impl KustoDatabase {
             ..StreamOptions::default()
         };
         self.client.ingest_streaming(&self.database, table, piece, options).await
+    }
+
+    /// As [`KustoDatabase::ensure`], for a batch that is to be queued.
+    pub(super) async fn ensure_for(&self, batch: &Batch, columns: &[Column]) -> Result<(), Ended> {
+        let Err(error) = self.ensure(&batch.table.table, columns).await else { return Ok(()) };
+        if !blames_rows(&error) {
+            return Err(self.failed(batch, &error, Step::Rows, None));
+        }
+        tracing::warn!(%error, table = %batch.table, "the service refuses the table's columns");
+        Err(Ended::Refused { landed: 0, bad: 0..batch.segments.len(), reason: error.to_string(), partly: false })
+    }
+
+    /// Tables and mappings may be gone: they are made again when they are next needed.
+    pub(super) fn forget_tables(&self) {
+        self.ensured.lock().clear();
     }
 
     /// Makes the table with its columns and the mapping, once for each schema.
@@ -261,7 +383,7 @@ impl KustoDatabase {
     }
 
     /// Columns of segments that carry no header: those of the database's kind.
-    fn default_columns(&self) -> Vec<Column> {
+    pub(super) fn default_columns(&self) -> Vec<Column> {
         let schema = match self.metrics {
             true => telemetry::Schema::metrics(&[]),
             false => telemetry::Schema::logs(&[]),
@@ -283,7 +405,7 @@ impl KustoDatabase {
             // Cut anew, what has arrived is not known again.
             return Ended::Transient { database: false, retry_after: None, outcome_unknown: piece.index > 0 };
         }
-        let wrong = error.kind == Kind::Permanent && matches!(error.status, Some(200 | 400 | 413)) && !concerns_database(error);
+        let wrong = blames_rows(error);
         tracing::warn!(%error, hint, %table, segments = batch.segments.len(), permanent = wrong, "an upload failed");
         if let Some(piece) = piece.filter(|_| wrong) {
             let (landed, bad) = (piece.segments.start, piece.segments.clone());
@@ -299,11 +421,10 @@ impl KustoDatabase {
     }
 }
 
-/// An upper bound of what uploading a batch holds in memory: the largest segment and two pieces.
+/// An upper bound of what streaming a batch holds in memory: two pieces, one of them twice.
 fn memory_kib(batch: &Batch, most: usize) -> u32 {
-    let largest = batch.segments.iter().map(|s| s.bytes).max().unwrap_or(0);
     let inflated = batch.segments.iter().map(|s| s.bytes).sum::<u64>().saturating_mul(INFLATION);
-    let bytes = largest.saturating_add(2 * inflated.min(most as u64));
+    let bytes = 3 * inflated.min(most as u64);
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(MEMORY_KIB).clamp(1, MEMORY_KIB)
 }
 
@@ -316,6 +437,16 @@ fn speaks_of(error: &Error, words: &[&str]) -> bool {
 /// Whether it is the database, and not a table or its rows, that is wrong.
 fn concerns_database(error: &Error) -> bool {
     speaks_of(error, &["ofkind'database'", "databasenotfound", "databasenotexist", "streamingingestion"])
+}
+
+/// Whether the service refuses what was sent, and will again.
+fn blames_rows(error: &Error) -> bool {
+    error.kind == Kind::Permanent && matches!(error.status, Some(200 | 400 | 413)) && !concerns_database(error)
+}
+
+/// Whether streaming ingestion is what is missing.
+fn does_not_stream(error: &Error) -> bool {
+    error.status == Some(404) || speaks_of(error, &["streamingingestion"])
 }
 
 /// What can be done about it, where that is known.

@@ -5,8 +5,12 @@
 //! batches. A batch keeps its identity until it has ended: after a transient failure, and after a
 //! restart, exactly the same segments go again under the same id. Back-off is per table, and for the
 //! whole database where the failure says so; the table that failed last is then tried last.
+//!
+//! A batch that the service has taken into its queue is followed beside the others until its end is
+//! known. Where batches are queued, a table waits until there is enough for a large one, or its oldest
+//! rows have waited long enough. A refused batch is cut into halves until the bad segment is alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -14,23 +18,39 @@ use wal::{SegmentId, SegmentInfo, TableKey};
 
 const FIRST_PAUSE_MS: u64 = 1000;
 const LONGEST_PAUSE_MS: u64 = 60_000;
+/// Telemetry as CSV is about so many times as long as the blocks that it is stored in.
+pub const FIRST_INFLATION: u64 = 8;
+
+/// Identity of a batch.
+pub type BatchId = [u8; 16];
 
 /// Bounds of the plan.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Segments in a batch.
     pub max_segments: usize,
-    /// A batch that has reached this size takes no more segments.
+    /// A batch that has about so many bytes of CSV takes no more segments.
     pub max_bytes: u64,
     /// Batches on their way at a time.
     pub concurrency: usize,
+    /// A table waits for this; without it whatever is there goes at once.
+    pub gather: Option<Gather>,
+}
+
+/// What a table waits for before a batch is made of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Gather {
+    /// About so many bytes of CSV, or as many segments as a batch may have,
+    pub bytes: u64,
+    /// or for its oldest rows to be this old.
+    pub age_ms: u64,
 }
 
 /// Segments that are uploaded together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Its identity: the service is told, and a restart uses it again.
-    pub id: [u8; 16],
+    pub id: BatchId,
     /// Where its rows go.
     pub table: TableKey,
     /// Its segments, oldest first.
@@ -72,6 +92,13 @@ pub enum Ended {
         /// Some rows of `bad` have arrived.
         partly: bool,
     },
+    /// The service is done with all of it, and its rows are not there, or not all of them.
+    GivenUp {
+        /// Why.
+        reason: String,
+        /// Some rows have arrived.
+        partly: bool,
+    },
     /// A segment cannot be read, and never will be.
     Unreadable {
         /// So many segments, from the first one, are there.
@@ -88,29 +115,39 @@ pub enum Ended {
 pub enum Verdict {
     /// Nothing: the same batch goes again.
     Keep,
-    /// It is over: settle these. What is left of it waits again, in new batches.
-    Over {
-        /// Their rows can be queried.
-        landed: Vec<SegmentId>,
-        /// Dead letters, with the reason.
-        dead: Vec<(SegmentId, String)>,
-        /// Of what is left these go one by one, to find the bad one.
-        alone: Vec<SegmentId>,
-        /// Some rows of the dead letters have arrived.
-        partly: bool,
-        /// Rows of all of them, and of what is left, may have arrived before.
-        maybe_duplicate: bool,
-    },
+    /// It is over. What is left of it waits again, in new batches.
+    Over(End),
+}
+
+/// What to settle of a batch that is over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// Their rows can be queried.
+    pub landed: Vec<SegmentId>,
+    /// Dead letters, with the reason.
+    pub dead: Vec<(SegmentId, String)>,
+    /// Of what is left these go in smaller batches, to find the bad one,
+    pub divided: Vec<SegmentId>,
+    /// with so many segments at most.
+    pub most: usize,
+    /// Some rows of the dead letters have arrived.
+    pub partly: bool,
+    /// Rows of all of them, and of what is left, may have arrived before.
+    pub maybe_duplicate: bool,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     /// By creation, then id.
     waiting: BTreeMap<(u64, SegmentId), Waiting>,
+    /// Stored bytes of what waits.
+    waiting_bytes: u64,
     /// On its way, or to go again.
     batch: Option<Running>,
-    /// Batches of an earlier run.
-    resumed: Vec<Batch>,
+    /// In the service's queue.
+    followed: BTreeMap<BatchId, Running>,
+    /// Batches of an earlier run, or that failed in the queue, with the time before which they do not go.
+    resumed: Vec<(u64, Batch)>,
     away_until: u64,
     failures: u32,
 }
@@ -118,8 +155,8 @@ struct Table {
 #[derive(Debug)]
 struct Waiting {
     info: SegmentInfo,
-    /// To be uploaded by itself.
-    alone: bool,
+    /// Segments that its batch may have, if not as many as any.
+    most: Option<usize>,
     /// Its rows may have arrived with an earlier batch.
     outcome_unknown: bool,
 }
@@ -144,6 +181,12 @@ enum Phase {
 #[derive(Debug)]
 pub struct Plan {
     limits: Limits,
+    /// Bytes of CSV in a stored byte, as the last batches had it.
+    inflation: u64,
+    /// Nothing waits to become more.
+    hurried: bool,
+    /// Tables that never do.
+    urgent: HashSet<String>,
     tables: BTreeMap<TableKey, Table>,
     flying: usize,
     away_until: u64,
@@ -153,32 +196,76 @@ pub struct Plan {
 impl Plan {
     /// An empty plan.
     pub fn new(limits: Limits) -> Plan {
-        Plan { limits, tables: BTreeMap::new(), flying: 0, away_until: 0, failures: 0 }
+        Plan {
+            limits,
+            inflation: FIRST_INFLATION,
+            hurried: false,
+            urgent: HashSet::new(),
+            tables: BTreeMap::new(),
+            flying: 0,
+            away_until: 0,
+            failures: 0,
+        }
+    }
+
+    /// With tables that never wait to become more.
+    pub fn with_urgent(self, tables: impl IntoIterator<Item = String>) -> Plan {
+        Plan { urgent: tables.into_iter().collect(), ..self }
     }
 
     /// Adds a batch of an earlier run, before its segments are offered, in the order in which they
     /// were recorded. `outcome_unknown`: rows may have arrived in a way that the service forgets.
-    pub fn resume(&mut self, id: [u8; 16], segments: Vec<SegmentInfo>, outcome_unknown: bool) {
-        let Some(first) = segments.first() else { return };
-        let table = first.table.clone();
-        let batch = Batch { id, table: table.clone(), segments, repeated: true, outcome_unknown };
-        self.tables.entry(table).or_default().resumed.push(batch);
+    pub fn resume(&mut self, id: BatchId, segments: Vec<SegmentInfo>, outcome_unknown: bool) {
+        if let Some(batch) = resumed(id, segments, outcome_unknown) {
+            self.tables.entry(batch.table.clone()).or_default().resumed.push((0, batch));
+        }
+    }
+
+    /// As [`Plan::resume`], for a batch that is in the service's queue: it is returned, to be followed.
+    pub fn resume_followed(&mut self, id: BatchId, segments: Vec<SegmentInfo>, outcome_unknown: bool) -> Option<Batch> {
+        let batch = resumed(id, segments, outcome_unknown)?;
+        let running = Running { batch: batch.clone(), phase: Phase::Flying };
+        self.tables.entry(batch.table.clone()).or_default().followed.insert(id, running);
+        Some(batch)
     }
 
     /// Adds segments. The caller offers each one once.
     pub fn offer(&mut self, segments: impl IntoIterator<Item = SegmentInfo>) {
         for info in segments {
-            self.wait(Waiting { info, alone: false, outcome_unknown: false });
+            self.wait(Waiting { info, most: None, outcome_unknown: false });
         }
+    }
+
+    /// From now on nothing waits to become more.
+    pub fn hurry(&mut self) {
+        self.hurried = true;
+    }
+
+    /// Learns how much CSV a batch was.
+    pub fn uploaded(&mut self, batch: &Batch, csv_bytes: u64) {
+        let stored: u64 = batch.segments.iter().map(|s| s.bytes).sum();
+        if let Some(inflation) = csv_bytes.checked_div(stored) {
+            self.inflation = ((3 * self.inflation + inflation.clamp(1, 64)).div_ceil(4)).clamp(1, 64);
+        }
+    }
+
+    /// About how much CSV a batch is.
+    pub fn csv_bytes(&self, batch: &Batch) -> u64 {
+        batch.segments.iter().map(|s| s.bytes).sum::<u64>().saturating_mul(self.inflation)
     }
 
     /// Segments that wait or are on their way.
     pub fn pending(&self) -> usize {
         let in_batches = |t: &Table| {
-            let running = t.batch.iter().map(|r| r.batch.segments.len()).sum::<usize>();
-            running + t.resumed.iter().map(|b| b.segments.len()).sum::<usize>()
+            let running = t.batch.iter().chain(t.followed.values()).map(|r| r.batch.segments.len()).sum::<usize>();
+            running + t.resumed.iter().map(|(_, b)| b.segments.len()).sum::<usize>()
         };
         self.tables.values().map(|t| t.waiting.len() + in_batches(t)).sum()
+    }
+
+    /// Batches in the service's queue.
+    pub fn followed(&self) -> usize {
+        self.tables.values().map(|t| t.followed.len()).sum()
     }
 
     /// Batches on their way.
@@ -187,7 +274,7 @@ impl Plan {
     }
 
     /// The batches to upload now, tables with the oldest data first. `new_id` makes identities.
-    pub fn start(&mut self, now: u64, mut new_id: impl FnMut() -> [u8; 16]) -> Vec<Batch> {
+    pub fn start(&mut self, now: u64, mut new_id: impl FnMut() -> BatchId) -> Vec<Batch> {
         if self.away_until > now {
             return Vec::new();
         }
@@ -198,14 +285,14 @@ impl Plan {
         let order = |(key, table): (&TableKey, &Table)| {
             // A table that may be the cause of the failures must not be the only one that tries.
             let failures = if probing { table.failures } else { 0 };
-            Some((failures, table.due(now)?, key.clone()))
+            Some((failures, table.due(self.measure(key), now)?, key.clone()))
         };
         let mut due: Vec<(u32, u64, TableKey)> = self.tables.iter().filter_map(order).collect();
         due.sort();
-        let limits = self.limits;
         let mut started = Vec::new();
         for (_, _, key) in due.into_iter().take(free) {
-            if let Some(batch) = self.tables.get_mut(&key).and_then(|t| t.next_batch(&key, limits, &mut new_id)) {
+            let measure = self.measure(&key);
+            if let Some(batch) = self.tables.get_mut(&key).and_then(|t| t.next_batch(&key, measure, now, &mut new_id)) {
                 self.flying += 1;
                 started.push(batch);
             }
@@ -218,17 +305,38 @@ impl Plan {
         if self.away_until > now {
             return Some(self.away_until);
         }
-        self.tables.values().filter(|t| t.has_work()).map(|t| t.away_until).filter(|&at| at > now).min()
+        self.tables.iter().filter_map(|(key, t)| t.due_at(self.measure(key))).filter(|&at| at > now).min()
+    }
+
+    fn measure(&self, key: &TableKey) -> Measure {
+        let Limits { max_segments, max_bytes, gather, .. } = self.limits;
+        let gather = gather.filter(|_| !self.hurried && !self.urgent.contains(key.table.as_ref()));
+        Measure {
+            max_segments,
+            max_stored: max_bytes / self.inflation,
+            gather: gather.map(|Gather { bytes, age_ms }| Gather { bytes: bytes / self.inflation, age_ms }),
+        }
+    }
+
+    /// The service has a table's batch in its queue: it is followed, and the next one may go.
+    pub fn handed_over(&mut self, table: &TableKey, id: &BatchId) {
+        let Some(state) = self.tables.get_mut(table) else { return };
+        if let Some(running) = state.batch.take_if(|running| running.batch.id == *id) {
+            self.flying = self.flying.saturating_sub(1);
+            (state.failures, self.failures) = (0, 0);
+            state.followed.insert(running.batch.id, running);
+        }
     }
 
     /// A batch ended. What the verdict says is to be made durable before [`Plan::closed`].
-    pub fn ended(&mut self, table: &TableKey, ended: Ended, now: u64) -> Verdict {
+    pub fn ended(&mut self, table: &TableKey, id: &BatchId, ended: Ended, now: u64) -> Verdict {
+        let Some(state) = self.tables.get_mut(table) else { return Verdict::Keep };
+        if state.followed.contains_key(id) {
+            return state.followed_ended(id, &ended, now);
+        }
         self.flying = self.flying.saturating_sub(1);
         let healthy = self.failures == 0;
-        let verdict = match self.tables.get_mut(table) {
-            Some(state) => state.ended(&ended, healthy, now),
-            None => return Verdict::Keep,
-        };
+        let verdict = state.ended(&ended, healthy, now);
         match &ended {
             Ended::Transient { database: true, retry_after, .. } => {
                 let until = now + pause(self.failures, *retry_after, now);
@@ -246,14 +354,16 @@ impl Plan {
         verdict
     }
 
-    /// The end of a table's batch is durable: the segments that are not `gone` wait again, those in
-    /// `alone` each by itself, and all of them as `outcome_unknown` says.
-    pub fn closed(&mut self, table: &TableKey, gone: &[SegmentId], alone: &[SegmentId], outcome_unknown: bool) {
-        let Some(batch) = self.tables.get_mut(table).and_then(|t| t.batch.take()) else { return };
-        for info in batch.batch.segments {
+    /// The end of a batch is durable: the segments that are not `gone` wait again, those that are
+    /// `divided` with at most so many others, and all of them as `outcome_unknown` says.
+    pub fn closed(&mut self, table: &TableKey, id: &BatchId, gone: &[SegmentId], divided: (&[SegmentId], usize), outcome_unknown: bool) {
+        let Some(state) = self.tables.get_mut(table) else { return };
+        let slot = state.batch.take_if(|running| running.batch.id == *id);
+        let Some(running) = slot.or_else(|| state.followed.remove(id)) else { return };
+        for info in running.batch.segments {
             if !gone.contains(&info.id) {
-                let alone = alone.contains(&info.id);
-                self.wait(Waiting { info, alone, outcome_unknown });
+                let most = divided.0.contains(&info.id).then_some(divided.1);
+                self.wait(Waiting { info, most, outcome_unknown });
             }
         }
         if self.tables.get(table).is_some_and(|t| !t.has_work()) {
@@ -263,37 +373,73 @@ impl Plan {
 
     fn wait(&mut self, waiting: Waiting) {
         let table = self.tables.entry(waiting.info.table.clone()).or_default();
+        table.waiting_bytes += waiting.info.bytes;
         table.waiting.insert((waiting.info.created_ms, waiting.info.id), waiting);
     }
 }
 
+fn resumed(id: BatchId, segments: Vec<SegmentInfo>, outcome_unknown: bool) -> Option<Batch> {
+    let table = segments.first()?.table.clone();
+    Some(Batch { id, table, segments, repeated: true, outcome_unknown })
+}
+
+/// The limits of batches, in stored bytes.
+#[derive(Clone, Copy)]
+struct Measure {
+    max_segments: usize,
+    max_stored: u64,
+    gather: Option<Gather>,
+}
+
 impl Table {
     fn has_work(&self) -> bool {
-        !self.waiting.is_empty() || !self.resumed.is_empty() || self.batch.is_some()
+        !self.waiting.is_empty() || !self.resumed.is_empty() || self.batch.is_some() || !self.followed.is_empty()
+    }
+
+    /// When the next batch may start, if there is one.
+    fn due_at(&self, measure: Measure) -> Option<u64> {
+        match &self.batch {
+            Some(running) if running.phase == Phase::Again => return Some(self.away_until),
+            Some(_) => return None,
+            None => {}
+        }
+        let resumed = self.resumed.iter().map(|(at, _)| *at).min();
+        let next = resumed.into_iter().chain(self.gathered_at(measure)).min()?;
+        Some(next.max(self.away_until))
+    }
+
+    /// When what waits is enough for a batch.
+    fn gathered_at(&self, measure: Measure) -> Option<u64> {
+        let ((created, _), oldest) = self.waiting.first_key_value()?;
+        let Some(gather) = measure.gather else { return Some(0) };
+        let enough = self.waiting_bytes >= gather.bytes || self.waiting.len() >= measure.max_segments;
+        // What failed before has waited long enough.
+        let again = oldest.most.is_some() || oldest.outcome_unknown;
+        Some(if enough || again { 0 } else { created.saturating_add(gather.age_ms) })
     }
 
     /// The age of what could start now.
-    fn due(&self, now: u64) -> Option<u64> {
-        if self.away_until > now || self.batch.as_ref().is_some_and(|b| b.phase != Phase::Again) {
+    fn due(&self, measure: Measure, now: u64) -> Option<u64> {
+        if self.due_at(measure)? > now {
             return None;
         }
-        let batch = self.batch.as_ref().map(|b| &b.batch).or(self.resumed.first());
-        match batch {
+        let resumed = self.resumed.iter().find(|(at, _)| *at <= now).map(|(_, batch)| batch);
+        match self.batch.as_ref().map(|b| &b.batch).or(resumed) {
             Some(batch) => batch.segments.first().map(|s| s.created_ms),
             None => self.waiting.keys().next().map(|(created, _)| *created),
         }
     }
 
-    fn next_batch(&mut self, key: &TableKey, limits: Limits, new_id: &mut impl FnMut() -> [u8; 16]) -> Option<Batch> {
+    fn next_batch(&mut self, key: &TableKey, measure: Measure, now: u64, new_id: &mut impl FnMut() -> BatchId) -> Option<Batch> {
         if let Some(running) = &mut self.batch {
             running.phase = Phase::Flying;
             running.batch.repeated = true;
             return Some(running.batch.clone());
         }
-        let batch = match self.resumed.is_empty() {
-            false => self.resumed.remove(0),
-            true => {
-                let (segments, outcome_unknown) = self.take(limits);
+        let batch = match self.resumed.iter().position(|(at, _)| *at <= now) {
+            Some(at) => self.resumed.remove(at).1,
+            None => {
+                let (segments, outcome_unknown) = self.take(measure);
                 Batch { id: new_id(), table: key.clone(), segments, repeated: false, outcome_unknown }
             }
         };
@@ -305,69 +451,99 @@ impl Table {
     }
 
     /// The segments of the next batch, and whether rows of them may have arrived before. Those of
-    /// which that is so are not mixed with others.
-    fn take(&mut self, limits: Limits) -> (Vec<SegmentInfo>, bool) {
+    /// which that is so, and those of a batch that was refused, are not mixed with others.
+    fn take(&mut self, measure: Measure) -> (Vec<SegmentInfo>, bool) {
         let mut taken: Vec<SegmentInfo> = Vec::new();
-        let (mut bytes, mut unknown) = (0, false);
+        let mut kind = None;
+        let mut bytes = 0;
         while let Some(entry) = self.waiting.first_entry() {
-            let (alone, outcome_unknown) = (entry.get().alone, entry.get().outcome_unknown);
-            if !taken.is_empty() && (alone || outcome_unknown != unknown) {
+            let own = (entry.get().most, entry.get().outcome_unknown);
+            if *kind.get_or_insert(own) != own {
                 break;
             }
             let info = entry.remove().info;
-            unknown = outcome_unknown;
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(info.bytes);
             bytes += info.bytes;
             taken.push(info);
-            if alone || taken.len() >= limits.max_segments || bytes >= limits.max_bytes {
+            let most = own.0.unwrap_or(usize::MAX).min(measure.max_segments);
+            if taken.len() >= most || bytes >= measure.max_stored {
                 break;
             }
         }
-        (taken, unknown)
+        (taken, kind.is_some_and(|(_, unknown)| unknown))
     }
 
-    /// `healthy`: the database worked so far.
-    fn ended(&mut self, ended: &Ended, healthy: bool, now: u64) -> Verdict {
-        let verdict = self.verdict(ended, healthy, now);
-        if let Some(running) = &mut self.batch {
-            running.phase = if verdict == Verdict::Keep { Phase::Again } else { Phase::Closing };
+    /// A batch that was followed ended; one that failed goes again, beside the others.
+    fn followed_ended(&mut self, id: &BatchId, ended: &Ended, now: u64) -> Verdict {
+        let Some(mut running) = self.followed.remove(id) else { return Verdict::Keep };
+        let verdict = verdict(&mut running.batch, ended);
+        match (&verdict, ended) {
+            (Verdict::Keep, Ended::Transient { retry_after, .. }) => {
+                let at = now.saturating_add(retry_after.map_or(0, |d| d.as_millis() as u64));
+                running.batch.repeated = true;
+                self.resumed.push((at, running.batch));
+            }
+            _ => {
+                running.phase = Phase::Closing;
+                self.followed.insert(*id, running);
+            }
         }
         verdict
     }
 
-    fn verdict(&mut self, ended: &Ended, healthy: bool, now: u64) -> Verdict {
-        let Some(Running { batch, .. }) = &mut self.batch else { return Verdict::Keep };
-        let maybe_duplicate = batch.outcome_unknown;
+    /// `healthy`: the database worked so far.
+    fn ended(&mut self, ended: &Ended, healthy: bool, now: u64) -> Verdict {
+        let Some(Running { batch, phase }) = &mut self.batch else { return Verdict::Keep };
+        let verdict = verdict(batch, ended);
+        *phase = if verdict == Verdict::Keep { Phase::Again } else { Phase::Closing };
         match ended {
-            Ended::Landed => {
-                self.failures = 0;
-                let landed = batch.ids(0..batch.segments.len()).collect();
-                Verdict::Over { landed, dead: Vec::new(), alone: Vec::new(), partly: false, maybe_duplicate }
-            }
-            Ended::Transient { database, retry_after, outcome_unknown } => {
-                batch.outcome_unknown |= outcome_unknown;
+            Ended::Landed => self.failures = 0,
+            Ended::Transient { database, retry_after, .. } => {
                 // What looks like the database may be this table, when all was well before.
                 if healthy || !database {
                     self.away_until = now + pause(self.failures, *retry_after, now);
                 }
                 self.failures = self.failures.saturating_add(1);
-                Verdict::Keep
             }
-            Ended::Refused { landed, bad, reason, partly } => {
-                let mut alone: Vec<SegmentId> = batch.ids(bad.clone()).collect();
-                let dead = match alone.len() {
-                    1 => alone.drain(..).map(|id| (id, reason.clone())).collect(),
-                    _ => Vec::new(),
-                };
-                Verdict::Over { landed: batch.ids(0..*landed).collect(), dead, alone, partly: *partly, maybe_duplicate }
+            _ => {}
+        }
+        verdict
+    }
+}
+
+fn verdict(batch: &mut Batch, ended: &Ended) -> Verdict {
+    let dead = |batch: &Batch, range: Range<usize>, reason: &String| batch.ids(range).map(|id| (id, reason.clone())).collect();
+    let mut end = End { maybe_duplicate: batch.outcome_unknown, ..End::default() };
+    let all = 0..batch.segments.len();
+    match ended {
+        Ended::Transient { outcome_unknown, .. } => {
+            batch.outcome_unknown |= outcome_unknown;
+            return Verdict::Keep;
+        }
+        Ended::Landed => end.landed = batch.ids(all).collect(),
+        Ended::GivenUp { reason, partly } => {
+            end.dead = dead(batch, all, reason);
+            end.partly = *partly;
+        }
+        Ended::Refused { landed, bad, reason, partly } => {
+            end.landed = batch.ids(0..*landed).collect();
+            match bad.len() {
+                1 => end.dead = dead(batch, bad.clone(), reason),
+                several => {
+                    end.divided = batch.ids(bad.clone()).collect();
+                    end.most = several.div_ceil(2);
+                }
             }
-            Ended::Unreadable { landed, segment, reason } => {
-                let dead = batch.ids(*segment..*segment + 1).map(|id| (id, reason.clone())).collect();
-                // An earlier try may have sent rows that this one does not come to.
-                let maybe_duplicate = maybe_duplicate || batch.repeated;
-                Verdict::Over { landed: batch.ids(0..*landed).collect(), dead, alone: Vec::new(), partly: false, maybe_duplicate }
-            }
+            end.partly = *partly;
+        }
+        Ended::Unreadable { landed, segment, reason } => {
+            end.landed = batch.ids(0..*landed).collect();
+            end.dead = dead(batch, *segment..*segment + 1, reason);
+            // An earlier try may have sent rows that this one does not come to.
+            end.maybe_duplicate |= batch.repeated;
         }
     }
+    Verdict::Over(end)
 }
 
 /// Doubles with each failure up to a minute; a quarter of it is spread.
@@ -379,211 +555,5 @@ fn pause(failures: u32, retry_after: Option<Duration>, now: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    const LIMITS: Limits = Limits { max_segments: 3, max_bytes: 1000, concurrency: 2 };
-
-    fn segment(id: u64, table: &str, bytes: u64) -> SegmentInfo {
-        SegmentInfo {
-            id: SegmentId(id),
-            table: TableKey::new("D", table, ""),
-            number: id,
-            digest: 0,
-            bytes,
-            rows: 1,
-            created_ms: id,
-            path: format!("{id}.wal").into(),
-            file_name: format!("D_{table}_{id:016x}.wal"),
-        }
-    }
-
-    fn ids() -> impl FnMut() -> [u8; 16] {
-        let mut n = 0;
-        move || {
-            n += 1;
-            [n; 16]
-        }
-    }
-
-    fn members(batch: &Batch) -> Vec<u64> {
-        batch.segments.iter().map(|s| s.id.0).collect()
-    }
-
-    fn key(table: &str) -> TableKey {
-        TableKey::new("D", table, "")
-    }
-
-    const LATER: Ended = Ended::Transient { database: false, retry_after: None, outcome_unknown: false };
-
-    fn landed(ids: &[u64]) -> Verdict {
-        let landed = ids.iter().map(|&id| SegmentId(id)).collect();
-        Verdict::Over { landed, dead: Vec::new(), alone: Vec::new(), partly: false, maybe_duplicate: false }
-    }
-
-    fn gone(ids: &[u64]) -> Vec<SegmentId> {
-        ids.iter().map(|&id| SegmentId(id)).collect()
-    }
-
-    fn refused(landed: usize, bad: Range<usize>, partly: bool) -> Ended {
-        Ended::Refused { landed, bad, reason: "r".into(), partly }
-    }
-
-    #[test]
-    fn batches_are_cut_by_number_and_size_and_one_at_a_time() {
-        let mut plan = Plan::new(LIMITS);
-        plan.offer((1..=4).map(|i| segment(i, "A", 10)).chain([segment(5, "B", 999), segment(6, "B", 1), segment(7, "B", 1)]));
-        let mut new_id = ids();
-        let started = plan.start(0, &mut new_id);
-        assert_eq!(started.iter().map(members).collect::<Vec<_>>(), [vec![1, 2, 3], vec![5, 6]]);
-        assert!(plan.start(0, &mut new_id).is_empty());
-        assert_eq!(plan.ended(&key("A"), Ended::Landed, 0), landed(&[1, 2, 3]));
-        // Until its end is durable it must neither go again nor be followed.
-        assert!(plan.start(0, &mut new_id).is_empty());
-        plan.closed(&key("A"), &gone(&[1, 2, 3]), &[], false);
-        assert_eq!(plan.start(0, &mut new_id).iter().map(members).collect::<Vec<_>>(), [vec![4]]);
-    }
-
-    #[test]
-    fn a_failed_batch_goes_again_as_it_was() {
-        let mut plan = Plan::new(LIMITS);
-        let mut new_id = ids();
-        plan.offer([segment(1, "A", 1)]);
-        let first = plan.start(0, &mut new_id).remove(0);
-        plan.offer([segment(2, "A", 1), segment(3, "B", 1)]);
-        assert_eq!(plan.ended(&key("A"), LATER, 0), Verdict::Keep);
-        // The other table is not held up.
-        assert_eq!(plan.start(1, &mut new_id)[0].table, key("B"));
-        let at = plan.wake_at(1).unwrap();
-        assert!((750..=1000).contains(&at), "{at}");
-        let again = plan.start(at, &mut new_id).remove(0);
-        assert_eq!((again.id, members(&again), again.repeated), (first.id, vec![1], true));
-    }
-
-    fn down(retry_after: Option<Duration>) -> Ended {
-        Ended::Transient { database: true, retry_after, outcome_unknown: true }
-    }
-
-    #[test]
-    fn a_sick_database_is_tried_with_one_batch() {
-        let mut plan = Plan::new(LIMITS);
-        let mut new_id = ids();
-        plan.offer([segment(1, "A", 1), segment(2, "B", 1)]);
-        assert_eq!(plan.start(0, &mut new_id).len(), 2);
-        let five = Some(Duration::from_secs(5));
-        plan.ended(&key("A"), down(five), 0);
-        plan.ended(&key("B"), down(five), 0);
-        assert!(plan.start(4999, &mut new_id).is_empty());
-        let probe = plan.start(5000, &mut new_id);
-        assert_eq!(probe.len(), 1);
-        assert!(probe[0].outcome_unknown);
-        plan.ended(&probe[0].table, Ended::Landed, 5001);
-        plan.closed(&probe[0].table, &gone(&[1, 2]), &[], false);
-        assert_eq!(plan.start(5001, &mut new_id).len(), 1);
-    }
-
-    #[test]
-    fn batches_that_fail_together_are_one_failure() {
-        let limits = Limits { concurrency: 50, ..LIMITS };
-        let mut plan = Plan::new(limits);
-        let names: Vec<String> = (0..20).map(|i| format!("T{i}")).collect();
-        plan.offer(names.iter().enumerate().map(|(i, name)| segment(i as u64, name, 1)));
-        assert_eq!(plan.start(0, ids()).len(), 20);
-        for (i, name) in names.iter().enumerate() {
-            plan.ended(&key(name), down(None), i as u64);
-        }
-        let at = plan.wake_at(20).unwrap();
-        assert!((750..=1000).contains(&at), "{at}");
-    }
-
-    /// Its failures look like those of the database, and its data is the oldest.
-    #[test]
-    fn a_sick_table_does_not_stop_the_others_of_its_database() {
-        let mut plan = Plan::new(Limits { concurrency: 1, ..LIMITS });
-        let mut new_id = ids();
-        plan.offer([segment(1, "A", 1)].into_iter().chain((2..=9).map(|i| segment(i, "B", 1))));
-        let mut now = 0;
-        let mut arrived = Vec::new();
-        for _ in 0..20 {
-            for batch in plan.start(now, &mut new_id) {
-                match batch.table == key("A") {
-                    true => drop(plan.ended(&batch.table, down(None), now)),
-                    false => {
-                        arrived.extend(members(&batch));
-                        plan.ended(&batch.table, Ended::Landed, now);
-                        plan.closed(&batch.table, &gone(&members(&batch)), &[], false);
-                    }
-                }
-            }
-            now = plan.wake_at(now).unwrap_or(now);
-        }
-        assert_eq!(arrived, (2..=9).collect::<Vec<_>>());
-        assert_eq!(plan.pending(), 1);
-    }
-
-    #[test]
-    fn the_bad_segment_is_found_by_splitting() {
-        let mut plan = Plan::new(LIMITS);
-        let mut new_id = ids();
-        plan.offer([segment(1, "A", 1), segment(2, "A", 1)]);
-        plan.start(0, &mut new_id);
-        let verdict = plan.ended(&key("A"), refused(0, 0..2, false), 0);
-        let Verdict::Over { landed, dead, alone, maybe_duplicate, .. } = verdict else { panic!() };
-        assert_eq!((landed, dead, maybe_duplicate), (gone(&[]), Vec::new(), false));
-        assert!(plan.start(0, &mut new_id).is_empty());
-        plan.closed(&key("A"), &[], &alone, false);
-        assert_eq!(members(&plan.start(0, &mut new_id)[0]), [1]);
-        let verdict = plan.ended(&key("A"), refused(0, 0..1, false), 0);
-        let dead = vec![(SegmentId(1), "r".to_owned())];
-        assert_eq!(verdict, Verdict::Over { landed: Vec::new(), dead, alone: Vec::new(), partly: false, maybe_duplicate: false });
-        plan.closed(&key("A"), &gone(&[1]), &[], false);
-        assert_eq!(members(&plan.start(0, &mut new_id)[0]), [2]);
-        assert_eq!(plan.pending(), 1);
-    }
-
-    #[test]
-    fn what_landed_before_a_refusal_is_settled_and_what_follows_waits_again() {
-        let mut plan = Plan::new(LIMITS);
-        let mut new_id = ids();
-        plan.offer((1..=3).map(|i| segment(i, "A", 1)));
-        plan.start(0, &mut new_id);
-        let verdict = plan.ended(&key("A"), refused(1, 1..2, true), 0);
-        let dead = vec![(SegmentId(2), "r".to_owned())];
-        assert_eq!(verdict, Verdict::Over { landed: gone(&[1]), dead, alone: Vec::new(), partly: true, maybe_duplicate: false });
-        plan.closed(&key("A"), &gone(&[1, 2]), &[], false);
-        let batch = plan.start(0, &mut new_id).remove(0);
-        assert_eq!((members(&batch), batch.outcome_unknown), (vec![3], false));
-    }
-
-    #[test]
-    fn rows_that_may_have_arrived_are_not_mixed_with_others() {
-        let mut plan = Plan::new(LIMITS);
-        let mut new_id = ids();
-        plan.offer((1..=2).map(|i| segment(i, "A", 1)));
-        plan.start(0, &mut new_id);
-        plan.ended(&key("A"), LATER, 0);
-        plan.start(1000, &mut new_id);
-        let unreadable = Ended::Unreadable { landed: 0, segment: 0, reason: "r".into() };
-        let Verdict::Over { dead, maybe_duplicate, .. } = plan.ended(&key("A"), unreadable, 1000) else { panic!() };
-        assert_eq!((dead, maybe_duplicate), (vec![(SegmentId(1), "r".to_owned())], true));
-        plan.offer([segment(3, "A", 1)]);
-        plan.closed(&key("A"), &gone(&[1]), &[], maybe_duplicate);
-        for (expected, unknown) in [(2, true), (3, false)] {
-            let batch = plan.start(2000, &mut new_id).remove(0);
-            assert_eq!((members(&batch), batch.outcome_unknown), (vec![expected], unknown));
-            plan.ended(&key("A"), Ended::Landed, 2000);
-            plan.closed(&key("A"), &gone(&[expected]), &[], false);
-        }
-    }
-
-    #[test]
-    fn a_restart_sends_the_same_batch_first() {
-        let mut plan = Plan::new(LIMITS);
-        plan.resume([9; 16], vec![segment(3, "A", 1), segment(2, "A", 1)], true);
-        plan.offer([segment(1, "A", 1)]);
-        let mut new_id = ids();
-        let batch = plan.start(0, &mut new_id).remove(0);
-        assert_eq!((batch.id, members(&batch), batch.repeated, batch.outcome_unknown), ([9; 16], vec![3, 2], true, true));
-    }
-}
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,14 +1,15 @@
 //! CSV rows out of segment images, in pieces of bounded size that end with a record.
 //!
-//! One segment is read at a time, so memory is bounded by the largest segment and two pieces. Whole
+//! One block is read at a time, so memory is bounded by a block and two pieces. Whole
 //! segments share a piece as long as they fit; a larger one has pieces of its own. So a piece that is
 //! refused speaks of its own segments only. The same segments with the same bound make the same
 //! pieces, and a piece has an identity that a repeated upload finds again.
 
+use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
-use wal::segment::{self, HEADER};
+use wal::SegmentReader;
 
 use crate::kql::{Column, parse_header};
 
@@ -44,9 +45,9 @@ impl Piece {
 
 /// Why there is no next piece.
 #[derive(Debug)]
-pub enum ReadError<E> {
-    /// A segment's image cannot be had.
-    Source(usize, E),
+pub enum ReadError {
+    /// A segment cannot be read.
+    Source(usize, io::Error),
     /// The rows of a segment are not what its name promises.
     Content(usize, String),
 }
@@ -68,9 +69,8 @@ pub struct Pieces {
 #[derive(Debug)]
 struct Open {
     index: usize,
-    image: Vec<u8>,
-    /// Where the next block begins; nothing behind the last one.
-    at: Option<usize>,
+    /// Its next blocks; nothing behind the last one.
+    blocks: Option<SegmentReader>,
     /// Records that no piece has taken yet.
     csv: Vec<u8>,
     /// A piece has taken some of its records.
@@ -89,11 +89,11 @@ impl Pieces {
         self.header.as_ref().map(|(_, columns)| columns.as_slice())
     }
 
-    /// The next piece, with images from `source`, which is asked once for each segment.
+    /// The next piece, with segments from `source`, which is asked once for each.
     ///
     /// # Errors
     /// With the number of the segment at fault; the batch cannot be read on.
-    pub fn next<E>(&mut self, source: &mut dyn FnMut(usize) -> Result<Vec<u8>, E>) -> Result<Option<Piece>, ReadError<E>> {
+    pub fn next(&mut self, source: &mut dyn FnMut(usize) -> io::Result<SegmentReader>) -> Result<Option<Piece>, ReadError> {
         let mut piece = Vec::new();
         let mut segments = self.next_segment..self.next_segment;
         loop {
@@ -101,16 +101,16 @@ impl Pieces {
                 Some(open) => open,
                 None if self.next_segment == self.count => break,
                 None => {
-                    let image = source(self.next_segment).map_err(|e| ReadError::Source(self.next_segment, e))?;
+                    let blocks = source(self.next_segment).map_err(|e| ReadError::Source(self.next_segment, e))?;
                     self.next_segment += 1;
-                    Open { index: self.next_segment - 1, at: Some(HEADER.len()), image, csv: Vec::new(), begun: false }
+                    Open { index: self.next_segment - 1, blocks: Some(blocks), csv: Vec::new(), begun: false }
                 }
             };
-            self.fill(&mut open).map_err(|why| ReadError::Content(open.index, why))?;
+            self.fill(&mut open)?;
             if open.begun && open.csv.is_empty() {
                 continue;
             }
-            let whole = open.at.is_none() && open.csv.len() <= self.most;
+            let whole = open.blocks.is_none() && open.csv.len() <= self.most;
             if whole && !open.begun && piece.len() + open.csv.len() <= self.most {
                 if piece.is_empty() && segments.is_empty() {
                     segments.start = open.index;
@@ -135,7 +135,7 @@ impl Pieces {
         let csv = std::mem::replace(&mut open.csv, rest);
         let piece = self.piece(csv, open.index..open.index + 1, open.begun);
         open.begun = true;
-        if open.at.is_some() || !open.csv.is_empty() {
+        if open.blocks.is_some() || !open.csv.is_empty() {
             self.open = Some(open);
         }
         piece
@@ -147,26 +147,18 @@ impl Pieces {
     }
 
     /// Reads blocks until there is more than one piece can hold, or the segment ends.
-    fn fill(&mut self, open: &mut Open) -> Result<(), String> {
+    fn fill(&mut self, open: &mut Open) -> Result<(), ReadError> {
         let mut value = Vec::new();
         while open.csv.len() <= self.most
-            && let Some(at) = open.at
+            && let Some(blocks) = &mut open.blocks
         {
             // Unreadable blocks are in quarantine and counted by the store; they are left out here.
-            match segment::blocks_at(&open.image, at).next() {
-                None => open.at = None,
-                Some(Err(damage)) => open.at = damage.next,
-                Some(Ok(block)) => {
-                    open.at = Some(block.range().end);
-                    if block.decode(&mut value).is_ok() {
-                        let rows = self.without_header(&value)?;
-                        open.csv.extend_from_slice(&value[rows..]);
-                    }
-                }
+            if !blocks.next_block(&mut value).map_err(|error| ReadError::Source(open.index, error))? {
+                open.blocks = None;
+                break;
             }
-        }
-        if open.at.is_none() {
-            open.image = Vec::new();
+            let rows = self.without_header(&value).map_err(|why| ReadError::Content(open.index, why))?;
+            open.csv.extend_from_slice(&value[rows..]);
         }
         Ok(())
     }
@@ -232,7 +224,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
-    use wal::segment::{BlockMeta, Scratch, encode_block};
+    use wal::segment::{BlockMeta, HEADER, Scratch, encode_block};
 
     fn image(blocks: &[String]) -> Vec<u8> {
         let mut out = HEADER.to_vec();
@@ -245,7 +237,7 @@ mod tests {
 
     fn read_all(images: &[Vec<u8>], headed: bool, most: usize) -> Result<(Vec<Piece>, Option<Vec<Column>>), String> {
         let mut pieces = Pieces::new(images.len(), headed, most);
-        let mut source = |i: usize| Ok::<_, String>(images[i].clone());
+        let mut source = |i: usize| Ok(SegmentReader::from_image(images[i].clone()));
         let mut all = Vec::new();
         loop {
             match pieces.next(&mut source) {

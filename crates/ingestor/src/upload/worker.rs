@@ -5,44 +5,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use wal::{BatchRecord, BatchState, Outcome, SegmentId, SegmentInfo, Settlement, Store, TableKey};
+use wal::{Outcome, SegmentId, SegmentInfo, Settlement, Store, TableKey};
 
-use super::fake;
-use super::kusto_service::KustoDatabase;
-use super::plan::{Batch, Ended, Limits, Plan, Verdict};
+use super::passage::{Passage, Progress, Timing, Way};
+use super::plan::{Batch, BatchId, End, Ended, Limits, Plan, Verdict};
+use super::uploader::{Destination, Uploader, now_ms};
 use crate::metrics::UploadMetrics;
 use crate::peers::Sealed;
-
-/// Between two tries to make something durable.
-const RETRY_STORE: Duration = Duration::from_secs(1);
-
-/// Where the segments of a database go.
-pub enum Destination {
-    /// Into Kusto.
-    Kusto(KustoDatabase),
-    /// Nowhere: logged and dropped.
-    Fake,
-}
-
-impl Destination {
-    fn remembers(&self) -> bool {
-        match self {
-            Destination::Kusto(database) => database.remembers(),
-            Destination::Fake => true,
-        }
-    }
-
-    fn outcome(&self) -> (Outcome, &'static str) {
-        match self {
-            Destination::Kusto(_) => (Outcome::Landed, "ingested"),
-            Destination::Fake => (Outcome::Dropped, "no Kusto endpoint is configured"),
-        }
-    }
-}
 
 /// What a worker is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +24,30 @@ pub struct WorkerStatus {
     pub pending: usize,
     /// Uploads on their way.
     pub flying: usize,
+    /// Batches in the service's queue.
+    pub followed: usize,
+}
+
+/// What a worker needs besides its database.
+pub struct Parts {
+    /// Where the segments are.
+    pub store: Store,
+    /// Where they go.
+    pub destination: Destination,
+    /// How many at a time.
+    pub limits: Limits,
+    /// Tables that never wait to become more.
+    pub urgent: Vec<String>,
+    /// How patiently Kusto is waited for.
+    pub timing: Timing,
+    /// What is to be uploaded from here.
+    pub sealed: Sealed,
+    /// Metrics of uploads.
+    pub metrics: Arc<UploadMetrics>,
+    /// From then on nothing waits to become more.
+    pub hurry: CancellationToken,
+    /// The end.
+    pub shutdown: CancellationToken,
 }
 
 /// Uploads the segments of one database until it is told to stop.
@@ -63,31 +60,25 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts uploading what is `sealed`.
-    pub fn start(
-        database: &str,
-        store: Store,
-        destination: Destination,
-        limits: Limits,
-        sealed: Sealed,
-        metrics: Arc<UploadMetrics>,
-        shutdown: CancellationToken,
-    ) -> Worker {
+    /// Starts uploading.
+    pub fn start(database: &str, parts: Parts) -> Worker {
         let (status, watched) = watch::channel(WorkerStatus::default());
         let (events, inbox) = mpsc::unbounded_channel();
+        let Parts { store, destination, limits, urgent, timing, sealed, metrics, hurry, shutdown } = parts;
         let mut actor = Actor {
             database: database.into(),
             sealed,
-            uploader: Arc::new(Uploader { store: store.clone(), destination, metrics }),
-            plan: Plan::new(limits),
+            uploader: Arc::new(Uploader { store, destination, metrics, timing }),
+            plan: Plan::new(limits).with_urgent(urgent),
             seen: HashSet::new(),
-            recorded: HashSet::new(),
+            passages: HashMap::new(),
             resumed: HashSet::new(),
             events,
             status,
+            shutdown,
         };
         actor.resume();
-        let task = tokio::spawn(actor.run(inbox, shutdown));
+        let task = tokio::spawn(actor.run(inbox, hurry));
         Worker { database: database.to_owned(), status: watched, task }
     }
 
@@ -99,15 +90,21 @@ impl Worker {
 }
 
 enum Event {
-    Ended(Batch, Ended),
-    /// The batch's end is durable; these segments are gone.
-    Closed {
-        table: TableKey,
-        gone: Vec<SegmentId>,
-        /// These of what is left go by themselves.
-        alone: Vec<SegmentId>,
-        outcome_unknown: bool,
-    },
+    /// The service has the batch in its queue; its CSV has that length.
+    HandedOver(Batch, u64),
+    Ended(Batch, Option<Box<Passage>>, Ended),
+    /// The batch's end is durable.
+    Closed(Closed),
+}
+
+struct Closed {
+    table: TableKey,
+    id: BatchId,
+    gone: Vec<SegmentId>,
+    /// Of what is left these go in batches of at most so many segments.
+    divided: Vec<SegmentId>,
+    most: usize,
+    outcome_unknown: bool,
 }
 
 struct Actor {
@@ -117,16 +114,17 @@ struct Actor {
     plan: Plan,
     /// Segments that the plan has been told of.
     seen: HashSet<SegmentId>,
-    /// Batches whose record is durable.
-    recorded: HashSet<[u8; 16]>,
-    /// Batches of an earlier run: they may have been sent.
-    resumed: HashSet<[u8; 16]>,
+    /// How far the batches are that are not on their way at this moment.
+    passages: HashMap<BatchId, Passage>,
+    /// Batches of an earlier run that may have been streamed.
+    resumed: HashSet<BatchId>,
     events: mpsc::UnboundedSender<Event>,
     status: watch::Sender<WorkerStatus>,
+    shutdown: CancellationToken,
 }
 
 impl Actor {
-    /// Takes up the batches of an earlier run.
+    /// Takes up the batches of an earlier run, exactly where they are.
     fn resume(&mut self) {
         let sealed = self.uploader.store.sealed().into_iter().filter(|s| s.table.database == self.database);
         let sealed: HashMap<SegmentId, SegmentInfo> = sealed.map(|s| (s.id, s)).collect();
@@ -140,20 +138,32 @@ impl Actor {
             // differently now.
             let incomplete = members.len() < record.segments.len();
             self.seen.extend(members.iter().map(|s| s.id));
-            self.recorded.insert(record.id);
-            self.resumed.insert(record.id);
-            self.plan.resume(record.id, members, incomplete);
+            let passage = Passage::resume(record.state, Progress::decode(&record.detail), self.uploader.timing);
+            let outcome_unknown = incomplete || passage.progress().maybe_duplicate;
+            if passage.progress().way == Way::Streaming {
+                self.resumed.insert(record.id);
+            }
+            let followed = passage.is_followed();
+            self.passages.insert(record.id, passage);
+            match followed {
+                true => {
+                    let batch = self.plan.resume_followed(record.id, members, outcome_unknown);
+                    batch.into_iter().for_each(|batch| self.upload(batch));
+                }
+                false => self.plan.resume(record.id, members, outcome_unknown),
+            }
         }
     }
 
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>, shutdown: CancellationToken) {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>, hurry: CancellationToken) {
+        let (shutdown, mut hurried) = (self.shutdown.clone(), false);
         self.offer();
         loop {
             let now = now_ms();
             for batch in self.plan.start(now, || uuid::Uuid::new_v4().into_bytes()) {
-                self.upload(batch, &shutdown);
+                self.upload(batch);
             }
-            let status = WorkerStatus { pending: self.plan.pending(), flying: self.plan.flying() };
+            let status = WorkerStatus { pending: self.plan.pending(), flying: self.plan.flying(), followed: self.plan.followed() };
             self.uploader.metrics.queue(&self.database, &status);
             self.status.send_replace(status);
             let sleep = match self.plan.wake_at(now) {
@@ -173,6 +183,10 @@ impl Actor {
                     Ok(()) => self.offer(),
                     Err(_) => return,
                 },
+                () = hurry.cancelled(), if !hurried => {
+                    hurried = true;
+                    self.plan.hurry();
+                }
                 () = tokio::time::sleep(sleep) => {}
             }
         }
@@ -184,40 +198,49 @@ impl Actor {
         self.plan.offer(new);
     }
 
-    fn upload(&mut self, batch: Batch, shutdown: &CancellationToken) {
+    fn upload(&mut self, batch: Batch) {
         if let Some(newest) = batch.segments.last() {
             self.uploader.metrics.latency(&batch.table, now_ms().saturating_sub(newest.created_ms));
         }
-        let record_first = self.recorded.insert(batch.id);
+        let passage = self.passages.remove(&batch.id);
         let (uploader, events) = (self.uploader.clone(), self.events.clone());
-        let shutdown = shutdown.clone();
+        let (shutdown, estimate) = (self.shutdown.clone(), self.plan.csv_bytes(&batch));
         tokio::spawn(async move {
-            let work = uploader.upload(&batch, record_first);
-            if let Some(ended) = shutdown.run_until_cancelled(work).await {
-                let _ = events.send(Event::Ended(batch, ended));
+            let hand_over = |csv_bytes| drop(events.send(Event::HandedOver(batch.clone(), csv_bytes)));
+            let work = uploader.run(&batch, estimate, passage, &hand_over);
+            if let Some((passage, ended)) = shutdown.run_until_cancelled(work).await {
+                let _ = events.send(Event::Ended(batch.clone(), passage.map(Box::new), ended));
             }
         });
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Ended(batch, ended) => self.ended(batch, ended),
-            Event::Closed { table, gone, alone, outcome_unknown } => {
-                for id in &gone {
+            Event::HandedOver(batch, csv_bytes) => {
+                self.plan.uploaded(&batch, csv_bytes);
+                self.plan.handed_over(&batch.table, &batch.id);
+            }
+            Event::Ended(batch, passage, ended) => self.ended(batch, passage, ended),
+            Event::Closed(closed) => {
+                for id in &closed.gone {
                     self.seen.remove(id);
                 }
-                self.plan.closed(&table, &gone, &alone, outcome_unknown);
+                let divided = (closed.divided.as_slice(), closed.most);
+                self.plan.closed(&closed.table, &closed.id, &closed.gone, divided, closed.outcome_unknown);
             }
         }
     }
 
-    fn ended(&mut self, batch: Batch, ended: Ended) {
+    fn ended(&mut self, batch: Batch, passage: Option<Box<Passage>>, ended: Ended) {
         self.uploader.metrics.ended(&batch, &ended);
-        let Verdict::Over { landed, dead, alone, partly, maybe_duplicate } = self.plan.ended(&batch.table, ended, now_ms()) else {
+        let counted = passage.as_ref().is_some_and(|passage| passage.progress().maybe_duplicate);
+        let Verdict::Over(end) = self.plan.ended(&batch.table, &batch.id, ended, now_ms()) else {
+            self.passages.extend(passage.map(|passage| (batch.id, *passage)));
             return;
         };
         let resumed = self.resumed.remove(&batch.id) && !self.uploader.destination.remembers();
-        let maybe_duplicate = maybe_duplicate || resumed;
+        let End { landed, dead, divided, most, partly, maybe_duplicate } = end;
+        let maybe_duplicate = maybe_duplicate || resumed || counted;
         let (outcome, reason) = self.uploader.destination.outcome();
         let mut items: Vec<Settlement> = landed.iter().map(|&id| settlement(id, outcome, reason, maybe_duplicate)).collect();
         for (id, reason) in &dead {
@@ -227,68 +250,16 @@ impl Actor {
         for item in &mut items {
             item.maybe_duplicate |= self.sealed.maybe_elsewhere(item.segment);
         }
-        self.recorded.remove(&batch.id);
         let (uploader, events) = (self.uploader.clone(), self.events.clone());
         tokio::spawn(async move {
-            let table = batch.table.clone();
             if let Some(gone) = uploader.close(&batch, items).await {
-                let _ = events.send(Event::Closed { table, gone, alone, outcome_unknown: maybe_duplicate });
+                let Batch { table, id, .. } = batch;
+                let _ = events.send(Event::Closed(Closed { table, id, gone, divided, most, outcome_unknown: maybe_duplicate }));
             }
         });
     }
 }
 
-/// What the tasks of uploads share.
-struct Uploader {
-    store: Store,
-    destination: Destination,
-    metrics: Arc<UploadMetrics>,
-}
-
-impl Uploader {
-    async fn upload(&self, batch: &Batch, record_first: bool) -> Ended {
-        let segments = || batch.segments.iter().map(|s| s.id).collect();
-        if record_first && !self.record(batch.id, segments()).await {
-            return Ended::Transient { database: true, retry_after: None, outcome_unknown: false };
-        }
-        let Destination::Kusto(database) = &self.destination else { return fake::upload(batch) };
-        let store = self.store.clone();
-        database.upload(batch, Arc::new(move |id| store.read_segment(id))).await
-    }
-
-    /// Makes the members of a batch durable; none forgets it.
-    async fn record(&self, id: [u8; 16], segments: Vec<SegmentId>) -> bool {
-        let record = BatchRecord { id, state: BatchState::Batched, segments, detail: Vec::new() };
-        durable("the members of a batch", |done| self.store.record_batch(record.clone(), done)).await
-    }
-
-    /// Makes the end of a batch durable, and dissolves what is left of it.
-    async fn close(&self, batch: &Batch, items: Vec<Settlement>) -> Option<Vec<SegmentId>> {
-        let gone: Vec<SegmentId> = items.iter().map(|s| s.segment).collect();
-        let settled = items.is_empty() || durable("the end of a batch", |done| self.store.settle(items.clone(), done)).await;
-        let dissolved = gone.len() == batch.segments.len() || settled && self.record(batch.id, Vec::new()).await;
-        (settled && dissolved).then_some(gone)
-    }
-}
-
-/// Tries until the store has it durably; not when the store is closed, which ends everything here.
-async fn durable(what: &str, start: impl Fn(wal::Done)) -> bool {
-    loop {
-        let (done, outcome) = oneshot::channel();
-        start(Box::new(move |outcome| drop(done.send(outcome))));
-        match outcome.await {
-            Ok(Ok(_)) => return true,
-            Ok(Err(wal::Refusal::Closed)) | Err(_) => return false,
-            Ok(Err(refusal)) => tracing::warn!(%refusal, "{what} cannot be recorded yet, and waits"),
-        }
-        tokio::time::sleep(RETRY_STORE).await;
-    }
-}
-
 fn settlement(segment: SegmentId, outcome: Outcome, reason: &str, maybe_duplicate: bool) -> Settlement {
     Settlement { segment, outcome, reason: reason.to_owned(), maybe_duplicate }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

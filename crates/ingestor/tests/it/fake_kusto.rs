@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use crate::fake_storage::{self, FakeStorage};
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Remembers batch ids, as kustd does.
@@ -63,6 +65,7 @@ pub(crate) struct FakeKusto {
     pub(crate) seen: Arc<Mutex<Seen>>,
     pub(crate) faults: Arc<Mutex<Faults>>,
     changed: Arc<Notify>,
+    pub(crate) storage: FakeStorage,
     pub(crate) url: String,
 }
 
@@ -74,10 +77,12 @@ impl FakeKusto {
             seen: Arc::default(),
             faults: Arc::default(),
             changed: Arc::default(),
+            storage: FakeStorage::default(),
             url: format!("http://{}", listener.local_addr().unwrap()),
         };
         let router = Router::new()
             .route("/v1/rest/mgmt", post(command))
+            .route("/storage/{*path}", axum::routing::any(fake_storage::handle))
             .route("/v1/rest/ingest/{database}/{table}", post(ingest))
             .layer(axum::extract::DefaultBodyLimit::disable())
             .with_state(fake.clone());
@@ -114,12 +119,17 @@ impl FakeKusto {
         seen.mapped.clear();
     }
 
-    fn store(&self, table: String, csv: &str) {
+    /// Somebody may wait for what was seen.
+    pub(crate) fn changed(&self) {
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn store(&self, table: String, csv: &str) {
         self.seen.lock().rows.entry(table).or_default().extend(csv.lines().map(str::to_owned));
     }
 
     /// Rows as `Column=value`, by the mapping; nothing when table or mapping is not there.
-    fn store_mapped(&self, table: &str, mapping: &str, csv: &str) -> Option<()> {
+    pub(crate) fn store_mapped(&self, table: &str, mapping: &str, csv: &str) -> Option<()> {
         let columns = {
             let seen = self.seen.lock();
             let have = seen.tables.get(table)?;
@@ -180,6 +190,8 @@ async fn command(State(fake): State<FakeKusto>, Json(body): Json<Value>) -> Resp
     let answer = match (csl.as_str(), fake.kind) {
         (".show version", Kind::Kustd) => table(&["ServiceType"], &["kustd"]),
         (".show version", _) => table(&["ServiceType"], &["Engine"]),
+        (".get ingestion resources", _) => fake_storage::resources(&fake.url),
+        (".get kusto identity token", _) => table(&["AuthorizationContext"], &["IDENTITY"]),
         (".show cluster details", Kind::Emulator) => table(&["Name"], &["KustoPersonal"]),
         (".show cluster details", _) => table(&["Name"], &["KEngine000001"]),
         _ => table(&["Result"], &["Completed"]),

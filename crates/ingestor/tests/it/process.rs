@@ -136,7 +136,7 @@ async fn rows_reach_a_kusto_over_https_with_an_azure_token() {
     let azure = Azure::before(&kusto.url).await;
     let storage = format!("--storage-dir={}", dir.path().display());
     let endpoint = format!("--metrics-kusto-endpoints=Metrics={}", azure.kusto);
-    let mut command = ingestor(&[&storage, &endpoint, "--listen-plain=127.0.0.1:0", "--listen-tls=127.0.0.1:0"]);
+    let mut command = ingestor(&[&storage, &endpoint, "--ingestion=streaming", "--listen-plain=127.0.0.1:0", "--listen-tls=127.0.0.1:0"]);
     command.envs(azure.environment()).env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST");
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);

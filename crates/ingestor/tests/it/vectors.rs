@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ingestor::kql::{Column, create_functions, create_mapping, create_table, mapping_name, parse_header};
-use ingestor::upload::plan::{Ended, Limits, Plan};
+use ingestor::upload::plan::{Ended, FIRST_INFLATION, Limits, Plan};
 use serde_json::Value;
 use wal::{SegmentId, SegmentInfo, TableKey};
 
@@ -65,8 +65,10 @@ fn batches_of_one_table() {
         }
         let limits = Limits {
             max_segments: case["max_batch_segments"].as_u64().unwrap() as usize,
-            max_bytes: case["min_upload_size"].as_u64().unwrap().min(case["max_transfer_size"].as_u64().unwrap()),
+            // The reference counts stored bytes, and the plan CSV.
+            max_bytes: case["min_upload_size"].as_u64().unwrap().min(case["max_transfer_size"].as_u64().unwrap()) * FIRST_INFLATION,
             concurrency: 1,
+            gather: None,
         };
         assert_eq!(cuts(limits, segments), files("upload_queue"), "{}", case["name"]);
         compared += 1;
@@ -98,9 +100,9 @@ fn cuts(limits: Limits, segments: &[Value]) -> Vec<Vec<String>> {
     while plan.pending() > 0 {
         let batch = plan.start(0, || [0; 16]).remove(0);
         cuts.push(batch.segments.iter().map(|s| s.file_name.clone()).collect());
-        plan.ended(&batch.table, Ended::Landed, 0);
+        plan.ended(&batch.table, &batch.id, Ended::Landed, 0);
         let gone: Vec<SegmentId> = batch.segments.iter().map(|s| s.id).collect();
-        plan.closed(&batch.table, &gone, &[], false);
+        plan.closed(&batch.table, &batch.id, &gone, (&[], 0), false);
     }
     cuts
 }

@@ -9,8 +9,8 @@ mod gather;
 mod name;
 mod verify;
 
-pub use block::{BlockMeta, BlockRef, Blocks, Damage, DamageKind, MAX_BLOCK_BYTES, Scratch, blocks, blocks_at, encode_block};
 pub(crate) use block::{BLOCK_HEADER, encode_block_parts, encode_block_with};
+pub use block::{BlockMeta, BlockRef, Blocks, Damage, DamageKind, MAX_BLOCK_BYTES, Scratch, blocks, blocks_at, encode_block};
 pub use flake::{FlakeIds, created_ms, created_ns};
 pub use gather::{Gathered, gather};
 pub use name::{FileName, NameError};
