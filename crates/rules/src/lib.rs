@@ -14,7 +14,6 @@ pub mod backfill;
 pub mod backoff;
 pub mod clock;
 pub mod function;
-pub mod lease;
 pub mod management_command;
 pub mod prelude;
 pub mod runner;
@@ -23,6 +22,8 @@ pub mod summary;
 pub mod target;
 pub mod unserved;
 pub mod window;
+
+pub use lease;
 
 #[cfg(test)]
 mod testing;

@@ -1,4 +1,4 @@
-//! Stores, clocks and who runs what.
+//! Stores, clocks and executors.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +9,6 @@ mod fake_kusto;
 mod files;
 mod functions;
 mod kubernetes;
-mod lease;
 mod management_commands;
 mod memory;
 mod summary;

@@ -7,6 +7,8 @@
 //! Being leader cannot fence what is under way: a process that is stopped for a minute between asking and acting acts late.
 //! What must not happen twice therefore also rests on the resource version of the object that records it.
 //!
+//! A leader may leave a note at the lease for the one after it: how far it has come.
+//!
 //! The rights that are needed: `get`, `create` and `update` of `leases` in `coordination.k8s.io`.
 
 use std::time::Duration;
@@ -16,12 +18,11 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube_client::api::{Api, PostParams};
 use kube_client::{Client, Error};
+use kube_watch::describe;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
-
-use crate::store::kubernetes::describe;
 
 mod election;
 
@@ -127,10 +128,23 @@ pub struct Options {
     pub timing: Timing,
 }
 
+/// The annotation that a note is.
+const NOTE: &str = "adx-mon/note";
+
+/// What a leader found when it took the lease.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Before {
+    /// Who held it and did not give it back.
+    pub holder: Option<String>,
+    /// The last note.
+    pub note: Option<String>,
+}
+
 /// A running election. Dropping it ends it without a word, and others take over once the lease has run out.
 #[derive(Debug)]
 pub struct Campaign {
     leader: Leader,
+    before: watch::Receiver<Before>,
     stop: oneshot::Sender<()>,
     task: AbortOnDropHandle<()>,
 }
@@ -138,21 +152,35 @@ pub struct Campaign {
 impl Campaign {
     /// Starts to contend. Must be called within a tokio runtime.
     pub fn start(client: Client, options: Options) -> Self {
+        Self::start_with_notes(client, options, watch::Sender::new(None).subscribe())
+    }
+
+    /// The same; while it leads, what is in `notes` goes to the lease with each renewal, and when it is given back. Without
+    /// a note what is there stays.
+    pub fn start_with_notes(client: Client, options: Options, notes: watch::Receiver<Option<String>>) -> Self {
+        let (found, before) = watch::channel(Before::default());
         let (sender, until) = watch::channel(Until::Never);
         let (stop, stopped) = oneshot::channel();
         let candidate = Candidate {
             api: Api::namespaced(client, &options.namespace),
             election: Election::new(format!("{}_{}", options.holder, Uuid::new_v4()), options.timing),
             name: options.name,
+            notes,
+            found,
             until: sender,
             started: Instant::now(),
         };
-        Self { leader: Leader { until }, stop, task: AbortOnDropHandle::new(tokio::spawn(candidate.run(stopped))) }
+        Self { leader: Leader { until }, before, stop, task: AbortOnDropHandle::new(tokio::spawn(candidate.run(stopped))) }
     }
 
     /// Whether this process leads.
     pub fn leader(&self) -> Leader {
         self.leader.clone()
+    }
+
+    /// What was at the lease when this process became leader last.
+    pub fn before(&self) -> Before {
+        self.before.borrow().clone()
     }
 
     /// Ends the election; a lease that is held is given back, so that another takes over at once. Stop what only the leader
@@ -167,6 +195,8 @@ struct Candidate {
     api: Api<Lease>,
     election: Election,
     name: String,
+    notes: watch::Receiver<Option<String>>,
+    found: watch::Sender<Before>,
     until: watch::Sender<Until>,
     started: Instant,
 }
@@ -200,7 +230,16 @@ impl Candidate {
         self.election.saw(seen.as_ref().map(seen_of), self.now());
         let sent = self.now();
         let Step::Write(record) = self.election.step(sent) else { return Ok(()) };
+        let mut before = seen.as_ref().map(before).unwrap_or_default();
+        if seen.as_ref().is_some_and(|lease| seen_of(lease).record.holder == record.holder) {
+            // It was this one, which could not renew in time.
+            before.holder = None;
+        }
+        let led = self.election.is_leader(sent);
         if let Some(written) = self.write(seen, &record).await? {
+            if !led {
+                self.found.send_replace(before);
+            }
             self.election.wrote(seen_of(&written), sent);
         }
         Ok(())
@@ -215,6 +254,10 @@ impl Candidate {
                 self.api.create(&params, &Lease { metadata, spec: Some(spec_of(record, None)) }).await
             }
             Some(mut lease) => {
+                let holds = seen_of(&lease).record.holder == self.election.holder();
+                if let Some(note) = self.notes.borrow().clone().filter(|_| holds) {
+                    lease.metadata.annotations.get_or_insert_default().insert(NOTE.to_owned(), note);
+                }
                 lease.spec = Some(spec_of(record, lease.spec.as_ref()));
                 self.api.replace(&self.name, &params, &lease).await
             }
@@ -253,6 +296,14 @@ impl Candidate {
             Err(_) => tracing::warn!(lease = self.name, "the lease is not given back; it runs out"),
         }
     }
+}
+
+fn before(lease: &Lease) -> Before {
+    // Without what was added to tell one process from the next.
+    let holder = seen_of(lease).record.holder;
+    let holder = holder.rsplit_once('_').map_or(holder.as_str(), |(holder, _)| holder);
+    let note = lease.metadata.annotations.as_ref().and_then(|annotations| annotations.get(NOTE).cloned());
+    Before { holder: Some(holder.to_owned()).filter(|holder| !holder.is_empty()), note }
 }
 
 fn seen_of(lease: &Lease) -> Seen {

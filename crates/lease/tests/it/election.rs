@@ -5,10 +5,14 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube_client::api::Api;
+use lease::{Before, Campaign, Election, Leader, Options, Record, Seen, Step, Timing};
 use proptest::prelude::*;
-use rules::lease::{Campaign, Election, Leader, Options, Record, Seen, Step, Timing};
+use tokio::sync::watch;
 
-use crate::support::soon;
+/// Waits for what must come soon.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), what).await.expect("within a minute")
+}
 
 const CONTENDERS: usize = 3;
 
@@ -245,5 +249,53 @@ async fn two_contenders_on_a_real_server() {
     assert!(!last.is_leader());
     server.restart().await.unwrap();
     soon(last.elected()).await;
+    third.release().await;
+}
+
+/// The lease as the server has it, again and again until it is as wanted.
+async fn until(leases: &Api<Lease>, wanted: impl Fn(&Lease) -> bool) {
+    soon(async {
+        while !leases.get_opt("events").await.unwrap().as_ref().is_some_and(&wanted) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_next_leader_finds_what_the_one_before_noted() {
+    let Some(server) = kube_testing::start(&[]).await else { return };
+    let client = server.admin().await;
+    let timing = Timing { valid: Duration::from_secs(2), renew_within: Duration::from_secs(1), retry: Duration::from_millis(100) };
+    let start = |holder: &str| {
+        let (notes, note) = watch::channel(None);
+        let options = Options { namespace: "default".into(), name: "events".into(), holder: holder.into(), timing };
+        (Campaign::start_with_notes(client.clone(), options, note), notes)
+    };
+    let (first, first_notes) = start("first");
+    soon(first.leader().elected()).await;
+    assert_eq!(first.before(), Before::default());
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "default");
+    let noted = |wanted: &'static str| move |lease: &Lease| lease.metadata.annotations.iter().flatten().any(|(_, note)| note == wanted);
+    first_notes.send_replace(Some("12".to_owned()));
+    until(&leases, noted("12")).await;
+
+    // Given back: the last note is there, though it was not renewed in between.
+    let (second, second_notes) = start("second");
+    first_notes.send_replace(Some("13".to_owned()));
+    first.release().await;
+    soon(second.leader().elected()).await;
+    assert_eq!(second.before(), Before { holder: None, note: Some("13".to_owned()) });
+    // What it found stays until it notes something itself.
+    tokio::time::sleep(3 * timing.retry).await;
+    until(&leases, noted("13")).await;
+    second_notes.send_replace(Some("20".to_owned()));
+    until(&leases, noted("20")).await;
+
+    // Killed: who it was, and its last word.
+    drop(second);
+    let (third, _notes) = start("third");
+    soon(third.leader().elected()).await;
+    assert_eq!(third.before(), Before { holder: Some("second".to_owned()), note: Some("20".to_owned()) });
     third.release().await;
 }
