@@ -88,6 +88,10 @@ pub struct Batch {
     pub entries: usize,
     /// Bytes that were cut from messages above a mebibyte.
     pub truncated_bytes: u64,
+    /// Messages from which bytes were cut.
+    pub truncated: u64,
+    /// Messages with bytes that are not UTF-8, replaced by U+FFFD.
+    pub invalid_utf8: u64,
 }
 
 /// Follows a journal. Its calls read files, so they belong on a thread that may block.
@@ -271,9 +275,12 @@ fn take(target: &Target, entry: &EntryRef, position: &mut Position, batch: &mut 
     }
     let text = |field: &str| entry.get(field).map(|value| String::from_utf8_lossy(value).into_owned());
     let mut message = text("MESSAGE").unwrap_or_default();
+    batch.invalid_utf8 += u64::from(entry.get("MESSAGE").is_some_and(|bytes| std::str::from_utf8(bytes).is_err()));
     if let Some(stream) = text("_STREAM_ID") {
         let start = position.partial.remove(&stream).unwrap_or_default();
+        let before = batch.truncated_bytes;
         message = joined(start, &message, &mut batch.truncated_bytes);
+        batch.truncated += u64::from(batch.truncated_bytes > before);
         let has_more = entry.get("_LINE_BREAK") == Some(b"line-max");
         if has_more && position.partial.len() < MAX_PARTIAL {
             position.partial.insert(stream, message);

@@ -242,13 +242,15 @@ impl<C: Clock> Reader<C> {
         let mut batch = Batch::default();
         let mut seen = 0;
         while seen < max {
-            match self.read_one()? {
-                Some(length) => {
+            match self.read_one() {
+                Ok(Some(length)) => {
                     seen += 1;
                     self.take(length, &mut batch);
                 }
-                None if seen > 0 => break,
-                None => tokio::time::sleep(PAUSE).await,
+                // What is read is given; an error comes with the next call.
+                Ok(None) | Err(_) if seen > 0 => break,
+                Ok(None) => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(error),
             }
         }
         if let Some(sequence) = self.last {

@@ -17,6 +17,8 @@ pub struct Framing {
     skip: Skip,
     /// Bytes that were left out.
     cut: u64,
+    /// Whether the stream ended within a message.
+    torn: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +55,18 @@ impl Framing {
     /// A framing that keeps up to `max_bytes` of a message.
     #[must_use]
     pub fn new(max_bytes: usize) -> Self {
-        Framing { max_bytes, skip: Skip::Nothing, cut: 0 }
+        Framing { max_bytes, skip: Skip::Nothing, cut: 0, torn: false }
     }
 
     /// Bytes that were left out of long messages since the last call.
     pub fn take_cut(&mut self) -> u64 {
         std::mem::take(&mut self.cut)
+    }
+
+    /// Whether the stream ended within a message that is left out, since its length says that it is not whole.
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        self.torn
     }
 
     /// Drops what is left of a message that was too long; whether it is behind us.
@@ -147,6 +155,7 @@ impl Decoder for Framing {
         let counted = src.first().is_some_and(u8::is_ascii_digit);
         let rest = src.split().freeze();
         // What has a count and is shorter is torn.
+        self.torn |= counted;
         Ok((!rest.is_empty() && !counted).then_some(Frame { bytes: rest, truncated: false }))
     }
 }

@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
@@ -24,7 +26,20 @@ pub struct Follower {
     freed: Arc<Freed>,
     targets: mpsc::UnboundedReceiver<Vec<Target>>,
     notifications: Option<AsyncFd<OwnedFd>>,
+    pulse: Pulse,
     closed: bool,
+}
+
+/// Whether a [`Follower`] gets on: a file system that does not answer holds it within a step.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse(Arc<Mutex<Option<Instant>>>);
+
+impl Pulse {
+    /// How long the present step has taken so far; zero between two steps.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        self.0.lock().map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 impl Follower {
@@ -44,7 +59,21 @@ impl Follower {
         // Deprecated for descriptors that may be closed meanwhile; an owned one is not, and the successor is `unsafe`.
         #[allow(deprecated)]
         let notifications = tailer.notifications().map(AsyncFd::new).transpose()?;
-        Ok(Follower { tailer, freed, targets, notifications, closed: false })
+        Ok(Follower { tailer, freed, targets, notifications, pulse: Pulse::default(), closed: false })
+    }
+
+    /// What tells others whether it gets on.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
+    fn step(&mut self) -> Option<Event> {
+        let now = Instant::now();
+        *self.pulse.0.lock() = Some(now);
+        let event = self.tailer.step(now);
+        *self.pulse.0.lock() = None;
+        event
     }
 
     /// The next event; `None` once nobody sends targets any more.
@@ -56,7 +85,7 @@ impl Follower {
             if self.closed {
                 return None;
             }
-            if let Some(event) = self.tailer.step(Instant::now()) {
+            if let Some(event) = self.step() {
                 return Some(event);
             }
             let wake = self.tailer.next_wake(Instant::now());

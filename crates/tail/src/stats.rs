@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// Counts; all but the gauges only grow.
+/// Counts, of one reader or of several that share them; all but the gauges only grow.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Paths that are followed (gauge).

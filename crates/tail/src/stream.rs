@@ -481,6 +481,11 @@ impl Stream {
         }
     }
 
+    /// How many of its files are open.
+    pub(crate) fn open_files(&self) -> usize {
+        self.files.iter().filter(|file| file.source.is_some()).count()
+    }
+
     /// Closes the file at the path if nothing is waiting in it; says whether one is open still.
     pub(crate) fn close_idle(&mut self, stats: &Stats) -> bool {
         for file in &mut self.files {

@@ -91,6 +91,8 @@ pub struct Tailer {
     buffer: Vec<u8>,
     long: LongBudget,
     next_id: u64,
+    /// What of the folders that are looked at is in the counts, which others may count in too.
+    told_polled: u64,
     next_sweep: Option<Instant>,
     next_poll: Option<Instant>,
     scanned: Option<Instant>,
@@ -129,6 +131,7 @@ impl Tailer {
             events: VecDeque::new(),
             buffer: Vec::new(),
             next_id: 0,
+            told_polled: 0,
             next_sweep: None,
             next_poll: None,
             scanned: None,
@@ -364,9 +367,9 @@ impl Tailer {
         self.unregister(id);
         self.polled.remove(&id);
         self.by_path.remove(&(Arc::clone(&stream.target.key), Arc::clone(&stream.path)));
-        let open = stream.files.iter().filter(|file| file.source.is_some()).count();
+        let open = stream.open_files();
         self.stats.open.fetch_sub(open as u64, Ordering::Relaxed);
-        self.stats.files.store(self.streams.len() as u64, Ordering::Relaxed);
+        self.stats.files.fetch_sub(1, Ordering::Relaxed);
         self.events.push_back(Event::Gone { stream: id, path: stream.path, target: stream.target });
     }
 
@@ -384,7 +387,9 @@ impl Tailer {
                 self.follow(&target, log, now);
             }
         }
-        self.stats.polled.store(self.watcher.refused() as u64, Ordering::Relaxed);
+        let (before, polled) = (self.told_polled, self.watcher.refused() as u64);
+        self.told_polled = polled;
+        self.stats.polled.fetch_add(polled.wrapping_sub(before), Ordering::Relaxed);
     }
 
     fn follow(&mut self, target: &Arc<Target>, log: discovery::Log, _now: Instant) {
@@ -411,7 +416,7 @@ impl Tailer {
         self.next_id += 1;
         self.streams.insert(id, stream);
         self.by_path.insert(key, id);
-        self.stats.files.store(self.streams.len() as u64, Ordering::Relaxed);
+        self.stats.files.fetch_add(1, Ordering::Relaxed);
         self.register(id);
         self.start(id);
         self.enqueue(id);
@@ -505,10 +510,13 @@ fn rotated(paths: Vec<PathBuf>) -> Vec<Followed> {
 impl Drop for Tailer {
     /// The counts may outlive it.
     fn drop(&mut self) {
+        let mut open = 0;
         for stream in self.streams.values_mut() {
             stream.set_lag(0, &self.stats);
+            open += stream.open_files();
         }
-        self.stats.files.store(0, Ordering::Relaxed);
-        self.stats.open.store(0, Ordering::Relaxed);
+        self.stats.open.fetch_sub(open as u64, Ordering::Relaxed);
+        self.stats.files.fetch_sub(self.streams.len() as u64, Ordering::Relaxed);
+        self.stats.polled.fetch_sub(self.told_polled, Ordering::Relaxed);
     }
 }

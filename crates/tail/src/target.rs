@@ -56,6 +56,13 @@ fn glob(text: &str) -> Result<globset::Glob, BadPattern> {
     GlobBuilder::new(text).literal_separator(true).build().map_err(bad)
 }
 
+/// The folder of a path or pattern: below it are all files that it can name.
+#[must_use]
+pub fn folder(pattern: &str) -> &Path {
+    let mut above = Path::new(pattern).ancestors().skip(1);
+    above.find(|folder| !has_wildcard(&folder.to_string_lossy())).unwrap_or(Path::new("/"))
+}
+
 fn has_wildcard(text: &str) -> bool {
     text.contains(['*', '?', '[', '{'])
 }
@@ -155,4 +162,16 @@ impl Target {
 pub(crate) struct Discovered {
     pub(crate) paths: BTreeSet<PathBuf>,
     pub(crate) dirs: BTreeSet<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_pattern_has_no_wildcard() {
+        let folders =
+            ["/var/log/app.log", "/var/log/*.log", "/var/*/app.log", "/srv/**/*.log", "/srv/a[b]/{c,d}/e", "/*", "/app.log"].map(folder);
+        assert_eq!(folders.map(|folder| folder.to_str().unwrap()), ["/var/log", "/var/log", "/var", "/srv", "/srv", "/", "/"]);
+    }
 }

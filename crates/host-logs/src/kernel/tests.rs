@@ -128,6 +128,17 @@ async fn overwritten_records_are_counted() {
     assert_eq!(reader.read(10).await.unwrap().lost, 4);
 }
 
+/// An empty datagram reads as an end, which the device never has: what came before it is given first.
+#[tokio::test]
+async fn an_error_loses_nothing_that_was_read() {
+    let (kernel, mut reader) = log("debug", "b", None);
+    kernel.send(b"6,10,0,-;last").unwrap();
+    kernel.send(b"").unwrap();
+    kernel.send(b"").unwrap();
+    assert_eq!(messages(&reader.read(10).await.unwrap()), ["last"]);
+    assert!(reader.read(10).await.is_err());
+}
+
 #[tokio::test]
 async fn a_position_that_is_not_readable_means_the_start() {
     for position in ["", "{}", "\"x\"", r#"{"version":9,"boot":"b","sequence":5}"#] {

@@ -107,6 +107,15 @@ fn streams_with_counts_and_with_lines() {
 }
 
 #[test]
+fn a_stream_that_ends_within_a_counted_message_is_torn() {
+    for (stream, torn) in [(&b"4 <1>a9 <2>to"[..], true), (b"4 <1>a9", true), (b"4 <1>a", false), (b"<1>a\n<2>b", false)] {
+        let (mut framing, mut buffer) = (Framing::new(50), BytesMut::from(stream));
+        while framing.decode_eof(&mut buffer).unwrap().is_some() {}
+        assert_eq!(framing.is_torn(), torn, "{}", String::from_utf8_lossy(stream));
+    }
+}
+
+#[test]
 fn the_start_of_long_messages_is_kept() {
     for step in [1, 5, 100] {
         let (got, fine) = frames(b"19 <1>56789012345678904 <2>a\n<3>4567890123\n<4>b\n", step, 10);
