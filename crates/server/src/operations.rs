@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
@@ -71,12 +71,62 @@ pub fn run_store_ticks(store: wal::Store, shutdown: CancellationToken) -> JoinHa
     tokio::spawn(async move {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut time = StoreTime { last_ms: now_ms(), at: Instant::now(), behind_ms: 0 };
         while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
-            store.tick(now_ms());
+            store.tick(time.at(now_ms(), Instant::now()));
         }
     })
 }
 
+/// A difference between the system's clock and a store's that is worth a word.
+const JUMP_MS: u64 = 5_000;
+
+/// The system's clock, but for that a store's time goes on when that is put back: else nothing would come of age before the
+/// clock is there again where it was.
+struct StoreTime {
+    last_ms: u64,
+    at: Instant,
+    /// By how much the system's clock is behind.
+    behind_ms: u64,
+}
+
+impl StoreTime {
+    fn at(&mut self, clock_ms: u64, now: Instant) -> u64 {
+        let passed = u64::try_from(now.saturating_duration_since(self.at).as_millis()).unwrap_or(u64::MAX);
+        let expected = self.last_ms.saturating_add(passed);
+        if clock_ms > expected.saturating_add(JUMP_MS) {
+            tracing::warn!(milliseconds = clock_ms - expected, "the system's clock was put forward; what waits for its age goes early");
+        }
+        // Told once: afterwards the two go on side by side.
+        if clock_ms.saturating_add(JUMP_MS) < expected && self.behind_ms < JUMP_MS {
+            tracing::warn!(milliseconds = expected - clock_ms, "the system's clock was put back; ages are counted on");
+        }
+        self.behind_ms = expected.saturating_sub(clock_ms);
+        (self.last_ms, self.at) = (clock_ms.max(expected), now);
+        self.last_ms
+    }
+}
+
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_store_follows_the_clock_and_goes_on_when_that_is_put_back() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut time = StoreTime { last_ms: 1_000_000, at: start, behind_ms: 0 };
+        assert_eq!(time.at(1_001_000, start + second), 1_001_000);
+        // An hour back: seconds pass as before.
+        assert_eq!(time.at(2_000, start + 2 * second), 1_002_000);
+        assert_eq!(time.at(3_000, start + 4 * second), 1_004_000);
+        // Put right: no second is counted twice.
+        assert_eq!(time.at(1_005_000, start + 5 * second), 1_005_000);
+        // An hour forward, as after a start without a clock.
+        assert_eq!(time.at(4_606_000, start + 6 * second), 4_606_000);
+        assert_eq!(time.at(1_007_000, start + 7 * second), 4_607_000);
+    }
 }

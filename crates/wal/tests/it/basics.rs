@@ -98,6 +98,26 @@ fn a_restart_finds_everything() {
     assert!(dir.path().join("dead").join(&info.file_name).exists());
 }
 
+/// The clock was an hour ahead before a restart: what was stored then is not held back for an hour.
+#[test]
+fn rows_of_the_future_are_of_age() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { segment_max_bytes: 1 << 20, ..small_options(dir.path().to_str().unwrap()) };
+    let open = || Store::open(options(), RealDisk::new(), NOW).unwrap().0;
+    let store = open();
+    store.tick(NOW + 3_600_000);
+    // More than stays in memory, so that the segment has begun on disk.
+    let rows: Vec<String> = (0..100).map(|n| format!("{n}{}", "x".repeat(1000))).collect();
+    store.commit_wait(request(vec![section("Old", &rows)])).unwrap();
+    store.close();
+    let store = open();
+    let (woke, wake) = std::sync::mpsc::channel();
+    store.on_sealed(Arc::new(move || woke.send(()).unwrap()));
+    store.tick(NOW + 30_000);
+    wake.recv_timeout(std::time::Duration::from_secs(30)).expect("it is sealed");
+    assert_eq!(sealed_rows(&store, "Old").len(), 100);
+}
+
 #[test]
 fn age_and_size_seal() {
     let dir = tempfile::tempdir().unwrap();
