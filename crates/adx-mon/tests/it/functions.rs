@@ -3,15 +3,16 @@
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-/// A kustd with the functions and a table of samples.
-struct Metrics {
+/// A kustd of a test's own.
+pub(crate) struct Kustd {
     _folder: tempfile::TempDir,
     address: String,
     client: reqwest::Client,
 }
 
-impl Metrics {
-    async fn start(samples: &str) -> Metrics {
+impl Kustd {
+    /// An empty one.
+    pub(crate) async fn start() -> Kustd {
         server::install_crypto();
         let folder = tempfile::tempdir().unwrap();
         let config = kustd::Config {
@@ -23,7 +24,12 @@ impl Metrics {
             max_bytes: None,
         };
         let running = kustd::start(config, CancellationToken::new()).await.unwrap();
-        let metrics = Metrics { _folder: folder, address: format!("http://{}", running.addr), client: reqwest::Client::new() };
+        Kustd { _folder: folder, address: format!("http://{}", running.addr), client: reqwest::Client::new() }
+    }
+
+    /// With the functions and a table of samples.
+    async fn with_samples(samples: &str) -> Kustd {
+        let metrics = Kustd::start().await;
         for statement in ingestor::kql::create_functions() {
             metrics.rows("/v1/rest/mgmt", &statement).await;
         }
@@ -32,7 +38,8 @@ impl Metrics {
         metrics
     }
 
-    async fn rows(&self, path: &str, text: &str) -> Value {
+    /// The rows of the first result.
+    pub(crate) async fn rows(&self, path: &str, text: &str) -> Value {
         let body = json!({ "db": kustd::DEFAULT_DATABASE, "csl": text });
         let response = self.client.post(format!("{}{path}", self.address)).json(&body).send().await.unwrap();
         let answer: Value = response.json().await.unwrap();
@@ -51,7 +58,7 @@ impl Metrics {
 async fn change_of_gauges_and_growth_of_counters() {
     // series 1 rises and falls; 2 is a counter that is reset after 130; 3 is reset at its last sample. Rows come in any
     // order, and a sample that is no number does not count.
-    let metrics = Metrics::start(
+    let metrics = Kustd::with_samples(
         "2024-05-01T00:01:00Z,1,,9\n2024-05-01T00:00:00Z,1,,10\n2024-05-01T00:00:30Z,1,,4\n2024-05-01T00:00:40Z,1,,NaN\n\
          2024-05-01T00:00:00Z,2,,100\n2024-05-01T00:00:30Z,2,,130\n2024-05-01T00:01:00Z,2,,20\n2024-05-01T00:01:30Z,2,,50\n\
          2024-05-01T00:00:00Z,3,,10\n2024-05-01T00:00:10Z,3,,3\n",

@@ -13,3 +13,4 @@ mod prometheus;
 mod rules;
 mod sdk;
 mod support;
+mod traces;
