@@ -66,6 +66,25 @@ pub(crate) struct SourceStage {
     pub(crate) stage: &'static str,
 }
 
+/// Lines with a problem: `format`, `time`, `empty`, `utf8`, `cut`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct SourceProblem {
+    pub(crate) source: &'static str,
+    pub(crate) problem: &'static str,
+}
+
+/// Why a connection of a syslog sender ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct EndReason {
+    pub(crate) reason: &'static str,
+}
+
+/// Folders of log files that one thread reads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Folder {
+    pub(crate) folder: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SourceTransform {
     source: &'static str,
@@ -144,7 +163,15 @@ pub(crate) struct Metrics {
     transform_failures: Family<SourceTransform, Counter>,
     pub(crate) limited_rows: Family<LimitedRows, Counter>,
     pub(crate) tail: Arc<tail::Stats>,
+    pub(crate) tail_hanging: Family<Folder, Gauge>,
     pub(crate) logs_truncated_bytes: Family<LogSource, Counter>,
+    pub(crate) log_lines: Family<LogSource, Counter>,
+    pub(crate) log_messages: Family<LogSource, Counter>,
+    pub(crate) log_line_problems: Family<SourceProblem, Counter>,
+    pub(crate) log_source_failures: Family<LogSource, Counter>,
+    pub(crate) syslog_connections: Family<EndReason, Counter>,
+    pub(crate) events_leading: Gauge,
+    pub(crate) events_maybe_duplicate: Counter,
     pub(crate) spans_stored: Counter,
     pub(crate) scrapes: Family<ScrapeResult, Counter>,
     pub(crate) scrape_targets: Gauge,
@@ -192,6 +219,7 @@ impl Metrics {
             "Bytes cut from the ends of messages above the limit of their source",
             m.logs_truncated_bytes.clone(),
         );
+        m.register_lines(registry);
         registry.register("adxmon_collector_spans_stored", "Spans made durable", m.spans_stored.clone());
         registry.register("adxmon_collector_scrapes", "Scrapes by result", m.scrapes.clone());
         registry.register("adxmon_collector_scrape_targets", "Targets that are scraped", m.scrape_targets.clone());
@@ -211,6 +239,36 @@ impl Metrics {
         registry.register("adxmon_collector_discovery_failures", "Failed tries to discover", m.discovery_failures.clone());
         registry.register_collector(Box::new(TailCollector(Arc::clone(&m.tail))));
         Arc::new(m)
+    }
+
+    /// Metrics of lines and messages before they are records.
+    fn register_lines(&self, registry: &mut Registry) {
+        registry.register("adxmon_collector_log_lines", "Lines read", self.log_lines.clone());
+        registry.register("adxmon_collector_log_messages", "Messages made of lines", self.log_messages.clone());
+        registry.register(
+            "adxmon_collector_log_line_problems",
+            "Lines and messages that are not of their format (format), whose time cannot be read (time), without content (empty), \
+             with bytes that are not UTF-8 (utf8), or cut (cut); all but empty ones are stored",
+            self.log_line_problems.clone(),
+        );
+        registry.register("adxmon_collector_log_source_failures", "Failed tries to read", self.log_source_failures.clone());
+        let help = "1 while this collector stores the events of Kubernetes; of several with the same table one does";
+        registry.register("adxmon_collector_events_leading", help, self.events_leading.clone());
+        registry.register(
+            "adxmon_collector_events_maybe_duplicate",
+            "Events stored after another collector ended suddenly, which it may have stored as well",
+            self.events_maybe_duplicate.clone(),
+        );
+        registry.register(
+            "adxmon_collector_tail_hanging",
+            "1 while the file system of these log files does not answer",
+            self.tail_hanging.clone(),
+        );
+        registry.register(
+            "adxmon_collector_syslog_connections_ended",
+            "Connections of syslog senders that ended, by reason",
+            self.syslog_connections.clone(),
+        );
     }
 
     /// Counts what the transforms of a source did.

@@ -1,5 +1,6 @@
 //! Settings of the logs that are read from files: those that the file names, and those of pods.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use logs::{Destination, LineFormat, LineOptions, MultiLineSettings, Parsers};
@@ -7,6 +8,9 @@ use logs::{Destination, LineFormat, LineOptions, MultiLineSettings, Parsers};
 use super::file::{File, FileTarget, HostLog, Map, StaticPodTarget};
 use super::host::{self, LogTarget};
 use super::settings;
+
+/// Where every kubelet links the logs of containers.
+const CONTAINERS: &str = "/var/log/containers";
 
 /// The files of one `[[host-log]]`.
 #[derive(Debug, Clone)]
@@ -34,10 +38,12 @@ pub struct FileLog {
     pub destination: Destination,
 }
 
-/// Pods whose logs are collected although they do not ask for it.
-#[derive(Debug, Clone, Default)]
+/// The logs of pods.
+#[derive(Debug, Clone)]
 pub struct PodLogs {
-    /// The first that fits counts.
+    /// Where the kubelet links the logs of containers.
+    pub dir: PathBuf,
+    /// Pods whose logs are collected although they do not ask for it; the first that fits counts.
     pub chosen: Vec<ChosenPod>,
 }
 
@@ -68,7 +74,8 @@ pub(super) fn sources(file: &File) -> Result<Vec<FileSource>, String> {
 fn source(file: &File, log: &HostLog) -> Result<FileSource, String> {
     Ok(FileSource {
         files: log.file_target.iter().map(file_log).collect::<Result<_, _>>()?,
-        pods: (!log.disable_kube_discovery).then(|| PodLogs { chosen: log.static_pod_target.iter().map(chosen).collect() }),
+        pods: (!log.disable_kube_discovery)
+            .then(|| PodLogs { dir: CONTAINERS.into(), chosen: log.static_pod_target.iter().map(chosen).collect() }),
         shared: host::shared(file, &[], log)?,
     })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use logs::{Batch, BatchCounts, Encoder, NoRow, Record, Transforms};
+use logs::{Batch, BatchCounts, Encoder, LineCounts, NoRow, Record, Transforms};
 use parking_lot::Mutex;
 use server::{Marks, Refused, Sink};
 use telemetry::{Added, RowSet};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::now_ns;
 use crate::config::{Config, LogTarget};
-use crate::metrics::{LogSource, Metrics, SourceStage};
+use crate::metrics::{EndReason, LogSource, Metrics, SourceProblem, SourceStage};
 use crate::node_labels::NodeLabeling;
 use crate::pipeline::{Kind, Pipeline};
 
@@ -60,7 +60,12 @@ impl Delivery {
         }
         let now = now_ns();
         records.retain_mut(|record| transforms.apply(record, now));
-        self.metrics.transformed(self.source, &mut transforms);
+        self.transformed(&mut transforms);
+    }
+
+    /// Counts what transforms did since they were asked last.
+    pub(crate) fn transformed(&self, transforms: &mut Transforms) {
+        self.metrics.transformed(self.source, transforms);
     }
 
     async fn deliver_all(&self, records: &[Record], marks: Marks, stop: &CancellationToken) -> bool {
@@ -104,6 +109,40 @@ impl Delivery {
                 return false;
             }
         }
+    }
+
+    /// Counts what happened to lines.
+    pub(crate) fn lines(&self, counts: LineCounts) {
+        let LineCounts { lines, entries, bad_lines, bad_times, empty_lines, invalid_utf8, cut_entries, cut_bytes } = counts;
+        if lines + entries == 0 {
+            return;
+        }
+        let source = LogSource { source: self.source };
+        self.metrics.log_lines.get_or_create(&source).inc_by(lines);
+        self.metrics.log_messages.get_or_create(&source).inc_by(entries);
+        self.problem("format", bad_lines);
+        self.problem("time", bad_times);
+        self.problem("empty", empty_lines);
+        self.problem("utf8", invalid_utf8);
+        self.problem("cut", cut_entries);
+        self.truncated(cut_bytes);
+    }
+
+    /// Counts lines or messages with a problem that does not keep them from being stored, or that leaves nothing to store.
+    pub(crate) fn problem(&self, problem: &'static str, lines: u64) {
+        if lines > 0 {
+            self.metrics.log_line_problems.get_or_create(&SourceProblem { source: self.source, problem }).inc_by(lines);
+        }
+    }
+
+    /// Counts a failed try to read.
+    pub(crate) fn failed(&self) {
+        self.metrics.log_source_failures.get_or_create(&LogSource { source: self.source }).inc();
+    }
+
+    /// Counts a connection of a sender that ended.
+    pub(crate) fn connection_ended(&self, reason: &'static str) {
+        self.metrics.syslog_connections.get_or_create(&EndReason { reason }).inc();
     }
 
     /// Counts bytes that were cut from the ends of long messages.

@@ -67,6 +67,7 @@ impl Source {
                 }
                 Err(error) => {
                     failures += 1;
+                    self.delivery.failed();
                     if failures == 1 {
                         tracing::warn!(journal = self.name, %error, "the journal cannot be read; it is tried again, and nothing is skipped");
                     }
@@ -91,6 +92,8 @@ async fn deliver(parsers: &Parsers, delivery: &Delivery, position: &mut Position
         return true;
     }
     delivery.truncated(batch.truncated_bytes);
+    delivery.problem("cut", batch.truncated);
+    delivery.problem("utf8", batch.invalid_utf8);
     let mut records = batch.records;
     if !parsers.is_empty() {
         records.iter_mut().for_each(|record| parse(parsers, record));

@@ -1,6 +1,7 @@
 //! The kernel log as a source.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use host_logs::kernel::{self, Reader, SystemClock, reference_position};
@@ -11,6 +12,9 @@ use crate::config::KernelSource;
 
 /// Records of one batch.
 const MAX_RECORDS: usize = 1000;
+
+/// Between two tries of a device that cannot be read.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// A kernel log that is read, and where its records go.
 pub(crate) struct Source {
@@ -37,15 +41,21 @@ impl Source {
 
     /// Reads until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut failing = false;
         loop {
             let batch = match stop.run_until_cancelled(self.reader.read(MAX_RECORDS)).await {
                 None => return,
                 Some(Ok(batch)) => batch,
                 Some(Err(error)) => {
-                    tracing::error!(%error, "the kernel log cannot be read any more; a reload or restart tries it again");
-                    return;
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::error!(%error, "the kernel log cannot be read; it is tried again, and nothing is skipped");
+                    }
+                    self.delivery.failed();
+                    stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+                    continue;
                 }
             };
+            failing = false;
             if batch.lost > 0 {
                 tracing::warn!(records = batch.lost, "the kernel overwrote records before they were read");
             }

@@ -4,13 +4,15 @@
 //! store does not take records, and datagrams for which there is no room are counted. Servers whose settings a reload
 //! does not change go on through it.
 
+mod datagrams;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use futures::StreamExt;
-use host_logs::syslog::{Framing, FramingError, record};
+use host_logs::syslog::{Frame, Framing, FramingError, record};
 use logs::Record;
 use server::{Marks, Tls, TlsFiles};
 use telemetry::Lift;
@@ -18,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
-use tokio_util::codec::FramedRead;
+use tokio_util::codec::{Decoder as _, FramedRead};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,9 +42,6 @@ const IDLE: Duration = Duration::from_secs(30 * 60);
 
 /// A TLS handshake takes no longer.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// The longest datagram.
-const MAX_DATAGRAM: usize = 64 * 1024;
 
 /// How often the files of a certificate are looked at.
 const CERTIFICATE_PERIOD: Duration = Duration::from_secs(10);
@@ -108,6 +107,7 @@ impl Server {
         let (addr, task) = match settings.protocol {
             SyslogProtocol::Udp => {
                 let socket = UdpSocket::bind(at.as_slice()).await.with_context(listen)?;
+                datagrams::enlarge_buffer(&socket);
                 (socket.local_addr()?, tokio::spawn(serve(receiver.datagrams(socket), delivery, waiting)))
             }
             SyslogProtocol::Tcp => {
@@ -174,29 +174,13 @@ struct Receiver {
 impl Receiver {
     fn record(&self, message: &[u8]) -> Record {
         let mut record = record(message, chrono::Utc::now(), &self.settings.destination);
+        self.delivery.problem("utf8", u64::from(std::str::from_utf8(message).is_err()));
+        // Every syslog message begins with its priority.
+        self.delivery.problem("format", u64::from(!record.attributes.contains_key("priority")));
         if !self.settings.shared.parsers.is_empty() {
             parse(&self.settings.shared.parsers, &mut record);
         }
         record
-    }
-
-    async fn datagrams(self, socket: UdpSocket) {
-        let mut buffer = vec![0; MAX_DATAGRAM];
-        while let Some(received) = self.stop.run_until_cancelled(socket.recv_from(&mut buffer)).await {
-            match received {
-                Ok((length, _sender)) => {
-                    let kept = length.min(self.settings.max_message_bytes);
-                    self.delivery.truncated((length - kept) as u64);
-                    if self.queue.try_send(self.record(&buffer[..kept])).is_err() {
-                        self.delivery.count("receive", 1);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "receiving syslog datagrams failed");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
     }
 
     async fn connections(self, listener: TcpListener, tls: Option<Tls>) {
@@ -206,20 +190,25 @@ impl Receiver {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a syslog connection");
+                    self.delivery.failed();
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                 tracing::warn!(%sender, max_connections = self.settings.max_connections, "a syslog connection was closed: there are too many");
+                self.delivery.connection_ended("too_many");
                 continue;
             };
             let (receiver, tls) = (self.clone(), tls.clone());
             connections.spawn(async move {
-                if let Err(error) = receiver.connection(stream, tls).await {
-                    tracing::info!(%sender, %error, "a syslog connection ended");
+                let delivery = Arc::clone(&receiver.delivery);
+                let ended = receiver.connection(stream, tls).await;
+                if !matches!(ended, End::Closed | End::Stopped) {
+                    tracing::info!(%sender, why = %ended, "a syslog connection ended");
                 }
                 drop(place);
+                delivery.connection_ended(ended.reason());
             });
         }
         drop(listener);
@@ -227,25 +216,71 @@ impl Receiver {
         connections.wait().await;
     }
 
-    async fn connection(self, stream: TcpStream, tls: Option<Tls>) -> Result<(), FramingError> {
+    async fn connection(self, stream: TcpStream, tls: Option<Tls>) -> End {
         match tls {
             None => self.stream(stream).await,
-            Some(tls) => {
-                let stream = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await.map_err(std::io::Error::from)??;
-                self.stream(stream).await
-            }
+            Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                Ok(Ok(stream)) => self.stream(stream).await,
+                Ok(Err(error)) => End::Handshake(error),
+                Err(elapsed) => End::Handshake(elapsed.into()),
+            },
         }
     }
 
-    async fn stream(self, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), FramingError> {
+    async fn stream(self, stream: impl AsyncRead + AsyncWrite + Unpin) -> End {
         let mut frames = FramedRead::new(stream, Framing::new(self.settings.max_message_bytes));
-        loop {
+        let end = loop {
             let next = self.stop.run_until_cancelled(tokio::time::timeout(IDLE, frames.next())).await;
-            let Some(Ok(Some(frame))) = next else { return Ok(()) };
-            let frame = frame?;
-            self.delivery.truncated(frames.decoder_mut().take_cut());
-            // The queue ends with the last connection.
-            let _ = self.queue.send(self.record(&frame.bytes)).await;
+            match next {
+                Some(Ok(Some(Ok(frame)))) => self.frame(&frame, frames.decoder_mut()).await,
+                Some(Ok(Some(Err(error)))) => break End::Broken(error),
+                Some(Ok(None)) => break End::Closed,
+                Some(Err(_)) => break End::Idle,
+                None => break End::Stopped,
+            }
+        };
+        // What was received and not taken yet.
+        let mut rest = frames.read_buffer_mut().split();
+        while let Ok(Some(frame)) = frames.decoder_mut().decode_eof(&mut rest) {
+            self.frame(&frame, frames.decoder_mut()).await;
+        }
+        self.delivery.count("torn", u64::from(frames.decoder().is_torn()));
+        end
+    }
+
+    async fn frame(&self, frame: &Frame, framing: &mut Framing) {
+        self.delivery.truncated(framing.take_cut());
+        self.delivery.problem("cut", u64::from(frame.truncated));
+        // The queue ends with the last connection.
+        let _ = self.queue.send(self.record(&frame.bytes)).await;
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("the sender closed it")]
+    Closed,
+    #[error("the server stops")]
+    Stopped,
+    #[error("nothing came for half an hour")]
+    Idle,
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(std::io::Error),
+    #[error(transparent)]
+    Broken(FramingError),
+}
+
+impl End {
+    /// As the metric calls it.
+    fn reason(&self) -> &'static str {
+        match self {
+            End::Closed => "closed",
+            End::Stopped => "stopped",
+            End::Idle => "idle",
+            End::Handshake(_) => "tls",
+            End::Broken(FramingError::Io(_)) => "failed",
+            End::Broken(FramingError::Count) => "framing",
         }
     }
 }

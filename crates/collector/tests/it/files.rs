@@ -9,15 +9,15 @@ use tempfile::TempDir;
 
 use crate::support::Collector;
 
-fn accepted(database: &str) -> String {
+pub(crate) fn accepted(database: &str) -> String {
     format!("adxmon_ledger_rows{{database=\"{database}\",state=\"accepted\"}}")
 }
 
-fn append(path: &Path, text: &str) {
+pub(crate) fn append(path: &Path, text: &str) {
     std::fs::File::options().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
 }
 
-fn target(path: &str, more: &str) -> String {
+pub(crate) fn target(path: &str, more: &str) -> String {
     format!(
         "[[host-log]]\ndisable-kube-discovery = true\nadd-attributes = {{ cluster = 'c' }}\n[[host-log.file-target]]\nfile-path = '{path}'\ndatabase = 'Logs'\ntable = 'App'\n{more}\n"
     )
@@ -40,7 +40,7 @@ fn rows(dir: &TempDir) -> Vec<(Value, Value)> {
     rows
 }
 
-fn messages(dir: &TempDir) -> Vec<String> {
+pub(crate) fn messages(dir: &TempDir) -> Vec<String> {
     rows(dir).into_iter().map(|(body, _)| body["message"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
@@ -125,4 +125,113 @@ async fn a_store_that_refuses_stops_the_reading_and_nothing_is_lost() {
     for (n, message) in messages.iter().enumerate() {
         assert!(message.split(' ').nth(1) == Some(&n.to_string()), "{n}: {message}");
     }
+}
+
+/// Lines of CRI with every fault that a line can have: all are stored, but for the empty one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_lines_is_counted() {
+    let logs = tempfile::tempdir().unwrap();
+    let path = logs.path().join("c.log");
+    let long = "x".repeat(300);
+    let lines: [&[u8]; 8] = [
+        b"2024-01-02T03:04:05Z stdout F fine",
+        b"not of the format",
+        b"nor this one",
+        b"2024-99-99T03:04:05Z stdout F of no known time",
+        b"",
+        b"2024-01-02T03:04:05Z stdout F nul \0 and \xff\xfe",
+        format!("2024-01-02T03:04:05Z stdout F {long}").leak().as_bytes(),
+        // Each part is below the limit, their sum is not.
+        format!("2024-01-02T03:04:05Z stdout P {}\n2024-01-02T03:04:05Z stdout F {}", &long[..150], &long[..150]).leak().as_bytes(),
+    ];
+    std::fs::write(&path, [lines.join(&b'\n'), b"\n".to_vec()].concat()).unwrap();
+    let collector = Collector::start("", &target(&path.display().to_string(), "log-type = 'cri'\nmax-line-bytes = 200")).await;
+    let source = "source=\"tailsource\"";
+    let counts = [
+        (format!("adxmon_collector_log_lines_total{{{source}}}"), 9.0),
+        (format!("adxmon_collector_log_messages_total{{{source}}}"), 7.0),
+        (problem("format"), 2.0),
+        (problem("time"), 1.0),
+        (problem("empty"), 1.0),
+        (problem("utf8"), 1.0),
+        (problem("cut"), 2.0),
+        (format!("adxmon_collector_logs_truncated_bytes_total{{{source}}}"), 30.0 + 300.0 - 200.0 + 100.0),
+    ];
+    for (name, count) in counts {
+        let got = collector.until(&name, |_| true).await;
+        assert_eq!(got, count, "{name}");
+    }
+    collector.until(&accepted("Logs"), |rows| rows == 7.0).await;
+    let messages = messages(&collector.stop().await);
+    assert_eq!(messages[1..4], ["not of the format", "nor this one", "of no known time"]);
+    assert_eq!(messages[4], "nul \0 and \u{fffd}\u{fffd}");
+}
+
+pub(crate) fn problem(kind: &str) -> String {
+    format!("adxmon_collector_log_line_problems_total{{source=\"tailsource\",problem=\"{kind}\"}}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_transforms_of_files_drop_is_counted() {
+    let logs = tempfile::tempdir().unwrap();
+    let path = logs.path().join("app.log");
+    append(&path, "noise 1\nsignal\nnoise 2\n");
+    let drop = "[[host-log.transforms]]\nname = 'drop'\nconfig = { all = [{ field = 'Body.message', matches = '^noise' }] }";
+    let collector = Collector::start("", &target(&path.display().to_string(), drop)).await;
+    collector.until(&accepted("Logs"), |rows| rows == 1.0).await;
+    collector.until("adxmon_collector_logs_dropped{source=\"tailsource\",stage=\"drop\"}", |count| count == 2.0).await;
+    assert_eq!(messages(&collector.stop().await), ["signal"]);
+}
+
+/// A file system that does not answer, as NFS without its server: here a pipe in the place of a cursor of the reference, whose
+/// opening waits for a writer, on the thread that reads the log and in the same step.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_system_that_hangs_holds_up_its_own_files_only() {
+    let (logs, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = |name: &str| {
+        std::fs::create_dir(logs.path().join(name)).unwrap();
+        logs.path().join(name).join("app.log")
+    };
+    let (hanging, well) = (file("hanging"), file("well"));
+    append(&hanging, "late\n");
+    append(&well, "one\n");
+    let pipe = dir.path().join(format!("{}.cursor", hanging.display().to_string().replace('/', "_")));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let settings = target(&hanging.display().to_string(), "") + &target(&well.display().to_string(), "");
+    let collector = Collector::start_in(dir, "", &settings).await;
+    collector.until(&accepted("Logs"), |rows| rows == 1.0).await;
+    let hangs = format!("adxmon_collector_tail_hanging{{folder=\"{}\"}}", hanging.parent().unwrap().display());
+    collector.until(&hangs, |hangs| hangs == 1.0).await;
+    append(&well, "two\n");
+    collector.until(&accepted("Logs"), |rows| rows == 2.0).await;
+    // Neither a reload nor the end waits for it; the new configuration hangs in the same way.
+    collector.reload("", &format!("{settings}[otel-trace]\ndatabase = 'T'\n")).await.unwrap();
+    append(&well, "three\n");
+    collector.until(&accepted("Logs"), |rows| rows == 3.0).await;
+    let dir = collector.stop().await;
+    // The threads that were left behind end when the file system answers; with their process otherwise.
+    drop(std::fs::File::options().write(true).open(&pipe).unwrap());
+    let options = || wal::Options { durability: wal::Durability::Process, ..wal::Options::new(dir.path()) };
+    let store = loop {
+        match wal::Store::open(options(), wal::RealDisk::new(), 0) {
+            Ok((store, _)) => break store,
+            Err(wal::OpenError::Locked { .. }) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    store.close();
+    drop(store);
+    assert_eq!(messages(&dir), ["one", "two", "three"]);
+
+    // The next start hangs again, until the file system answers.
+    let collector = Collector::start_in(dir, "", &settings).await;
+    append(&well, "four\n");
+    collector.until(&accepted("Logs"), |rows| rows == 4.0).await;
+    collector.until(&hangs, |hangs| hangs == 1.0).await;
+    drop(std::fs::File::options().write(true).open(&pipe).unwrap());
+    collector.until(&accepted("Logs"), |rows| rows == 5.0).await;
+    collector.until(&hangs, |hangs| hangs == 0.0).await;
+    let mut all = messages(&collector.stop().await);
+    all.sort();
+    assert_eq!(all, ["four", "late", "one", "three", "two"]);
 }

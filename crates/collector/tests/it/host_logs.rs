@@ -194,3 +194,94 @@ async fn records_of_syslog_go_through_transforms() {
     collector.until(dropped, |count| count == 1.0).await;
     collector.stop().await;
 }
+
+fn ended(reason: &str) -> String {
+    format!("adxmon_collector_syslog_connections_ended_total{{reason=\"{reason}\"}}")
+}
+
+fn dropped(stage: &str) -> String {
+    format!("adxmon_collector_logs_dropped{{source=\"syslog\",stage=\"{stage}\"}}")
+}
+
+/// Sends over a connection of its own.
+async fn send(collector: &Collector, text: &[u8]) {
+    let mut stream = TcpStream::connect(collector.running().syslog[0]).await.unwrap();
+    stream.write_all(text).await.unwrap();
+    stream.shutdown().await.unwrap();
+    // The other side ends it.
+    assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_senders_of_syslog_is_counted() {
+    let collector = Collector::start("", &syslog("tcp", "max-connections = 1\nmax-message-bytes = 50")).await;
+    let problem = |kind: &str| format!("adxmon_collector_log_line_problems_total{{source=\"syslog\",problem=\"{kind}\"}}");
+    send(&collector, b"no syslog\n<13>1 - h a - - - \xff\n").await;
+    collector.until(&ended("closed"), |count| count == 1.0).await;
+    assert_eq!(collector.metric(&problem("format")).await, Some(1.0));
+    assert_eq!(collector.metric(&problem("utf8")).await, Some(1.0));
+    let long = format!("<13>1 - h a - - - {}\n", "x".repeat(100));
+    send(&collector, long.as_bytes()).await;
+    collector.until(&problem("cut"), |count| count == 1.0).await;
+    // A count that more was to follow.
+    send(&collector, b"19 <13>1 - h a - - - x30 <13>1 - h a - - - torn").await;
+    collector.until(&dropped("torn"), |count| count == 1.0).await;
+    send(&collector, b"12x<13>1 - h a - - - x").await;
+    collector.until(&ended("framing"), |count| count == 1.0).await;
+    let mut first = TcpStream::connect(collector.running().syslog[0]).await.unwrap();
+    first.write_all(b"<13>1 - h a - - - first\n").await.unwrap();
+    collector.until(&sent("syslog"), |count| count == 5.0).await;
+    let mut second = TcpStream::connect(collector.running().syslog[0]).await.unwrap();
+    assert_eq!(second.read(&mut [0]).await.unwrap_or(0), 0);
+    collector.until(&ended("too_many"), |count| count == 1.0).await;
+    // A message without its newline when the server ends is a message.
+    first.write_all(b"<13>1 - h a - - - last").await.unwrap();
+    tokio::task::yield_now().await;
+    collector.stop().await;
+}
+
+/// However fast they come: what is sent is stored, or counted as lost by whoever lost it.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_datagram_is_stored_or_counted() {
+    const SENT: u32 = 100_000;
+    let collector = Collector::start("", &syslog("udp", "")).await;
+    let to = collector.running().syslog[0];
+    let sending = tokio::task::spawn_blocking(move || {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for n in 0..SENT {
+            socket.send_to(format!("<13>1 - h a - - - {n} {}", "x".repeat(200)).as_bytes(), to).unwrap();
+        }
+    });
+    sending.await.unwrap();
+    let mut counts = [0.0; 3];
+    for _ in 0..600 {
+        for (count, name) in counts.iter_mut().zip([sent("syslog"), dropped("kernel"), dropped("receive")]) {
+            *count = collector.metric(&name).await.unwrap_or_default();
+        }
+        if counts.iter().sum::<f64>() == f64::from(SENT) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(counts.iter().sum::<f64>(), f64::from(SENT), "{counts:?}");
+    assert!(counts[0] > 0.0, "{counts:?}");
+    println!("stored, dropped by the kernel, and for want of room: {counts:?}");
+    collector.stop().await;
+}
+
+/// A file that calls itself a journal and is none: it is counted and tried again, and what is not broken is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_journal_file_does_not_keep_others_from_being_read() {
+    let folder = tempfile::tempdir().unwrap();
+    journal(&folder.path().join("system.journal"), &["one"]);
+    let mut broken = b"LPKSHHRH".to_vec();
+    broken.resize(100_000, 0xa5);
+    std::fs::write(folder.path().join("broken.journal"), broken).unwrap();
+    let path = folder.path().display();
+    let tables = format!(
+        "[[host-log]]\ndisable-kube-discovery = true\n[[host-log.journal-target]]\ndatabase = 'Logs'\ntable = 'Journal'\njournal-path = '{path}'\n"
+    );
+    let collector = Collector::start("", &tables).await;
+    collector.until(&sent("journal"), |count| count == 1.0).await;
+    collector.stop().await;
+}

@@ -1,12 +1,13 @@
 //! Logs in files: those that the configuration names, and those of the pods of this node.
 //!
-//! One thread follows all files ([`tail`]). Lines go to a worker for each database, so that one that takes nothing holds up
-//! no other; a worker makes rows of them and commits these with the positions of the files. What is read and not committed
-//! is bounded for each worker: a store that refuses stops the reading, and what was not committed is read again after a
-//! restart.
+//! A few threads follow the files ([`readers`], [`tail`]). Lines go to a worker for each thread and database, so that one that
+//! takes nothing holds up no other; a worker makes rows of them and commits these with the positions of the files. What is read
+//! and not committed is bounded for each worker: a store that refuses stops the reading, and what was not committed is read
+//! again after a restart.
 
 mod marks;
 mod pod_logs;
+mod readers;
 mod worker;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -16,22 +17,19 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use logs::{Destination, LineOptions, Map, Parsers, Transforms, Value};
 use parking_lot::{Mutex, RwLock};
-use tail::{Budget, Budgets, Event, Follower, Options, Target};
-use tokio::runtime::Handle;
+use tail::{Event, Target};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::Delivery;
-use crate::config::{Config, FileLog, FileSource, LogTarget};
+use crate::config::{Config, FileLog, FileSource, LogTarget, PodLogs};
 use crate::pipeline::Pipeline;
 use crate::pods::Pods;
 use marks::Marks;
 use pod_logs::PodLog;
+use readers::{ReaderId, Readers};
 use worker::Worker;
-
-/// Bytes that one worker may have in flight.
-const IN_FLIGHT: usize = 4 << 20;
 
 /// The scope of positions of pods' logs.
 const PODS: &str = "pods";
@@ -57,19 +55,22 @@ pub(crate) fn start(
         return Ok(());
     }
     let groups: Vec<Arc<Group>> = config.files.iter().map(|source| Arc::new(Group::new(source, pipeline, config, stop))).collect();
-    let budgets = Budgets::default();
-    let mut followed = Followed { budgets: budgets.clone(), shares: HashMap::new(), logs: Arc::default(), retired: HashMap::new() };
+    let discovering = config.files.iter().position(|source| source.pods.is_some()).zip(pods);
+    let mut followed = Followed { readers: Readers::new(discovering.is_some()), logs: Arc::default(), retired: HashMap::new() };
     let named = followed.named(&config.files)?;
-    let marks = Arc::new(Marks::load(&pipeline.store, &config.storage_dir, named.iter().map(|target| &*target.scope)));
-    let resume = marks.resume();
-    let (targets, changes) = mpsc::unbounded_channel();
-    let follower =
-        Follower::new(Options::default(), budgets, Arc::clone(&pipeline.metrics.tail), resume, changes).context("following log files")?;
-    let workers = Workers { groups, logs: Arc::clone(&followed.logs), marks, running: HashMap::new(), stop: stop.clone() };
-    let (handle, stopped) = (Handle::current(), stop.clone());
-    sources.spawn_blocking(move || handle.block_on(read(follower, workers, stopped)));
-    let discovering = config.files.iter().position(|source| source.pods.is_some());
-    sources.spawn(discover(followed, named, discovering.zip(pods), config.files.clone(), targets, stop.clone()));
+    let marks = Arc::new(Marks::load(&pipeline.store, &config.storage_dir, named.iter().map(|(_, target)| &*target.scope)));
+    let logs = Arc::clone(&followed.logs);
+    let workers = || Workers {
+        groups: groups.clone(),
+        logs: Arc::clone(&logs),
+        marks: Arc::clone(&marks),
+        running: HashMap::new(),
+        closed: false,
+        stop: stop.clone(),
+    };
+    followed.readers.start(&pipeline.metrics, &marks, workers, stop, sources)?;
+    sources.spawn(forget(Arc::clone(&marks), stop.clone()));
+    sources.spawn(discover(followed, named, discovering, config.files.clone(), stop.clone()));
     Ok(())
 }
 
@@ -103,16 +104,15 @@ type Logs = Arc<RwLock<HashMap<Arc<str>, Arc<Log>>>>;
 
 /// What is followed, and how it is read.
 struct Followed {
-    budgets: Budgets,
-    shares: HashMap<(usize, Arc<str>), Arc<Budget>>,
+    readers: Readers,
     logs: Logs,
     /// Targets that are not wanted any more, since when.
     retired: HashMap<Arc<str>, Instant>,
 }
 
 impl Followed {
-    /// The targets that the configuration names.
-    fn named(&mut self, sources: &[FileSource]) -> anyhow::Result<Vec<Target>> {
+    /// The targets that the configuration names, and who reads them.
+    fn named(&mut self, sources: &[FileSource]) -> anyhow::Result<Vec<(ReaderId, Target)>> {
         let mut targets = Vec::new();
         for (group, source) in sources.iter().enumerate() {
             for (i, file) in source.files.iter().enumerate() {
@@ -122,19 +122,20 @@ impl Followed {
         Ok(targets)
     }
 
-    fn file(&mut self, group: usize, i: usize, file: &FileLog) -> anyhow::Result<Target> {
+    fn file(&mut self, group: usize, i: usize, file: &FileLog) -> anyhow::Result<(ReaderId, Target)> {
         let key = format!("{group}.{i}");
         let scope = format!("{}.{}", file.destination.database(), file.destination.table());
-        let budget = self.budget(group, file.destination.database());
+        let reader = self.readers.of(tail::folder(&file.path));
+        let budget = self.readers.budget(reader, group, file.destination.database());
         let target = Target::new(&key, &scope, std::slice::from_ref(&file.path), &file.exclude, budget)?;
         let log = (Arc::clone(&file.lines), file.parsers.clone(), file.destination.clone(), Map::new());
         self.put(&target, group, log);
-        Ok(target.max_line_bytes(file.lines.max_bytes))
+        Ok((reader, target.max_line_bytes(file.lines.max_bytes)))
     }
 
     fn pod(&mut self, group: usize, log: &PodLog, lines: &Arc<LineOptions>) -> anyhow::Result<Target> {
         let destination = Destination::new(&log.database, &log.table).context("database and table need an ASCII letter or digit each")?;
-        let budget = self.budget(group, destination.database());
+        let budget = self.readers.budget(readers::PODS, group, destination.database());
         let target = Target::new(&log.file, PODS, std::slice::from_ref(&log.file), &[], budget)?;
         let parsers = Parsers::from_names(&log.parsers).map_err(anyhow::Error::msg)?;
         let resource = log.resource.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect();
@@ -148,8 +149,8 @@ impl Followed {
     }
 
     /// Forgets how targets are read that were not wanted for so long that nothing of them is on its way.
-    fn retire(&mut self, wanted: &[Target]) {
-        let wanted: HashSet<&str> = wanted.iter().map(|target| &*target.key).collect();
+    fn retire<'t>(&mut self, wanted: impl Iterator<Item = &'t Target>) {
+        let wanted: HashSet<&str> = wanted.map(|target| &*target.key).collect();
         let mut logs = self.logs.write();
         self.retired.retain(|key, _| !wanted.contains(&**key));
         for key in logs.keys().filter(|key| !wanted.contains(&***key)) {
@@ -163,45 +164,45 @@ impl Followed {
             keep
         });
     }
-
-    fn budget(&mut self, group: usize, database: &Arc<str>) -> Arc<Budget> {
-        let budget = self.shares.entry((group, Arc::clone(database))).or_insert_with(|| self.budgets.budget(IN_FLIGHT));
-        Arc::clone(budget)
-    }
 }
 
 /// Tells what to follow: at once, and when the pods change.
 async fn discover(
     mut followed: Followed,
-    named: Vec<Target>,
+    named: Vec<(ReaderId, Target)>,
     discovering: Option<(usize, watch::Receiver<Pods>)>,
     sources: Vec<FileSource>,
-    targets: mpsc::UnboundedSender<Vec<Target>>,
     stop: CancellationToken,
 ) {
-    let _ = targets.send(named.clone());
+    let mut by_reader: HashMap<ReaderId, Vec<Target>> = HashMap::new();
+    for (reader, target) in &named {
+        by_reader.entry(*reader).or_default().push(target.clone());
+    }
+    for (reader, targets) in by_reader {
+        followed.readers.follow(reader, targets);
+    }
     let Some((group, mut pods)) = discovering else {
         stop.cancelled().await;
         return;
     };
-    let chosen = sources[group].pods.as_ref().map(|pods| pods.chosen.clone()).unwrap_or_default();
+    let Some(PodLogs { chosen, dir }) = sources[group].pods.clone() else { return };
     let lines = Arc::new(LineOptions { format: logs::LineFormat::Kubernetes, ..LineOptions::default() });
     loop {
         let snapshot = pods.borrow_and_update().clone();
         if snapshot.known {
-            let mut all = named.clone();
+            let mut wanted = Vec::new();
             let mut seen = BTreeMap::new();
-            for log in snapshot.by_uid.values().flat_map(|pod| pod_logs::logs(pod, &chosen)) {
+            for log in snapshot.by_uid.values().flat_map(|pod| pod_logs::logs(pod, &chosen, &dir)) {
                 seen.insert(log.file.clone(), log);
             }
             for log in seen.values() {
                 match followed.pod(group, log, &lines) {
-                    Ok(target) => all.push(target),
+                    Ok(target) => wanted.push(target),
                     Err(error) => tracing::warn!(file = log.file, error = %format!("{error:#}"), "the log of a container is not collected"),
                 }
             }
-            followed.retire(&all);
-            let _ = targets.send(all);
+            followed.retire(named.iter().map(|(_, target)| target).chain(&wanted));
+            followed.readers.follow(readers::PODS, wanted);
         }
         if !matches!(stop.run_until_cancelled(pods.changed()).await, Some(Ok(()))) {
             return;
@@ -209,18 +210,12 @@ async fn discover(
     }
 }
 
-/// Reads until `stop`, on a thread of its own.
-async fn read(mut follower: Follower, mut workers: Workers, stop: CancellationToken) {
-    let marks = Arc::clone(&workers.marks);
-    let forgetting = tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
-        tokio::time::sleep(FORGET_AFTER).await;
-        marks.forget_missing();
-    }));
-    while let Some(Some(event)) = stop.run_until_cancelled(follower.next()).await {
-        workers.give(event);
+/// Forgets positions of files that do not come back.
+async fn forget(marks: Arc<Marks>, stop: CancellationToken) {
+    if stop.run_until_cancelled(tokio::time::sleep(FORGET_AFTER)).await.is_some() {
+        // On a thread that nobody waits for: a file system may hang.
+        std::thread::spawn(move || marks.forget_missing());
     }
-    forgetting.abort();
-    workers.end().await;
 }
 
 /// A worker, and what it listens to.
@@ -229,17 +224,22 @@ struct Running {
     task: JoinHandle<()>,
 }
 
-/// The workers, by what they have to do with.
+/// The workers of one reader, by what they have to do with.
 struct Workers {
     groups: Vec<Arc<Group>>,
     logs: Logs,
     marks: Arc<Marks>,
     running: HashMap<(usize, Arc<str>), Running>,
+    /// Whether nothing is taken any more.
+    closed: bool,
     stop: CancellationToken,
 }
 
 impl Workers {
     fn give(&mut self, event: Event) {
+        if self.closed {
+            return;
+        }
         let key = match &event {
             Event::Lines(chunk) => &chunk.target.key,
             Event::Started { target, .. } | Event::Gone { target, .. } => &target.key,
@@ -254,13 +254,10 @@ impl Workers {
         let _ = running.sender.send(event);
     }
 
-    async fn end(self) {
-        for Running { sender, task } in self.running.into_values() {
-            drop(sender);
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a worker for log files failed");
-            }
-        }
+    /// Takes nothing more; the workers, which end with what they have.
+    fn close(&mut self) -> Vec<JoinHandle<()>> {
+        self.closed = true;
+        self.running.drain().map(|(_, running)| running.task).collect()
     }
 }
 

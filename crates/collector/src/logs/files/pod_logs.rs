@@ -4,6 +4,7 @@
 //! `adx-mon/log-parsers` how messages are parsed. A pod that does not ask may be chosen by the configuration.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use logs::Parsers;
 
@@ -23,8 +24,8 @@ pub(super) struct PodLog {
 /// Annotations that transforms use.
 const ROUTING: [&str; 2] = ["adx-mon/log-sources", "adx-mon/log-keys"];
 
-/// The logs of a pod that are collected: of all containers that were made, and of those that ran before them.
-pub(super) fn logs(pod: &Pod, chosen: &[ChosenPod]) -> Vec<PodLog> {
+/// The logs of a pod in `dir` that are collected: of all containers that were made, and of those that ran before them.
+pub(super) fn logs(pod: &Pod, chosen: &[ChosenPod], dir: &Path) -> Vec<PodLog> {
     let annotation = |name: &str| pod.annotations.get(name).map(|value| value.trim());
     let chosen = chosen.iter().find(|chosen| fits(chosen, pod));
     if annotation("adx-mon/scrape") != Some("true") && chosen.is_none() {
@@ -45,7 +46,7 @@ pub(super) fn logs(pod: &Pod, chosen: &[ChosenPod]) -> Vec<PodLog> {
         resource.insert("container".to_owned(), container.name.to_string());
         resource.insert("containerID".to_owned(), id.to_owned());
         PodLog {
-            file: format!("/var/log/containers/{}_{}_{}-{name}.log", pod.name, pod.namespace, container.name),
+            file: format!("{}/{}_{}_{}-{name}.log", dir.display(), pod.name, pod.namespace, container.name),
             database: database.to_owned(),
             table: table.to_owned(),
             parsers: parsers.clone(),
@@ -100,6 +101,8 @@ mod tests {
 
     use super::*;
 
+    const PATH: &str = "/var/log/containers";
+
     fn map(value: &Value) -> crate::pods::Map {
         let entries = value.as_object().into_iter().flatten();
         entries.map(|(name, value)| (name.as_str().into(), value.as_str().unwrap().into())).collect()
@@ -151,7 +154,7 @@ mod tests {
                 "{name}"
             );
             let chosen: Vec<ChosenPod> = case["static_pod_targets"].as_array().into_iter().flatten().map(chosen).collect();
-            let found = logs(&pod(&case["pod"]), &chosen);
+            let found = logs(&pod(&case["pod"]), &chosen, Path::new(PATH));
             let beaten: &[&str] = match name {
                 "parsers with space are invalid -> pod ignored" => &["json", "klog"],
                 "unknown parser -> pod ignored" => &[],
@@ -186,7 +189,7 @@ mod tests {
         };
         let pod =
             Pod { namespace: "ns".into(), name: "p".into(), annotations: map(&annotations), containers: vec![main], ..Pod::default() };
-        let files: Vec<String> = logs(&pod, &[]).into_iter().map(|log| log.file).collect();
+        let files: Vec<String> = logs(&pod, &[], Path::new(PATH)).into_iter().map(|log| log.file).collect();
         assert_eq!(files, ["/var/log/containers/p_ns_main-old.log", "/var/log/containers/p_ns_main-new.log"]);
     }
 }

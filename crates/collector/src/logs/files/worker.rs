@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use logs::{Batch, EncodedResource, Entry, LineReader, Transforms};
+use logs::{Batch, EncodedResource, Entry, LineCounts, LineReader, Transforms};
 use tail::{Chunk, Event, Position, StreamId, Target};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -33,6 +33,8 @@ pub(super) struct Worker {
     streams: HashMap<StreamId, Stream>,
     /// Keys of marks that go with the next commit; without a stream, to be deleted.
     moved: HashMap<Vec<u8>, Option<StreamId>>,
+    /// What happened to lines since it was told last.
+    counts: LineCounts,
     ticked: Instant,
 }
 
@@ -44,12 +46,15 @@ struct Stream {
     /// The resource of the log, as rows have it.
     resource: Arc<EncodedResource>,
     position: Position,
+    /// Whether it was said that lines of it are not as they should be.
+    told: bool,
 }
 
 impl Worker {
     pub(super) fn new(group: Arc<Group>, logs: Logs, marks: Arc<Marks>) -> Worker {
         let transforms = group.transforms.clone();
-        Worker { group, logs, marks, transforms, streams: HashMap::new(), moved: HashMap::new(), ticked: Instant::now() }
+        let counts = LineCounts::default();
+        Worker { group, logs, marks, transforms, streams: HashMap::new(), moved: HashMap::new(), counts, ticked: Instant::now() }
     }
 
     /// Works until no events come, or `stop` while the store takes nothing.
@@ -61,6 +66,8 @@ impl Worker {
             let mut chunks = Vec::<Chunk>::new();
             let ended = self.fill(&mut batch, &mut chunks, &mut events).await;
             let (rows, counts) = batch.finish();
+            group.delivery.lines(std::mem::take(&mut self.counts));
+            group.delivery.transformed(&mut self.transforms);
             let moved = std::mem::take(&mut self.moved);
             if !rows.is_empty() || !moved.is_empty() {
                 let marks = moved.iter().map(|(key, stream)| (key.clone(), self.mark(*stream))).collect();
@@ -118,6 +125,7 @@ impl Worker {
                     let (now, transforms) = (now_ns(), &mut self.transforms);
                     let (log, resource) = (&stream.log, &stream.resource);
                     stream.reader.finish(now, |entry| row(&entry, (log, resource), transforms, batch, now));
+                    self.counts += stream.reader.take_counts();
                 }
                 self.moved.insert(marks::key(&target.scope, &path), None);
                 None
@@ -138,7 +146,7 @@ impl Worker {
         };
         let resource = self.group.delivery.encoder().resource(&log.resource);
         self.moved.insert(key.clone(), Some(id));
-        self.streams.insert(id, Stream { reader, key, log, resource, position });
+        self.streams.insert(id, Stream { reader, key, log, resource, position, told: false });
     }
 
     fn lines(&mut self, chunk: &Chunk, batch: &mut Batch<'_>) {
@@ -155,14 +163,18 @@ impl Worker {
             stream.reader.set_options(Arc::clone(&stream.log.lines));
             stream.resource = encoder.resource(&stream.log.resource);
         }
-        let (now, mut cut) = (now_ns(), 0);
+        let (now, mut cut, mut cut_lines) = (now_ns(), 0, 0);
         let (log, transforms) = ((&*stream.log, &*stream.resource), &mut self.transforms);
         for line in chunk.lines() {
             cut += line.cut;
+            cut_lines += u64::from(line.cut > 0);
             stream.reader.push(line.text, 0, now, |entry| row(&entry, log, transforms, batch, now));
         }
-        let counts = stream.reader.take_counts();
-        self.group.delivery.truncated(cut + counts.cut_bytes);
+        let mut counts = stream.reader.take_counts();
+        counts.cut_bytes += cut;
+        counts.cut_entries += cut_lines;
+        stream.tell(&chunk.path, &counts);
+        self.counts += counts;
         stream.position = chunk.position(chunk.bytes());
         self.moved.insert(stream.key.clone(), Some(chunk.stream));
     }
@@ -177,10 +189,27 @@ impl Worker {
         for (id, stream) in self.streams.iter_mut().filter(|(_, stream)| stream.log.lines.multi_line.is_some()) {
             let (log, before) = ((&*stream.log, &*stream.resource), batch.counts());
             stream.reader.tick(now, |entry| row(&entry, log, transforms, batch, now));
+            self.counts += stream.reader.take_counts();
             if batch.counts() != before {
                 self.moved.insert(stream.key.clone(), Some(*id));
             }
         }
+    }
+}
+
+impl Stream {
+    /// Says once that lines are not as they should be; metrics say how many.
+    fn tell(&mut self, path: &Path, counts: &LineCounts) {
+        let LineCounts { bad_lines, bad_times, invalid_utf8, cut_entries, .. } = *counts;
+        if self.told || bad_lines + bad_times + invalid_utf8 + cut_entries == 0 {
+            return;
+        }
+        self.told = true;
+        tracing::warn!(
+            path = %path.display(), not_of_format = bad_lines, bad_times, not_utf8 = invalid_utf8, cut = cut_entries,
+            "lines of a log file are not of its log-type or above its limit: they are stored as they stand, or cut; what comes \
+             after these is counted only"
+        );
     }
 }
 
