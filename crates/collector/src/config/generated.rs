@@ -278,9 +278,10 @@ request-timeout-seconds = 15
 # # Connections at a time.
 # max-connections = 1000
 
-# Events of the Kubernetes cluster: a row for each event, and another for each change of one, such as a larger count. In the
-# configuration of one collector of a cluster only, whose storage directory lasts (a Deployment of one replica with the
-# strategy Recreate, not the DaemonSet): two would store everything twice. Needs deploy/rbac/collector-events.yaml.
+# Events of the Kubernetes cluster: a row for each event, and another for each change of one, such as a larger count. Of several
+# collectors with the same table and namespaces one stores, and another goes on when it ends (a Lease in their namespace says
+# which); the storage directory must last (a StatefulSet or a Deployment with a volume, not the DaemonSet). Needs
+# deploy/rbac/collector-events.yaml.
 # [kubernetes-events]
 # database = 'Logs'
 # table = 'KubernetesEvents'

@@ -4,9 +4,12 @@
 //! API server is away it is asked again, and what happened meanwhile comes with the next list or watch, as far as the
 //! server still has it: it forgets events after an hour unless told otherwise. Of an event that changed several times
 //! while nobody watched there is only the last version.
+//!
+//! Of several collectors that store the same events in the same table one does, by a Lease ([`shift`]).
 
 mod progress;
 mod record;
+mod shift;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +24,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Delivery, Position, now_ns};
 use crate::config::EventSource;
-use crate::metrics::Metrics;
-use crate::pods::{Following, Problem, Source as Followed};
+use crate::pods::{Following, Problem};
 use progress::Progress;
+use shift::Notes;
+
+pub(crate) use shift::Shift;
 
 /// Events of one batch, and of one page of a list.
 const MAX_EVENTS: u16 = 500;
@@ -32,13 +37,18 @@ const MAX_EVENTS: u16 = 500;
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Events that are followed, and where their records go.
-pub(crate) struct Source {
+struct Source {
     events: Api<Event>,
+    /// Its name; empty for all.
+    namespace: String,
     problem: Problem,
     progress: Progress,
     position: Position,
     destination: Destination,
     delivery: Arc<Delivery>,
+    notes: Notes,
+    /// Whether what the next list has new may be stored already, by another that did not say how far it came last.
+    unsure: bool,
 }
 
 /// Why following ended.
@@ -49,32 +59,36 @@ enum Ended {
     Again,
 }
 
-/// One source for each namespace that `settings` names, or one for all; they go on where the store says.
-pub(crate) fn sources(settings: &EventSource, client: &Client, store: &wal::Store, metrics: &Metrics, delivery: Delivery) -> Vec<Source> {
-    let delivery = Arc::new(delivery);
-    let source = |namespace: Option<&str>| {
+impl Source {
+    /// Of one namespace, or of all; it goes on where the store says.
+    fn new(
+        namespace: Option<&str>,
+        settings: &EventSource,
+        client: &Client,
+        store: &wal::Store,
+        problem: Problem,
+        shared: (Arc<Delivery>, Notes),
+    ) -> Source {
         let destination = settings.destination.clone();
-        let key = format!("events/{}/{}/{}", destination.database(), destination.table(), namespace.unwrap_or_default());
-        let (position, stored) = Position::load(store, key);
+        let name = namespace.unwrap_or_default();
+        let (position, stored) = Position::load(store, format!("events/{}/{}/{name}", destination.database(), destination.table()));
+        let (delivery, notes) = shared;
         Source {
             events: namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace)),
-            problem: Problem::new(Followed::Events, metrics),
+            namespace: name.to_owned(),
+            problem,
             progress: stored.map(|stored| Progress::read(&stored)).unwrap_or_default(),
             position,
             destination,
-            delivery: Arc::clone(&delivery),
+            delivery,
+            notes,
+            unsure: false,
         }
-    };
-    match settings.namespaces.as_slice() {
-        [] => vec![source(None)],
-        namespaces => namespaces.iter().map(|namespace| source(Some(namespace))).collect(),
     }
-}
 
-impl Source {
     /// Follows the events until `stop`.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        while self.follow(&stop).await == Ended::Again {}
+    async fn run(&mut self, stop: &CancellationToken) {
+        while self.follow(stop).await == Ended::Again {}
     }
 
     async fn follow(&mut self, stop: &CancellationToken) -> Ended {
@@ -83,9 +97,13 @@ impl Source {
         loop {
             let Some(Some(first)) = stop.run_until_cancelled(following.next()).await else { return Ended::Stopped };
             let (records, listed) = self.records(first, &mut following);
+            let unsure = if self.unsure { records.len() } else { 0 };
+            self.unsure &= !listed;
             if !self.deliver(records, stop).await {
                 return Ended::Stopped;
             }
+            self.notes.doubtful(unsure);
+            self.notes.stored(&self.namespace, self.progress.all());
             if listed && self.progress.is_ahead_of_list() && self.is_ahead_of_server(stop).await {
                 return Ended::Again;
             }

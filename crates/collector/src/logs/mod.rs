@@ -49,9 +49,8 @@ pub(crate) fn start(
     }
     if let (Some(settings), Some(client)) = (&config.events, cluster) {
         let delivery = Delivery::new(pipeline, "kubernetes-events", &settings.shared, config, stop);
-        for source in events::sources(settings, client, &pipeline.store, &pipeline.metrics, delivery) {
-            sources.spawn(source.run(stop.clone()));
-        }
+        let shift = events::Shift::new(settings, client, &pipeline.store, &pipeline.metrics, delivery, &config.node);
+        sources.spawn(shift.run(stop.clone()));
     }
     Ok(())
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Event;
-use kube_client::api::{Api, Patch, PatchParams};
+use kube_client::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use server::{Sink as _, WalSink};
 use telemetry::RowSet;
@@ -118,6 +119,87 @@ async fn each_version_of_an_event_is_stored_once() {
     collector.stop().await;
     let wanted = [("a", 3), ("c", 2), ("d", 2), ("e", 2), ("e", 3)];
     assert_eq!(stored(&ingestor), wanted.map(|(name, count)| ((name.to_owned(), count), 1)).into());
+}
+
+const LEADING: &str = "adxmon_collector_events_leading";
+const MAYBE_DUPLICATE: &str = "adxmon_collector_events_maybe_duplicate_total";
+
+/// Two collectors with the same setting and stores of their own: one stores, and the other goes on when it ends, in order or
+/// suddenly.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_collectors_one_stores() {
+    let Some(server) = kube_testing::start(&[]).await else { return };
+    let rbac = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/rbac/collector-events.yaml");
+    for namespace in ["adx-mon", "shop"] {
+        server.create(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}")).await.unwrap();
+    }
+    server.create(&std::fs::read_to_string(rbac).unwrap()).await.unwrap();
+    let kubeconfig = server.service_account("adx-mon", "collector-events").await.unwrap();
+    let ingestor = Ingestor::default();
+    let settings = format!("{}\nkube-config = '{}'", ingestor.start().await, kubeconfig.display());
+    let tables = "[kubernetes-events]\ndatabase = 'Logs'\ntable = 'Events'\n";
+    let start = async |node: &str| Collector::start_with(&settings, tables, |config| config.node = node.to_owned()).await;
+    let create = async |name: &str| server.create(&event("shop", name, "Normal").to_string()).await.unwrap();
+    let (events, leases): (Api<Event>, Api<Lease>) =
+        (Api::namespaced(server.admin().await, "shop"), Api::namespaced(server.admin().await, "adx-mon"));
+
+    create("a").await;
+    let first = start("first").await;
+    first.until(SENT, |sent| sent == 1.0).await;
+    // On a runtime of its own, whose end is that of a killed process: nothing says goodbye.
+    let killed = tokio::runtime::Runtime::new().unwrap();
+    let second = {
+        let settings = settings.clone();
+        let start = async move { Collector::start_with(&settings, tables, |config| config.node = "second".to_owned()).await };
+        killed.spawn(start).await.unwrap()
+    };
+    create("b").await;
+    first.until(SENT, |sent| sent == 2.0).await;
+    assert_eq!((first.metric(LEADING).await, second.metric(LEADING).await), (Some(1.0), Some(0.0)));
+    assert_eq!(second.metric(SENT).await, None);
+
+    // The first one ends in order: the second goes on behind it, though its own store is empty.
+    first.stop().await;
+    create("c").await;
+    second.until(SENT, |sent| sent == 1.0).await;
+    assert_eq!(second.metric(MAYBE_DUPLICATE).await, Some(0.0));
+    // It notes with its next renewal how far it is.
+    let version: u64 = events.get("c").await.unwrap().metadata.resource_version.unwrap().parse().unwrap();
+    while noted(&leases).await < version {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+
+    // The second one is killed as soon as it has stored an event: what it did not note is stored again, and counted.
+    let third = start("third").await;
+    create("d").await;
+    second.until(SENT, |sent| sent == 2.0).await;
+    killed.shutdown_background();
+    create("e").await;
+    third.until(LEADING, |leads| leads == 1.0).await;
+    create("f").await;
+    third.until(SENT, |sent| sent >= 2.0).await;
+    let again = third.metric(MAYBE_DUPLICATE).await.unwrap();
+    third.stop().await;
+    // What the killed one had not sent on is in its store.
+    let rest = Collector::start_in(second.dir, &settings, "").await;
+    rest.stop().await;
+
+    let stored = stored(&ingestor);
+    let times = |name: &str| stored.get(&(name.to_owned(), 1)).copied().unwrap_or_default();
+    for name in ["a", "b", "c", "e", "f"] {
+        assert_eq!(times(name), 1, "{name}: {stored:?}");
+    }
+    // d is stored again unless it was noted; counted is what the first list had that was not noted: d or not, e, and f or not.
+    assert!((1..=2).contains(&times("d")), "{stored:?}");
+    let certain = times("d") as f64;
+    assert!((certain..=certain + 1.0).contains(&again), "{again} of {stored:?}");
+}
+
+/// The resourceVersion that the Lease names.
+async fn noted(leases: &Api<Lease>) -> u64 {
+    let lease = leases.list(&ListParams::default()).await.unwrap().items.remove(0);
+    let note = &lease.metadata.annotations.unwrap()["adx-mon/note"];
+    serde_json::from_str::<Value>(note).unwrap()[""].as_u64().unwrap()
 }
 
 /// Writes a mark into the store of `dir`.

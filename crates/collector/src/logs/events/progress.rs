@@ -50,6 +50,18 @@ impl Progress {
         }
     }
 
+    /// The resourceVersion up to which every change is stored.
+    pub(super) fn all(&self) -> u64 {
+        self.all
+    }
+
+    /// Another one has stored every change up to a resourceVersion.
+    pub(super) fn stored_by_another(&mut self, all: u64) {
+        if all > self.all {
+            *self = Progress { all, ..Progress::default() };
+        }
+    }
+
     /// To be stored with the events.
     pub(super) fn bytes(&self) -> Vec<u8> {
         // Numbers and texts always become JSON.
@@ -170,6 +182,19 @@ mod tests {
         progress.list_ended();
         assert!(progress.is_ahead_of_list());
         assert!(progress.is_ahead_of(Some("99")) && !progress.is_ahead_of(Some("100")) && !progress.is_ahead_of(None));
+    }
+
+    #[test]
+    fn what_another_has_stored_is_not_stored_again() {
+        let mut progress = Progress::default();
+        assert!(progress.watched(&event("a", 5)));
+        progress.stored_by_another(8);
+        progress.list();
+        assert_eq!(list(&mut progress, &[("a", 5), ("b", 8), ("c", 9)]), ["c"]);
+        progress.list_ended();
+        // What is known already is not forgotten for less.
+        progress.stored_by_another(3);
+        assert_eq!(restarted(&progress).all(), 9);
     }
 
     #[test]
