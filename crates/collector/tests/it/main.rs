@@ -1,6 +1,7 @@
 //! The collector's configuration against the vectors, and a collector over real HTTP.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bad_input;
 mod binary;
 mod configuration;
 mod discovery;
@@ -13,6 +14,8 @@ mod http_vectors;
 mod kubernetes_events;
 mod log_transforms;
 mod logs_document;
+mod outage;
+mod pod_logs;
 mod process;
 mod real_receivers;
 mod real_targets;
