@@ -60,6 +60,11 @@ impl Machine {
             let name = &names[(self.turn + step) % names.len()];
             match self.next_of(name, now) {
                 Some(Step::Wait(at)) => wake = earlier(wake, at),
+                // It stays this one's turn until what was recorded for it has left: another one's record would undo it.
+                Some(record @ Step::Record(_)) => {
+                    self.turn = (self.turn + step) % names.len();
+                    return record;
+                }
                 Some(action) => {
                     self.turn = (self.turn + step + 1) % names.len();
                     return action;

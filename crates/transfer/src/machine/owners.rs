@@ -207,3 +207,20 @@ fn what_waits_for_a_slow_endpoint_is_released_when_it_is_old() {
     assert_eq!(sending.reasons(), [(2, "it waited too long", false)]);
     assert_eq!(sending.machine.answered(job.ticket, STORED, START + 1000).len(), 1);
 }
+
+#[test]
+fn databases_do_not_undo_each_others_records() {
+    let mut sending = Sending::new();
+    let other = Offer { key: Key { database: "E".into(), number: 1 }, ..to(1, "b") };
+    sending.machine.offer([to(1, "a"), other]);
+    let mut sent = 0;
+    for _ in 0..10 {
+        match sending.machine.next(START) {
+            Step::Probe { endpoint } => sending.machine.probed(endpoint, Some(Contract::Ours { receiver: A }), START),
+            Step::Record(_) => sending.machine.recorded(true),
+            Step::Send(_) => sent += 1,
+            step => assert_eq!((step, sent), (Step::Wait(None), 2)),
+        }
+    }
+    assert_eq!(sent, 2);
+}
