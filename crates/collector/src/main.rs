@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
-use collector::config::{Backend, DEFAULT_FILE, Problem};
+use clap::{Parser, Subcommand, ValueEnum};
+use collector::config::{Backend, Problem, reference};
 use collector::{Config, ConfigError, Reloaded, Reloader, Warning};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,11 @@ struct Flags {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Prints a configuration file with every setting explained.
-    Config,
+    Config {
+        /// A file to start from, a page in Markdown, or a JSON schema for editors.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Checks a configuration file and names every mistake in it, with its line and column.
     ///
     /// Nothing is started or connected to. Ends with 0 when a collector would run with the file, warnings or not, with 1
@@ -45,10 +49,23 @@ enum Command {
     Check,
 }
 
+/// What the documentation of the configuration is printed as.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Format {
+    #[default]
+    File,
+    Page,
+    Schema,
+}
+
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    if matches!(flags.command, Some(Command::Config)) {
-        print!("{DEFAULT_FILE}");
+    if let Some(Command::Config { format }) = flags.command {
+        match format {
+            Format::File => print!("{}", reference::file_to_start_from()),
+            Format::Page => print!("{}", reference::page()),
+            Format::Schema => println!("{:#}", reference::schema()),
+        }
         return ExitCode::SUCCESS;
     }
     if matches!(flags.command, Some(Command::Check)) {

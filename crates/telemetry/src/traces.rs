@@ -14,7 +14,6 @@ use crate::{Added, DecodeError, Encoding, Outcome, RowSet};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const DEFAULT_TABLE: &str = "OTELTraces";
 const KINDS: &[&str] =
     &["SPAN_KIND_UNSPECIFIED", "SPAN_KIND_INTERNAL", "SPAN_KIND_SERVER", "SPAN_KIND_CLIENT", "SPAN_KIND_PRODUCER", "SPAN_KIND_CONSUMER"];
 const STATUSES: &[&str] = &["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
@@ -24,10 +23,15 @@ const STATUSES: &[&str] = &["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_
 pub struct TraceOptions {
     /// Database of spans that name none.
     pub default_database: Option<String>,
-    /// Table of spans that name none; `OTELTraces` when absent.
+    /// Table of spans that name none; [`TraceOptions::DEFAULT_TABLE`] when absent.
     pub default_table: Option<String>,
     /// Attributes set on the resource of every span, whatever the span says.
     pub add_attributes: BTreeMap<String, String>,
+}
+
+impl TraceOptions {
+    /// Table of spans that name none, unless the settings do.
+    pub const DEFAULT_TABLE: &str = "OTELTraces";
 }
 
 /// Settings of one trace source; shared by its requests.
@@ -54,7 +58,7 @@ impl TraceIntake {
     pub fn otlp(&self, body: &[u8], encoding: Encoding, out: &mut RowSet) -> Result<Outcome, DecodeError> {
         let mut outcome = Outcome::default();
         let body = otlp::protobuf(body, encoding, Signal::Traces, &mut outcome)?;
-        let table = self.options.default_table.as_deref().unwrap_or(DEFAULT_TABLE);
+        let table = self.options.default_table.as_deref().unwrap_or(TraceOptions::DEFAULT_TABLE);
         let database = self.options.default_database.as_deref();
         let mut request = Request {
             intake: self,

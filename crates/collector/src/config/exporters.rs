@@ -1,4 +1,4 @@
-//! `[exporters]`: the tables as they may be written, and what they mean.
+//! `[exporters]`: what its tables mean.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,74 +7,33 @@ use exporters::HttpOptions;
 use exporters::fluent::{Destination, FluentConfig};
 use exporters::otlp::{Bounds, Protocol, PushConfig};
 use exporters::remote_write::RemoteWriteConfig;
-use serde::Deserialize;
 
-use super::file::{LabelMatcher, Map, MetricSource};
+use super::file::{Exporters, FluentForwardLogExport, OtlpMetricExport, RemoteWriteMetricExport};
 use super::rules::RuleScope;
 use super::settings::positive;
 
-/// `[exporters]`
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-#[allow(missing_docs)] // The keys are documented in the generated file, their single source.
-pub struct Exporters {
-    pub otlp_metric_export: Vec<OtlpMetricExport>,
-    pub remote_write_metric_export: Vec<RemoteWriteMetricExport>,
-    pub fluent_forward_log_export: Vec<FluentForwardLogExport>,
+/// Numbers of an exporter, by key.
+type Numbers = [(&'static str, i64); 5];
+
+macro_rules! numbers {
+    ($export:expr) => {
+        [
+            ("request-timeout-seconds", $export.request_timeout_seconds),
+            ("max-batch-size", $export.max_batch_size),
+            ("max-batch-bytes", $export.max_batch_bytes),
+            ("max-buffer-size", $export.max_buffer_size),
+            ("max-buffer-age-seconds", $export.max_buffer_age_seconds),
+        ]
+    };
 }
 
-/// A table with the keys that all exporters of metrics have, and its own.
+/// The parts of a setting that all exporters of metrics have.
 macro_rules! metric_export {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Default, Deserialize)]
-        #[serde(rename_all = "kebab-case", default)]
-        #[allow(missing_docs)]
-        pub struct $name {
-            pub name: String,
-            pub destination: String,
-            pub default_drop_metrics: Option<bool>,
-            pub add_labels: Map,
-            pub drop_labels: Map,
-            pub drop_metrics: Vec<String>,
-            pub keep_metrics: Vec<String>,
-            pub keep_metrics_with_label_value: Vec<LabelMatcher>,
-            pub headers: Map,
-            pub bearer_token_file: String,
-            pub ca_file: String,
-            pub insecure_skip_verify: bool,
-            pub request_timeout_seconds: i64,
-            pub max_batch_size: i64,
-            pub max_batch_bytes: i64,
-            pub max_buffer_size: i64,
-            pub max_buffer_age_seconds: i64,
-            $(pub $field: $kind,)*
-        }
-
+    ($name:ident) => {
         impl $name {
-            /// Its filters and label rules.
-            #[must_use]
-            pub fn rules(&self) -> RuleScope {
-                RuleScope::source(&MetricSource {
-                    default_drop_metrics: self.default_drop_metrics,
-                    add_labels: self.add_labels.clone(),
-                    drop_labels: self.drop_labels.clone(),
-                    drop_metrics: self.drop_metrics.clone(),
-                    keep_metrics: self.keep_metrics.clone(),
-                    keep_metrics_with_label_value: self.keep_metrics_with_label_value.clone(),
-                    ..MetricSource::default()
-                })
-            }
-
             /// Numbers that must not be negative, by key.
-            pub(super) fn numbers(&self) -> [(&'static str, i64); 5] {
-                [
-                    ("request-timeout-seconds", self.request_timeout_seconds),
-                    ("max-batch-size", self.max_batch_size),
-                    ("max-batch-bytes", self.max_batch_bytes),
-                    ("max-buffer-size", self.max_buffer_size),
-                    ("max-buffer-age-seconds", self.max_buffer_age_seconds),
-                ]
+            pub(super) fn numbers(&self) -> Numbers {
+                numbers!(self)
             }
 
             fn http(&self) -> HttpOptions {
@@ -88,55 +47,19 @@ macro_rules! metric_export {
 
             fn settings(&self, client: ExporterClient) -> ExporterSettings {
                 let limits = (self.max_buffer_size, self.max_buffer_age_seconds, self.request_timeout_seconds);
-                ExporterSettings { rules: self.rules(), ..ExporterSettings::new(&self.name, client, limits) }
+                ExporterSettings { rules: self.filters().into(), ..ExporterSettings::new(&self.name, client, limits) }
             }
         }
     };
 }
 
-metric_export! {
-    /// `[[exporters.otlp-metric-export]]`
-    OtlpMetricExport {
-        add_resource_attributes: Map,
-        protocol: String,
-        compression: String,
-        metric_types: bool,
-    }
-}
-
-metric_export! {
-    /// `[[exporters.remote-write-metric-export]]`
-    RemoteWriteMetricExport {}
-}
-
-/// `[[exporters.fluent-forward-log-export]]`
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-#[allow(missing_docs)]
-pub struct FluentForwardLogExport {
-    pub name: String,
-    pub destination: String,
-    pub tag_attribute: String,
-    pub require_ack: bool,
-    pub shared_key_file: String,
-    pub ca_file: String,
-    pub request_timeout_seconds: i64,
-    pub max_batch_size: i64,
-    pub max_batch_bytes: i64,
-    pub max_buffer_size: i64,
-    pub max_buffer_age_seconds: i64,
-}
+metric_export!(OtlpMetricExport);
+metric_export!(RemoteWriteMetricExport);
 
 impl FluentForwardLogExport {
     /// Numbers that must not be negative, by key.
-    pub(super) fn numbers(&self) -> [(&'static str, i64); 5] {
-        [
-            ("request-timeout-seconds", self.request_timeout_seconds),
-            ("max-batch-size", self.max_batch_size),
-            ("max-batch-bytes", self.max_batch_bytes),
-            ("max-buffer-size", self.max_buffer_size),
-            ("max-buffer-age-seconds", self.max_buffer_age_seconds),
-        ]
+    pub(super) fn numbers(&self) -> Numbers {
+        numbers!(self)
     }
 }
 

@@ -1,66 +1,38 @@
 //! The rules of a metric source: the global ones and its own together.
 
-use std::collections::BTreeMap;
-
 use telemetry::rules::{MetricRules, MetricRulesConfig, RuleError};
 
-use super::file::{File, LabelMatcher, Map, MetricSource};
+use super::file::{Filters, Map};
 
-/// Filters and label rules of one scope of the file.
+/// Filters and label rules of a scope of the file, with those of the scopes around it.
 #[derive(Debug, Clone, Default)]
-pub struct RuleScope {
-    default_drop: Option<bool>,
-    drop_metrics: Vec<String>,
-    keep_metrics: Vec<String>,
-    keep_with_label: Vec<(String, String)>,
-    drop_labels: Map,
-    add_labels: Map,
+pub struct RuleScope(Filters);
+
+impl From<Filters> for RuleScope {
+    fn from(filters: Filters) -> Self {
+        RuleScope(filters)
+    }
 }
 
 impl RuleScope {
-    /// The rules at the top of the file.
-    #[must_use]
-    pub fn global(file: &File) -> Self {
-        RuleScope {
-            default_drop: file.default_drop_metrics,
-            drop_metrics: file.drop_metrics.clone(),
-            keep_metrics: file.keep_metrics.clone(),
-            keep_with_label: pairs(&file.keep_metrics_with_label_value),
-            drop_labels: file.drop_labels.clone(),
-            add_labels: file.add_labels.clone(),
-        }
-    }
-
-    /// The rules of one source.
-    #[must_use]
-    pub fn source(source: &MetricSource) -> Self {
-        RuleScope {
-            default_drop: source.default_drop_metrics,
-            drop_metrics: source.drop_metrics.clone(),
-            keep_metrics: source.keep_metrics.clone(),
-            keep_with_label: pairs(&source.keep_metrics_with_label_value),
-            drop_labels: source.drop_labels.clone(),
-            add_labels: source.add_labels.clone(),
-        }
-    }
-
     /// These rules with those of `inner` on top: lists are joined, of maps and of
     /// `default-drop-metrics` the inner value wins.
     #[must_use]
-    pub fn with(mut self, inner: RuleScope) -> Self {
-        self.default_drop = inner.default_drop.or(self.default_drop);
-        self.drop_metrics.extend(inner.drop_metrics);
-        self.keep_metrics.extend(inner.keep_metrics);
-        self.keep_with_label.extend(inner.keep_with_label);
-        self.drop_labels.extend(inner.drop_labels);
-        self.add_labels.extend(inner.add_labels);
-        self
+    pub fn with(self, inner: RuleScope) -> Self {
+        let (mut all, inner) = (self.0, inner.0);
+        all.default_drop_metrics = inner.default_drop_metrics.or(all.default_drop_metrics);
+        all.drop_metrics.extend(inner.drop_metrics);
+        all.keep_metrics.extend(inner.keep_metrics);
+        all.keep_metrics_with_label_value.extend(inner.keep_metrics_with_label_value);
+        all.drop_labels.extend(inner.drop_labels);
+        all.add_labels.extend(inner.add_labels);
+        RuleScope(all)
     }
 
     /// These rules with more labels, which win.
     #[must_use]
-    pub fn with_labels(mut self, labels: &BTreeMap<String, String>) -> Self {
-        self.add_labels.extend(labels.clone());
+    pub fn with_labels(mut self, labels: &Map) -> Self {
+        self.0.add_labels.extend(labels.clone());
         self
     }
 
@@ -69,17 +41,15 @@ impl RuleScope {
     /// # Errors
     /// An expression that does not compile.
     pub fn compile(&self) -> Result<MetricRules, RuleError> {
+        let filters = self.0.clone();
+        let matchers = filters.keep_metrics_with_label_value.into_iter();
         MetricRules::compile(&MetricRulesConfig {
-            default_drop: self.default_drop.unwrap_or(false),
-            drop_metrics: self.drop_metrics.clone(),
-            keep_metrics: self.keep_metrics.clone(),
-            keep_metrics_with_label_value: self.keep_with_label.clone(),
-            drop_labels: self.drop_labels.clone(),
-            add_labels: self.add_labels.clone(),
+            default_drop: filters.default_drop_metrics.unwrap_or(false),
+            drop_metrics: filters.drop_metrics,
+            keep_metrics: filters.keep_metrics,
+            keep_metrics_with_label_value: matchers.map(|matcher| (matcher.label_regex, matcher.value_regex)).collect(),
+            drop_labels: filters.drop_labels,
+            add_labels: filters.add_labels,
         })
     }
-}
-
-fn pairs(matchers: &[LabelMatcher]) -> Vec<(String, String)> {
-    matchers.iter().map(|m| (m.label_regex.clone(), m.value_regex.clone())).collect()
 }

@@ -1,7 +1,7 @@
 //! The configuration file: the reference's cases, positions, defaults, substitution.
 
 use collector::Config;
-use collector::config::DEFAULT_FILE;
+use collector::config::reference::file_to_start_from;
 use serde_json::Value;
 
 use crate::support::vector;
@@ -35,7 +35,8 @@ fn the_reference_cases_give_the_same_first_message() {
     for case in serde_json::from_str::<Vec<Value>>(&text).unwrap() {
         let name = case["name"].as_str().unwrap();
         let toml = case["toml"].as_str().unwrap();
-        let toml = if toml == "<output of `collector config`>" { DEFAULT_FILE } else { toml };
+        let started = file_to_start_from();
+        let toml = if toml == "<output of `collector config`>" { &started } else { toml };
         let got = if case["decode_error"].is_string() { errors(toml) } else { messages(toml) };
         if let Some((_, ours)) = BETTER.iter().find(|(better, _)| *better == name) {
             match ours {
@@ -236,19 +237,6 @@ a = ''
 }
 
 #[test]
-fn the_printed_kubernetes_events_are_valid() {
-    let (_, printed) = DEFAULT_FILE.split_once("# [kubernetes-events]\n").unwrap();
-    let (printed, _) = printed.split_once("\n\n").unwrap();
-    let settings: String = printed.lines().map(|line| line.strip_prefix("# ").unwrap()).fold(String::new(), |all, line| all + line + "\n");
-    let parse = |text: &str| Config::from_toml(&format!("storage-dir='/x'\n[kubernetes-events]\n{text}"), "n").unwrap().0.events.unwrap();
-    let events = parse(&settings);
-    assert_eq!((events.destination.table().as_ref(), events.shared.add_attributes["cluster"].as_str()), ("KubernetesEvents", "production"));
-    // What is shown as the default is the default.
-    let bare = parse("database = 'Logs'\ntable = 'KubernetesEvents'\nadd-attributes = { cluster = 'production' }");
-    assert_eq!(events, bare);
-}
-
-#[test]
 fn all_problems_are_reported_at_once() {
     let got = messages("tls-cert-file='a'\nwal-flush-interval-ms=-1\n[prometheus-scrape]\n");
     assert_eq!(
@@ -260,14 +248,6 @@ fn all_problems_are_reported_at_once() {
             "wal-flush-interval must be greater than 0",
         ]
     );
-}
-
-#[test]
-fn the_generated_file_is_valid_and_complete_for_this_version() {
-    let (config, warnings) = Config::from_toml(DEFAULT_FILE, "node-1").unwrap();
-    assert!(warnings.is_empty(), "{warnings:?}");
-    assert_eq!(config.metrics.len(), 2);
-    assert!(config.logs.is_some() && config.traces.is_some() && config.scrape.is_some());
 }
 
 #[test]
@@ -467,35 +447,6 @@ fn exporters_are_checked() {
         "line 21, column 1: exporter.fluent-forward-log-export[0].request-timeout-seconds must be at least 0",
     ];
     assert_eq!(got, wanted);
-}
-
-/// The examples of the printed configuration, with their comment signs taken away.
-#[test]
-fn the_printed_exporters_are_valid() {
-    let (_, exporters) = collector::config::DEFAULT_FILE.split_once("# Metrics to an OTLP receiver.").unwrap();
-    let exporters: String = exporters.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| !line.starts_with("# ")).fold(
-        "storage-dir='/x'\n".to_owned(),
-        |all, line| if line.starts_with("[[") || line.contains(" = ") { all + line + "\n" } else { all },
-    );
-    let (config, _) = Config::from_toml(&exporters, "n").unwrap_or_else(|error| panic!("{error}\n{exporters}"));
-    let names: Vec<_> = config.exporters.iter().map(|exporter| exporter.name.as_str()).collect();
-    assert_eq!(names, ["otel", "prometheus", "fluent"]);
-    // What is shown as the default is the default.
-    let bare = |key: &str| !key.contains('=') || key.starts_with("name") || key.starts_with("destination") || key.starts_with("tag-");
-    let shown = ["add-resource", "headers"];
-    let bare: String = exporters
-        .lines()
-        .filter(|line| bare(line) || shown.iter().any(|key| line.starts_with(key)))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    let (defaults, _) = Config::from_toml(&format!("storage-dir='/x'\n{bare}"), "n").unwrap();
-    for (shown, default) in config.exporters.iter().zip(&defaults.exporters) {
-        assert_eq!(
-            (&shown.client, shown.max_buffer_bytes, shown.max_buffer_age),
-            (&default.client, default.max_buffer_bytes, default.max_buffer_age)
-        );
-        assert_eq!(shown.timeout, default.timeout);
-    }
 }
 
 /// `endpoint` is one URL, several with commas, or an array.

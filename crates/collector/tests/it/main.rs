@@ -4,6 +4,7 @@
 mod bad_input;
 mod binary;
 mod configuration;
+mod configuration_reference;
 mod discovery;
 mod exporting;
 mod files;

@@ -2,21 +2,26 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Language, MultiLine};
 
 /// How lines of one event are recognised, as a configuration says it: either `first-line` or `presets`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct MultiLineSettings {
     /// A regular expression; every line that matches begins an event.
+    #[schemars(example = &r"^\d{4}-")]
     pub first_line: Option<String>,
-    /// Languages whose stack traces are events: `java`, `python`, `go`, `node`.
+    /// Languages whose stack traces are events: 'java', 'python', 'go', 'node'.
+    #[schemars(example = ["java"])]
     pub presets: Vec<String>,
-    /// Most lines of an event; absent means 1000.
+    /// Most lines of an event.
+    #[schemars(extend("default" = MultiLine::DEFAULT_MAX_LINES))]
     pub max_lines: Option<i64>,
-    /// Seconds that an event waits for its next line; absent means 1.
+    /// Seconds that an event waits for its next line.
+    #[schemars(extend("default" = MultiLine::DEFAULT_MAX_WAIT.as_secs()))]
     pub max_wait_seconds: Option<f64>,
 }
 

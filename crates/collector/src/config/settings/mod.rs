@@ -1,22 +1,29 @@
 //! The configuration as the collector runs it: defaults filled in, scopes merged, units in types.
 
+mod access;
+mod receivers;
+mod scrape;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use server::auth::{Accounts, AuthError, OPEN_PATHS};
-use telemetry::{Lift, LogOptions, TraceOptions};
+use telemetry::Lift;
 use transfer::Credentials;
 
 use super::events::{self, EventSource};
 use super::exporters::ExporterSettings;
-use super::file::{File, MetadataLabels, MetricSource, NodeLabels, StaticScrapeTarget, Transform};
+use super::file::{File, MetadataLabels, NodeLabels, Transform};
 use super::files::{self, FileSource};
 use super::host::{self, JournalSource, KernelSource, SyslogSource};
 use super::kubernetes::{self, KubernetesSettings};
 use super::rules::RuleScope;
 use super::table_limits::TableLimit;
 use super::{Problem, Warning};
+
+pub use access::Authentication;
+pub use receivers::{LogSource, MetricEndpoint, MetricProtocol, TraceSource};
+pub use scrape::{ScrapeSettings, ScrapeTarget, TlsMode};
 
 /// Paths that the collector serves whatever the file says.
 pub(super) const OWN_PATHS: [&str; 6] = ["/metrics", "/readyz", "/healthz", "/debug/store", "/targets", "/api/v1/targets"];
@@ -25,7 +32,7 @@ pub(super) const LOGS_PATH: &str = "/v1/logs";
 /// Where OTLP traces are received unless the file says otherwise.
 pub(super) const TRACES_PATH: &str = "/v1/traces";
 /// The listener when the file names none.
-const LISTEN_ADDR: &str = ":8080";
+pub(super) const LISTEN_ADDR: &str = ":8080";
 
 /// What the collector writes for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,55 +195,6 @@ until_restart! {
     transfer_gzip: "disable-gzip",
 }
 
-/// `[authentication]`: who may send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Authentication {
-    /// File with the tokens that are good.
-    pub token_file: Option<PathBuf>,
-    /// Whether Kubernetes is asked about other tokens.
-    pub token_review: bool,
-    /// What these tokens must be meant for; the API server itself when empty.
-    pub audiences: Vec<String>,
-    /// Whose they must be; anybody's when empty.
-    pub service_accounts: Vec<Accounts>,
-    /// Paths that need no token.
-    pub open_paths: Vec<String>,
-}
-
-/// How metrics arrive at an endpoint's path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricProtocol {
-    /// Prometheus remote write 1.0.
-    RemoteWrite,
-    /// OTLP over HTTP; its port speaks gRPC.
-    Otlp,
-}
-
-/// A path, a port, or both, that receive metrics.
-#[derive(Debug, Clone)]
-pub struct MetricEndpoint {
-    /// What is spoken at the path.
-    pub protocol: MetricProtocol,
-    /// The path, starting with `/`.
-    pub path: Option<String>,
-    /// The port of OTLP over gRPC.
-    pub grpc_port: Option<u16>,
-    /// Where the rows go.
-    pub database: String,
-    /// Filters and label rules, global ones included.
-    pub rules: RuleScope,
-    /// Longest time of a request.
-    pub timeout: Duration,
-    /// `disable-metrics-forwarding`: received, counted, not stored.
-    pub discard: bool,
-    /// Whether OTLP points keep only their own attributes as labels.
-    pub reference_labels: bool,
-    /// Labels and annotations of the Node to add.
-    pub node_labels: NodeLabels,
-    /// Names of the exporters that get its samples too.
-    pub exporters: Vec<String>,
-}
-
 impl Config {
     /// Ports that sources of metrics have for themselves.
     pub fn grpc_ports(&self) -> impl Iterator<Item = u16> {
@@ -244,134 +202,26 @@ impl Config {
     }
 }
 
-impl MetricEndpoint {
-    /// Its path, or its port where it has no path.
-    #[must_use]
-    pub fn name(&self) -> String {
-        match (&self.path, self.grpc_port) {
-            (Some(path), _) => path.clone(),
-            (None, port) => format!(":{}", port.unwrap_or_default()),
-        }
-    }
-}
-
-/// The receiver of OTLP logs.
-#[derive(Debug, Clone)]
-pub struct LogSource {
-    /// Destination and attributes.
-    pub options: LogOptions,
-    /// Labels and annotations of the Node to add.
-    pub node_labels: NodeLabels,
-    /// Names of the exporters that get its records too.
-    pub exporters: Vec<String>,
-    /// What is done to records before they are stored.
-    pub transforms: logs::Transforms,
-    /// Longest time of a request.
-    pub timeout: Duration,
-}
-
-/// The receiver of OTLP traces.
-#[derive(Debug, Clone)]
-pub struct TraceSource {
-    /// The path, starting with `/`.
-    pub path: String,
-    /// Destination.
-    pub options: TraceOptions,
-    /// Labels and annotations of the Node to add.
-    pub node_labels: NodeLabels,
-    /// Longest time of a request.
-    pub timeout: Duration,
-}
-
-/// Scraping of this host's targets.
-#[derive(Debug, Clone)]
-pub struct ScrapeSettings {
-    /// Where the rows go.
-    pub database: String,
-    /// From one scrape of a target to the next.
-    pub interval: Duration,
-    /// Longest time of a scrape; never longer than the interval.
-    pub timeout: Duration,
-    /// Filters and label rules, global ones included.
-    pub rules: RuleScope,
-    /// Samples that go into one request to the store, roughly.
-    pub batch_samples: usize,
-    /// `disable-metrics-forwarding`: scraped, counted, not stored.
-    pub discard: bool,
-    /// Names of the exporters that get its samples too.
-    pub exporters: Vec<String>,
-    /// Labels and annotations of the Node to add.
-    pub node_labels: NodeLabels,
-    /// Whether annotated pods of this node are scraped.
-    pub discovery: bool,
-    /// Whether the pods of this node behind annotated Services are scraped.
-    pub services: bool,
-    /// Whether the protobuf exposition is asked for.
-    pub protobuf: bool,
-    /// Largest page, inflated, in bytes.
-    pub max_page_bytes: usize,
-    /// Samples of a page at most; 0 is no limit. A page of more is a failed scrape.
-    pub max_samples: u64,
-    /// Whether stale markers become rows.
-    pub store_stale_markers: bool,
-    /// The static targets whose `host-regex` matches this host.
-    pub targets: Vec<ScrapeTarget>,
-}
-
-/// A page of metrics.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ScrapeTarget {
-    /// Its URL.
-    pub url: String,
-    /// Whose metrics these are: `adxmon_namespace`, `adxmon_pod`, `adxmon_container`.
-    pub namespace: String,
-    /// See `namespace`.
-    pub pod: String,
-    /// See `namespace`.
-    pub container: String,
-    /// From one scrape to the next, where it is not that of the source.
-    pub interval: Option<Duration>,
-    /// Whether the service account's token is sent.
-    pub token: bool,
-    /// Whose certificate it must have.
-    pub tls: TlsMode,
-}
-
-/// How the certificate of a target is checked.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TlsMode {
-    /// There is none: http.
-    Plain,
-    /// By the authorities that the system trusts.
-    System,
-    /// By the authorities of the cluster, which Kubernetes puts into every pod.
-    ClusterCa,
-    /// By those of a file.
-    File(PathBuf),
-    /// Not at all.
-    Unverified,
-}
-
 /// The settings of a valid file, and what to warn about.
 pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning>), Vec<Problem>> {
     let problem = |message: String| vec![Problem { position: None, message }];
     let mut warnings = super::absent::warnings(&file);
-    let global = RuleScope::global(&file);
+    let global = RuleScope::from(file.filters());
     let storage_dir = storage_dir(&file.storage_dir).map_err(problem)?;
     let durability = file.durability.as_deref().map_or(Ok(wal::Durability::Disk), str::parse);
     let config = Config {
         endpoints: file.endpoint.iter().map(str::to_owned).collect(),
         insecure_skip_verify: file.insecure_skip_verify,
-        listen_addr: file.listen_addr.clone().filter(|a| !a.is_empty()).unwrap_or_else(|| LISTEN_ADDR.to_owned()),
-        otlp_listen_addr: file.otlp_listen_addr.clone().filter(|addr| !addr.is_empty()),
-        otlp_grpc_listen_addr: file.otlp_grpc_listen_addr.clone().filter(|addr| !addr.is_empty()),
+        listen_addr: text(&file.listen_addr).unwrap_or_else(|| LISTEN_ADDR.to_owned()),
+        otlp_listen_addr: text(&file.otlp_listen_addr),
+        otlp_grpc_listen_addr: text(&file.otlp_grpc_listen_addr),
         region: file.region.clone(),
         enable_pprof: file.enable_pprof,
         count_drops: std::env::var_os("METRICS_DEBUG").is_some_and(|value| !value.is_empty()),
         tls: (!file.tls_cert_file.is_empty()).then(|| ((&file.tls_cert_file).into(), (&file.tls_key_file).into())),
         tls_client_ca: (!file.tls_client_ca_file.is_empty()).then(|| (&file.tls_client_ca_file).into()),
-        authentication: file.authentication.as_ref().map(authentication).transpose().map_err(problem)?,
-        credentials: credentials(&file),
+        authentication: file.authentication.as_ref().map(access::authentication).transpose().map_err(problem)?,
+        credentials: access::credentials(&file),
         backend: Backend::parse(file.storage_backend.as_deref()).map_err(problem)?,
         max_connections: positive(file.max_connections).unwrap_or(0) as usize,
         storage_dir,
@@ -384,9 +234,9 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         transfer_concurrency: positive(file.max_transfer_concurrency).unwrap_or(5) as usize,
         transfer_gzip: !file.disable_gzip,
         lift_labels: lifts(&file.lift_labels),
-        metrics: metric_endpoints(&file, &global),
-        logs: log_source(&file).map_err(problem)?,
-        traces: trace_source(&file),
+        metrics: receivers::metric_endpoints(&file, &global),
+        logs: receivers::log_source(&file).map_err(problem)?,
+        traces: receivers::trace_source(&file),
         lift_resources: lifts(&file.lift_resources),
         files: files::sources(&file).map_err(problem)?,
         journals: host::journals(&file).map_err(problem)?,
@@ -394,7 +244,7 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
         syslog: host::syslog(&file).map_err(problem)?,
         events: events::source(&file).map_err(problem)?,
         table_limits: file.table_limit.iter().map(TableLimit::from).collect(),
-        scrape: scrape(&file, &global, hostname),
+        scrape: scrape::scrape(&file, &global, hostname),
         exporters: file.exporters.settings().map_err(problem)?,
         node: hostname.to_owned(),
         kubernetes: kubernetes::settings(&file, hostname),
@@ -438,34 +288,6 @@ pub(super) fn lifts(lifts: &[super::file::Lift]) -> Vec<Lift> {
     lifts.iter().map(|lift| Lift { name: lift.name.clone(), column: column(lift) }).collect()
 }
 
-fn request_timeout(seconds: i64) -> Duration {
-    Duration::from_secs(positive(seconds).unwrap_or(15))
-}
-
-fn metric_endpoints(file: &File, global: &RuleScope) -> Vec<MetricEndpoint> {
-    let endpoint = |protocol, path: &str, source: &MetricSource, seconds, reference_labels| MetricEndpoint {
-        protocol,
-        path: (!path.is_empty()).then(|| path.to_owned()),
-        grpc_port: None,
-        database: source.database.clone(),
-        rules: source_rules(global, source),
-        timeout: request_timeout(seconds),
-        discard: file.disable_metrics_forwarding || source.disable_metrics_forwarding,
-        reference_labels,
-        node_labels: node_labels(file, source.add_metadata_labels.as_ref()),
-        exporters: source.exporters.clone(),
-    };
-    let remote_write = file
-        .prometheus_remote_write
-        .iter()
-        .map(|s| endpoint(MetricProtocol::RemoteWrite, &s.path, &s.source(), s.request_timeout_seconds, false));
-    let otlp = file.otel_metric.iter().map(|s| MetricEndpoint {
-        grpc_port: u16::try_from(s.grpc_port).ok().filter(|port| *port != 0),
-        ..endpoint(MetricProtocol::Otlp, &s.path, &s.source(), s.request_timeout_seconds, s.reference_labels)
-    });
-    remote_write.chain(otlp).collect()
-}
-
 /// `add-metadata-labels` of the file and of a source together; the source's win.
 pub(super) fn node_labels(file: &File, source: Option<&MetadataLabels>) -> NodeLabels {
     let mut all = NodeLabels::default();
@@ -478,10 +300,6 @@ pub(super) fn node_labels(file: &File, source: Option<&MetadataLabels>) -> NodeL
     all
 }
 
-fn source_rules(global: &RuleScope, source: &MetricSource) -> RuleScope {
-    global.clone().with(RuleScope::source(source))
-}
-
 /// The transforms of a list in the file.
 ///
 /// # Errors
@@ -490,105 +308,14 @@ pub(super) fn transforms(list: &[Transform]) -> Result<logs::Transforms, Vec<log
     logs::Transforms::new(list.iter().map(|transform| (transform.name.as_str(), &transform.config)))
 }
 
-fn log_source(file: &File) -> Result<Option<LogSource>, String> {
-    let Some(log) = &file.otel_log else { return Ok(None) };
-    let mut add_attributes = file.add_attributes.clone();
-    add_attributes.extend(log.add_attributes.clone());
-    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-    let message = |errors: Vec<logs::TransformError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    Ok(Some(LogSource {
-        node_labels: node_labels(file, log.add_metadata_labels.as_ref()),
-        options: LogOptions {
-            default_database: some(&log.default_database),
-            default_table: some(&log.default_table),
-            add_attributes,
-            lift_resources: lifts(&file.lift_resources),
-        },
-        exporters: log.exporters.clone(),
-        transforms: transforms(&log.transforms).map_err(message)?,
-        timeout: request_timeout(log.request_timeout_seconds),
-    }))
-}
-
-fn trace_source(file: &File) -> Option<TraceSource> {
-    let trace = file.otel_trace.as_ref()?;
-    let mut add_attributes = file.add_attributes.clone();
-    add_attributes.extend(trace.add_attributes.clone());
-    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-    Some(TraceSource {
-        node_labels: node_labels(file, None),
-        path: some(&trace.path).unwrap_or_else(|| TRACES_PATH.to_owned()),
-        options: TraceOptions { default_database: some(&trace.database), default_table: some(&trace.table), add_attributes },
-        timeout: request_timeout(trace.request_timeout_seconds),
-    })
-}
-
-fn scrape(file: &File, global: &RuleScope, hostname: &str) -> Option<ScrapeSettings> {
-    let scrape = file.prometheus_scrape.as_ref()?;
-    let interval = Duration::from_secs(positive(scrape.scrape_interval).unwrap_or(30));
-    let source = scrape.source();
-    let here = |regex: &str| regex::Regex::new(regex).is_ok_and(|regex| regex.is_match(hostname));
-    let targets = scrape.static_scrape_target.iter().filter(|t| here(&t.host_regex));
-    Some(ScrapeSettings {
-        database: source.database.clone(),
-        interval,
-        timeout: Duration::from_secs(positive(scrape.scrape_timeout).unwrap_or(10)).min(interval),
-        rules: source_rules(global, &source),
-        batch_samples: positive(file.max_batch_size).unwrap_or(5000) as usize,
-        discard: file.disable_metrics_forwarding || source.disable_metrics_forwarding,
-        exporters: source.exporters.clone(),
-        node_labels: node_labels(file, source.add_metadata_labels.as_ref()),
-        discovery: !scrape.disable_discovery,
-        services: !scrape.disable_discovery && scrape.discover_services.unwrap_or(file.kubelet_discovery.is_none()),
-        protobuf: scrape.protobuf,
-        max_page_bytes: positive(scrape.body_size_limit).unwrap_or(100 << 20) as usize,
-        max_samples: positive(scrape.sample_limit).unwrap_or(0),
-        store_stale_markers: scrape.store_stale_markers,
-        targets: targets.map(static_target).collect(),
-    })
-}
-
-fn static_target(target: &StaticScrapeTarget) -> ScrapeTarget {
-    let tls = match http_url(&target.url) {
-        Some(url) if url.scheme() == "http" => TlsMode::Plain,
-        _ if target.insecure_skip_verify => TlsMode::Unverified,
-        _ if !target.ca_file.is_empty() => TlsMode::File((&target.ca_file).into()),
-        _ if target.service_account_token => TlsMode::ClusterCa,
-        _ => TlsMode::System,
-    };
-    ScrapeTarget {
-        url: target.url.clone(),
-        namespace: target.namespace.clone(),
-        pod: target.pod.clone(),
-        container: target.container.clone(),
-        interval: positive(target.scrape_interval).map(Duration::from_secs),
-        token: target.service_account_token,
-        tls,
-    }
-}
-
 /// The URL, if it is one of http or https with a host.
 pub(crate) fn http_url(text: &str) -> Option<reqwest::Url> {
     reqwest::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
-fn authentication(settings: &super::file::Authentication) -> Result<Authentication, String> {
-    let accounts = settings.service_accounts.iter().map(|text| text.parse().map_err(|error: AuthError| error.to_string()));
-    Ok(Authentication {
-        token_file: path(&settings.token_file),
-        token_review: settings.token_review,
-        audiences: settings.audiences.clone(),
-        service_accounts: accounts.collect::<Result<_, _>>()?,
-        open_paths: settings.open_paths.clone().unwrap_or_else(|| OPEN_PATHS.map(str::to_owned).to_vec()),
-    })
-}
-
-fn credentials(file: &File) -> Credentials {
-    Credentials {
-        token_file: path(&file.transfer_token_file),
-        client_certificate: path(&file.transfer_client_cert_file).zip(path(&file.transfer_client_key_file)),
-        server_ca: path(&file.transfer_ca_file),
-    }
+/// Empty means absent.
+fn text(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// Empty means absent.
