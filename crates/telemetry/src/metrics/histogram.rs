@@ -3,6 +3,7 @@
 use super::delta::DeltaError;
 use super::exponential::Exponential;
 use super::series::{Request, Sample};
+use super::staleness::STALE;
 use crate::labels::{Label, NAME};
 use crate::text;
 use crate::wire::Span;
@@ -85,9 +86,9 @@ pub(crate) fn write_exponential(request: &mut Request<'_, '_>, metric: Span, tim
 pub(crate) fn write_ended(request: &mut Request<'_, '_>, metric: Span, timestamp_ms: i64) {
     request.as_one_item(|request| {
         let mut family = Family::new(request, metric, timestamp_ms, None);
-        family.series(b"_count", None, f64::NAN);
-        family.series(b"_sum", None, f64::NAN);
-        family.buckets([(f64::INFINITY, f64::NAN)].into_iter());
+        family.series(b"_count", None, STALE);
+        family.series(b"_sum", None, STALE);
+        family.buckets([(f64::INFINITY, STALE)].into_iter());
     });
 }
 

@@ -1,11 +1,13 @@
 //! OTLP metrics: each point becomes one sample (gauge, sum) or the series of a histogram or summary.
 //!
 //! Resource attributes, scope and point attributes become labels, the point's own winning. Delta points are added
-//! up ([`super::delta`]); a point flagged "no recorded value" becomes NaN, Prometheus' sign of an ended series.
+//! up ([`super::delta`]); a point flagged "no recorded value" becomes a
+//! stale marker, Prometheus' sign of an ended series.
 
 use super::exponential::{Exponential, SCALES, Side};
 use super::histogram::{self, Family};
 use super::series::{Request, Sample};
+use super::staleness::STALE;
 use crate::export::SeriesKind;
 use crate::labels::Label;
 use crate::otlp::value::{Any, key_value, label_text};
@@ -203,7 +205,7 @@ fn number_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: Span
     request.labels.push_missing(request.body, metric.shared);
     request.push_name(metric.name);
     let recorded = flags & NO_RECORDED_VALUE == 0;
-    let sample = Sample { timestamp_ms: milliseconds(time_ns), value: if recorded { number } else { f64::NAN } };
+    let sample = Sample { timestamp_ms: milliseconds(time_ns), value: if recorded { number } else { STALE } };
     if metric.delta && recorded {
         request.delta_series(metric.name, sample, time_ns);
     } else {
@@ -236,7 +238,7 @@ fn histogram_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: S
     }
     request.labels.push_missing(request.body, metric.shared);
     let recorded = flags & NO_RECORDED_VALUE == 0;
-    let value = |number: f64| if recorded { number } else { f64::NAN };
+    let value = |number: f64| if recorded { number } else { STALE };
     request.as_one_item(|request| {
         let delta_ns = (metric.delta && recorded).then_some(time_ns);
         let mut family = Family::new(request, metric.name, milliseconds(time_ns), delta_ns);
@@ -326,7 +328,7 @@ fn summary_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: Spa
         }
     }
     request.labels.push_missing(request.body, metric.shared);
-    let value = |number: f64| if flags & NO_RECORDED_VALUE == 0 { number } else { f64::NAN };
+    let value = |number: f64| if flags & NO_RECORDED_VALUE == 0 { number } else { STALE };
     request.as_one_item(|request| {
         let mut family = Family::new(request, metric.name, milliseconds(time_ns), None);
         family.series(b"_count", None, value(count as f64));

@@ -189,17 +189,28 @@ fn delta_histograms_become_running_totals() {
     assert_eq!(read, [("2.000000".into(), 7.0), ("+Inf".into(), 7.0)]);
 }
 
+/// As a stale marker, which tables get only where they are asked to.
 #[test]
 fn points_without_a_recorded_value_end_the_series() {
-    let metrics = json!([{"name": "g", "gauge": {"dataPoints": [point(json!([]), json!({"flags": 1}))]}}]);
-    assert_eq!(decode(intake, &request(metrics)).1[0].get("Value"), "NaN");
+    let body = request(json!([{"name": "g", "gauge": {"dataPoints": [point(json!([]), json!({"flags": 1, "asDouble": 0.0}))]}}]));
+    let (outcome, rows) = decode(intake, &body);
+    assert_eq!((outcome.accepted, outcome.filtered, rows.len()), (0, 1, 0));
+    assert_eq!(decode(|| intake().store_stale_markers(true), &body).1[0].get("Value"), "NaN");
+    let mut set = RowSet::new();
+    intake().tap(MetricRules::default()).otlp(&serde_json::to_vec(&body).unwrap(), Encoding::Json, &mut set).unwrap();
+    let exported = set.take_exports().remove(0).bytes;
+    let sample = telemetry::export::ExportSample::read(exported.strip_suffix(b"\n").unwrap()).unwrap();
+    assert!(telemetry::is_stale(sample.value), "{:x}", sample.value.to_bits());
 }
 
 #[test]
 fn histograms_and_summaries_without_a_recorded_value_end_too() {
     for (kind, tables) in [("exponentialHistogram", ["GBucket", "GCount", "GSum"]), ("summary", ["G", "GCount", "GSum"])] {
         let data = json!({"flags": 1, "quantileValues": [{"quantile": 0.5, "value": 0.0}]});
-        let (outcome, rows) = decode(intake, &request(json!([{"name": "g", kind: {"dataPoints": [point(json!([]), data)]}}])));
+        let body = request(json!([{"name": "g", kind: {"dataPoints": [point(json!([]), data)]}}]));
+        let (outcome, rows) = decode(intake, &body);
+        assert_eq!((outcome.filtered, outcome.total(), rows.len()), (1, 1, 0), "{kind}");
+        let (outcome, rows) = decode(|| intake().store_stale_markers(true), &body);
         assert_eq!((outcome.accepted, outcome.total()), (1, 1), "{kind}");
         let mut ended: Vec<_> = rows.iter().map(|row| (row.table.as_str(), row.get("Value"))).collect();
         ended.sort_unstable();

@@ -227,7 +227,7 @@ fn otlp_metrics_agree() {
         if name.contains("NOT applied") || name.starts_with("disable-") || name == "exponential histogram" {
             continue; // Filters do work here, forwarding is switched off elsewhere, and ours converts the histogram.
         }
-        let intake = MetricIntake::new("Metrics", MetricRules::default(), Vec::new()).reference_labels(true);
+        let intake = MetricIntake::new("Metrics", MetricRules::default(), Vec::new()).reference_labels(true).store_stale_markers(true);
         let mut set = RowSet::new();
         intake.otlp(&serde_json::to_vec(&case["request"]).unwrap(), Encoding::Json, &mut set).unwrap();
         let rows = rows(&set);
