@@ -1,4 +1,7 @@
 //! What the HTTP clients of this crate share: the endpoint, TLS, headers and a token.
+//!
+//! Files of certificates live for months, tokens for an hour: the ones are read again every some seconds, the others for
+//! every request.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,9 +9,10 @@ use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, Url};
+use reqwest::{Certificate, Client, Identity, Url};
 
 use crate::attempt::Failure;
+use crate::tls::{Renewed, TlsPem, TlsSources};
 
 /// How our clients call themselves.
 pub(crate) const USER_AGENT: &str = concat!("adx-mon/", env!("CARGO_PKG_VERSION"));
@@ -22,6 +26,8 @@ pub struct HttpOptions {
     pub bearer_token_file: Option<PathBuf>,
     /// Certificates (PEM) that the receiver's must be signed by; the system's when absent.
     pub ca_file: Option<PathBuf>,
+    /// PEM files of a certificate chain and its key, for receivers that ask for a client's certificate.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// Accept any certificate.
     pub insecure_skip_verify: bool,
 }
@@ -51,16 +57,15 @@ impl HttpOptions {
         Ok(Some(value))
     }
 
-    pub(crate) fn ca(&self) -> Result<Option<Vec<u8>>, String> {
-        let Some(file) = &self.ca_file else { return Ok(None) };
-        std::fs::read(file).map(Some).map_err(|error| format!("has a CA file {} that cannot be read ({error})", file.display()))
+    pub(crate) fn tls_sources(&self) -> TlsSources {
+        TlsSources { ca: self.ca_file.clone(), identity: self.client_certificate.clone() }
     }
 }
 
 /// A client that posts to one URL.
 #[derive(Debug)]
 pub(crate) struct Poster {
-    client: Client,
+    client: Renewed<Client>,
     url: Url,
     headers: HeaderMap,
     options: HttpOptions,
@@ -72,20 +77,9 @@ impl Poster {
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
             return Err("is not http or https".to_owned());
         }
-        let mut client = Client::builder()
-            .user_agent(USER_AGENT)
-            // A POST that is redirected loses its body.
-            .redirect(reqwest::redirect::Policy::none())
-            .tls_danger_accept_invalid_certs(options.insecure_skip_verify)
-            .connect_timeout(Duration::from_secs(5));
-        if let Some(pem) = options.ca()? {
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| format!("has an unusable CA file ({error})"))?;
-            client = client.tls_certs_only(certificates);
-        }
-        if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
-            client = client.no_proxy();
-        }
-        let client = client.build().map_err(|error| format!("no client can be made ({error})"))?;
+        let is_local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        let any_certificate = options.insecure_skip_verify;
+        let client = Renewed::new(options.tls_sources(), move |pem| client(pem, is_local, any_certificate))?;
         Ok(Poster { client, url, headers: options.header_map()?, options: options.clone() })
     }
 
@@ -95,8 +89,30 @@ impl Poster {
         if let Some(authorization) = self.options.authorization().await? {
             headers.insert(AUTHORIZATION, authorization);
         }
-        Ok(self.client.post(self.url.clone()).headers(headers))
+        Ok(self.client.get().post(self.url.clone()).headers(headers))
     }
+}
+
+fn client(pem: &TlsPem, is_local: bool, any_certificate: bool) -> Result<Client, String> {
+    let mut client = Client::builder()
+        .user_agent(USER_AGENT)
+        // A POST that is redirected loses its body.
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_danger_accept_invalid_certs(any_certificate)
+        .connect_timeout(Duration::from_secs(5));
+    if let Some(pem) = &pem.ca {
+        let certificates = Certificate::from_pem_bundle(pem).map_err(|error| format!("has an unusable CA file ({error})"))?;
+        client = client.tls_certs_only(certificates);
+    }
+    if let Some((certificate, key)) = &pem.identity {
+        let both = [&certificate[..], b"\n", &key[..]].concat();
+        let identity = Identity::from_pem(&both).map_err(|error| format!("has an unusable client certificate ({error})"))?;
+        client = client.identity(identity);
+    }
+    if is_local {
+        client = client.no_proxy();
+    }
+    client.build().map_err(|error| format!("no client can be made ({error})"))
 }
 
 /// A URL without its password.

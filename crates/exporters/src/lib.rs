@@ -18,6 +18,7 @@ pub mod otlp;
 pub mod remote_write;
 mod retry;
 mod samples;
+mod tls;
 
 pub use attempt::{Again, Failure, Pushed};
 pub use buffer::{Buffer, BufferOptions, Clock};

@@ -4,6 +4,7 @@
 //! other 4xx are final. Labels are sorted by name and not empty; names keep to Prometheus' alphabet.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -15,6 +16,7 @@ use crate::attempt::{Again, Failure, Pushed, asked_pause, first_words, read_answ
 use crate::exporter::{Added, Client, Origin};
 use crate::http::{HttpOptions, Poster, redacted};
 use crate::samples::Samples;
+use crate::tls::install_crypto;
 
 /// Where to and how samples are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +54,8 @@ pub struct RemoteWrite {
     series: Vec<Series>,
     count: usize,
     bytes: usize,
-    ready: Vec<(u64, Bytes)>,
+    /// Samples and body of each request, or why there is none.
+    ready: VecDeque<(u64, Result<Bytes, String>)>,
     samples: Samples,
 }
 
@@ -62,11 +65,10 @@ impl RemoteWrite {
     /// # Errors
     /// An endpoint that cannot be used.
     pub fn new(config: RemoteWriteConfig) -> Result<RemoteWrite, EndpointError> {
-        // Another default provider may be installed already; then that one serves.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_crypto();
         let unusable = |why| EndpointError { endpoint: redacted(&config.endpoint), why };
         let poster = Poster::new(&config.endpoint, &config.http).map_err(unusable)?;
-        Ok(RemoteWrite { config, poster, series: Vec::new(), count: 0, bytes: 0, ready: Vec::new(), samples: Samples::default() })
+        Ok(RemoteWrite { config, poster, series: Vec::new(), count: 0, bytes: 0, ready: VecDeque::new(), samples: Samples::default() })
     }
 }
 
@@ -97,17 +99,17 @@ impl Client for RemoteWrite {
         }
         self.bytes = 0;
         let plain = remote_write_body(&series);
-        // Snappy refuses inputs of 4 GiB only.
-        let body = snap::raw::Encoder::new().compress_vec(&plain).unwrap_or_default();
-        self.ready.push((std::mem::take(&mut self.count) as u64, body.into()));
+        let samples = std::mem::take(&mut self.count) as u64;
+        self.ready.push_back((samples, compressed(&plain)));
     }
 
     fn ready(&self) -> u64 {
-        self.ready.first().map_or(0, |(samples, _)| *samples)
+        self.ready.front().map_or(0, |(samples, _)| *samples)
     }
 
     async fn send(&mut self) -> Result<Pushed, Failure> {
-        let Some((samples, body)) = self.ready.first() else { return Ok(Pushed::default()) };
+        let Some((samples, body)) = self.ready.front() else { return Ok(Pushed::default()) };
+        let body = body.clone().map_err(|why| Failure { why, again: Again::Never })?;
         let request = self
             .poster
             .post()
@@ -115,12 +117,12 @@ impl Client for RemoteWrite {
             .header(CONTENT_TYPE, "application/x-protobuf")
             .header(CONTENT_ENCODING, "snappy")
             .header("X-Prometheus-Remote-Write-Version", "0.1.0")
-            .body(body.clone());
+            .body(body);
         let response = request.send().await.map_err(Failure::lost)?;
         let (status, asked) = (response.status(), asked_pause(response.headers()));
         if status.is_success() {
             let pushed = Pushed { accepted: *samples, ..Pushed::default() };
-            self.ready.remove(0);
+            self.ready.pop_front();
             return Ok(pushed);
         }
         let answer = read_answer(response).await.unwrap_or_default();
@@ -130,10 +132,14 @@ impl Client for RemoteWrite {
     }
 
     fn discard(&mut self) {
-        if !self.ready.is_empty() {
-            self.ready.remove(0);
-        }
+        self.ready.pop_front();
     }
+}
+
+/// A body as receivers want it, or why it cannot be.
+fn compressed(plain: &[u8]) -> Result<Bytes, String> {
+    let body = snap::raw::Encoder::new().compress_vec(plain);
+    body.map(Bytes::from).map_err(|error| format!("a request of {} bytes cannot be compressed ({error})", plain.len()))
 }
 
 /// The labels of a series as Prometheus wants them: its alphabet, sorted, no empty values. Labels whose names become the

@@ -41,6 +41,7 @@ macro_rules! metric_export {
                     headers: self.headers.clone(),
                     bearer_token_file: path(&self.bearer_token_file),
                     ca_file: path(&self.ca_file),
+                    client_certificate: path(&self.client_cert_file).zip(path(&self.client_key_file)),
                     insecure_skip_verify: self.insecure_skip_verify,
                 }
             }
@@ -157,6 +158,7 @@ fn fluent(export: &FluentForwardLogExport) -> Result<ExporterSettings, String> {
         acknowledge: export.require_ack.then_some(timeout),
         shared_key_file: path(&export.shared_key_file),
         ca_file: path(&export.ca_file),
+        client_certificate: path(&export.client_cert_file).zip(path(&export.client_key_file)),
         max_records: size(export.max_batch_size, defaults.max_records),
         max_bytes: size(export.max_batch_bytes, defaults.max_bytes),
         ..defaults

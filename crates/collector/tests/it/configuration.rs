@@ -434,7 +434,7 @@ fn every_key_of_the_reference_is_known_and_what_is_not_run_is_named() {
 fn exporters_are_checked() {
     let toml = "storage-dir='/x'\n[otel-log]\nexporters=['rw']\n[[otel-metric]]\ndatabase='m'\npath='/m'\nexporters=['fl', 'rw']\n\
         [[exporters.otlp-metric-export]]\nname='o'\ndestination='collector:4317'\nprotocol='http'\ncompression='zstd'\n\
-        [[exporters.remote-write-metric-export]]\nname='rw'\ndestination='http://p/write'\nmax-buffer-size=-1\n\
+        [[exporters.remote-write-metric-export]]\nname='rw'\ndestination='http://p/write'\nmax-buffer-size=-1\nclient-key-file='/k'\n\
         [[exporters.fluent-forward-log-export]]\nname='fl'\ndestination='tls://h:1'\ntag-attribute='t'\nrequest-timeout-seconds=-1\n";
     let got = errors(toml);
     let wanted = [
@@ -443,8 +443,9 @@ fn exporters_are_checked() {
         "line 10, column 1: exporter.otlp-metric-export[0].destination collector:4317 must be a full http or https URL",
         "line 11, column 1: exporter.otlp-metric-export[0].protocol \"http\": use http/protobuf or grpc",
         "line 12, column 1: exporter.otlp-metric-export[0].compression \"zstd\": use gzip or none",
+        "line 17, column 1: exporter.remote-write-metric-export[0].client-cert-file and client-key-file must both be set or both be empty",
         "line 16, column 1: exporter.remote-write-metric-export[0].max-buffer-size must be at least 0",
-        "line 21, column 1: exporter.fluent-forward-log-export[0].request-timeout-seconds must be at least 0",
+        "line 22, column 1: exporter.fluent-forward-log-export[0].request-timeout-seconds must be at least 0",
     ];
     assert_eq!(got, wanted);
 }

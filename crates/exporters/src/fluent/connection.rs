@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use rmpv::Value;
-use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use rustls_platform_verifier::ConfigVerifierExt as _;
+use rustls_platform_verifier::BuilderVerifierExt as _;
 use sha2::{Digest as _, Sha512};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -152,12 +153,29 @@ async fn dial(config: &FluentConfig) -> io::Result<Box<dyn Stream>> {
 }
 
 fn tls(config: &FluentConfig) -> io::Result<ClientConfig> {
-    let Some(file) = &config.ca_file else { return ClientConfig::with_platform_verifier().map_err(io::Error::other) };
-    let mut roots = RootCertStore::empty();
-    for certificate in rustls::pki_types::CertificateDer::pem_file_iter(file).map_err(io::Error::other)? {
-        roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
-    }
-    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+    let builder = match &config.ca_file {
+        None => ClientConfig::builder().with_platform_verifier().map_err(io::Error::other)?,
+        Some(file) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(file)? {
+                roots.add(certificate).map_err(|error| unusable(file, &error))?;
+            }
+            ClientConfig::builder().with_root_certificates(roots)
+        }
+    };
+    let Some((certificate, key)) = &config.client_certificate else { return Ok(builder.with_no_client_auth()) };
+    let chain = certificates(certificate)?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
+    builder.with_client_auth_cert(chain, key).map_err(|error| unusable(certificate, &error))
+}
+
+fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    read.map_err(|error| unusable(file, &error))
+}
+
+fn unusable(file: &Path, error: &dyn fmt::Display) -> io::Error {
+    io::Error::other(format!("{} cannot be used: {error}", file.display()))
 }
 
 fn item(message: &Value, index: usize) -> Option<&Value> {

@@ -30,8 +30,11 @@ pub struct FluentConfig {
     pub acknowledge: Option<Duration>,
     /// The receiver's shared key, read for every connection. The receiver asks for it; one that does not is spoken to without.
     pub shared_key_file: Option<PathBuf>,
-    /// Certificates (PEM) that the receiver's must be signed by; the system's when absent.
+    /// Certificates (PEM) that the receiver's must be signed by; the system's when absent. Read for every connection.
     pub ca_file: Option<PathBuf>,
+    /// PEM files of a certificate chain and its key, for receivers that ask for a client's certificate. Read for every
+    /// connection.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// Records in the messages that are sent together.
     pub max_records: usize,
     /// Bytes of them, about.
@@ -47,6 +50,7 @@ impl FluentConfig {
             acknowledge: None,
             shared_key_file: None,
             ca_file: None,
+            client_certificate: None,
             max_records: 5000,
             max_bytes: 1 << 20,
         }
@@ -119,8 +123,7 @@ struct Group {
 impl FluentForward {
     /// A client that is not connected yet.
     pub fn new(config: FluentConfig) -> FluentForward {
-        // Another default provider may be installed already; then that one serves.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::tls::install_crypto();
         FluentForward { config, connection: None, columns: Columns::default(), begun: Group::default(), ready: Group::default() }
     }
 

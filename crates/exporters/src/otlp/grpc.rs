@@ -10,7 +10,7 @@ use http::uri::PathAndQuery;
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt as _;
@@ -18,11 +18,12 @@ use tonic_types::StatusExt as _;
 use super::PushConfig;
 use crate::attempt::{Again, Failure, first_words};
 use crate::http::{HttpOptions, USER_AGENT};
+use crate::tls::{Renewed, TlsPem};
 
 const EXPORT: PathAndQuery = PathAndQuery::from_static("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export");
 
 pub(super) struct Grpc {
-    channel: Channel,
+    channel: Renewed<Channel>,
     gzip: bool,
     headers: http::HeaderMap,
     options: HttpOptions,
@@ -30,19 +31,15 @@ pub(super) struct Grpc {
 
 impl Grpc {
     pub(super) fn new(config: &PushConfig) -> Result<Grpc, String> {
-        let endpoint = Endpoint::from_shared(config.endpoint.clone()).map_err(|error| format!("is no URL ({error})"))?;
-        let endpoint = match endpoint.uri().scheme_str() {
-            Some("http") => endpoint,
-            Some("https") => endpoint.tls_config(tls(&config.http)?).map_err(|error| error.to_string())?,
-            _ => return Err("is not http or https".to_owned()),
-        };
-        let endpoint = endpoint.user_agent(USER_AGENT).map_err(|error| error.to_string())?.connect_timeout(Duration::from_secs(5));
+        let url = config.endpoint.clone();
+        let any_certificate = config.http.insecure_skip_verify;
+        let channel = Renewed::new(config.http.tls_sources(), move |pem| channel(&url, pem, any_certificate))?;
         let headers = config.http.header_map()?;
-        Ok(Grpc { channel: endpoint.connect_lazy(), gzip: config.gzip, headers, options: config.http.clone() })
+        Ok(Grpc { channel, gzip: config.gzip, headers, options: config.http.clone() })
     }
 
     pub(super) async fn send(&self, request: &ExportMetricsServiceRequest) -> Result<ExportMetricsServiceResponse, Failure> {
-        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        let mut client = tonic::client::Grpc::new(self.channel.get());
         if self.gzip {
             client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
         }
@@ -59,14 +56,30 @@ impl Grpc {
     }
 }
 
-fn tls(options: &HttpOptions) -> Result<ClientTlsConfig, String> {
-    if options.insecure_skip_verify {
-        return Err("cannot skip the check of certificates over gRPC: name the receiver's in ca-file".to_owned());
-    }
-    Ok(match options.ca()? {
+/// Connects when it is used.
+fn channel(url: &str, pem: &TlsPem, any_certificate: bool) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| format!("is no URL ({error})"))?;
+    let endpoint = match endpoint.uri().scheme_str() {
+        Some("http") => endpoint,
+        Some("https") if any_certificate => {
+            return Err("cannot skip the check of certificates over gRPC: name the receiver's in ca-file".to_owned());
+        }
+        Some("https") => endpoint.tls_config(tls(pem)).map_err(|error| crate::attempt::with_causes(&error))?,
+        _ => return Err("is not http or https".to_owned()),
+    };
+    let endpoint = endpoint.user_agent(USER_AGENT).map_err(|error| error.to_string())?.connect_timeout(Duration::from_secs(5));
+    Ok(endpoint.connect_lazy())
+}
+
+fn tls(pem: &TlsPem) -> ClientTlsConfig {
+    let config = match &pem.ca {
         Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
         None => ClientTlsConfig::new().with_native_roots(),
-    })
+    };
+    match &pem.identity {
+        Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
+        None => config,
+    }
 }
 
 fn again(status: &Status) -> Again {

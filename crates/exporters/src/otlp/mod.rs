@@ -23,6 +23,7 @@ pub use crate::http::HttpOptions;
 use crate::http::redacted;
 use crate::retry;
 pub use crate::retry::RetryPolicy;
+use crate::tls::install_crypto;
 pub use batch::{Batch, Batcher, Bounds};
 pub use exporter::OtlpMetrics;
 
@@ -152,8 +153,7 @@ impl Pusher {
     /// # Errors
     /// [`PushError::Endpoint`].
     pub fn new(config: PushConfig) -> Result<Pusher, PushError> {
-        // Another default provider may be installed already; then that one serves.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_crypto();
         let transport = match config.protocol {
             Protocol::Http => http::Http::new(&config).map(Transport::Http),
             Protocol::Grpc => grpc::Grpc::new(&config).map(Transport::Grpc),

@@ -7,3 +7,4 @@ mod otlp;
 mod receivers;
 mod remote_write;
 mod support;
+mod tls;

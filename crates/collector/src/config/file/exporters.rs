@@ -31,9 +31,16 @@ macro_rules! metric_export {
                 /// A file whose content is sent as bearer token, read for every request.
                 #[schemars(example = &"/etc/adx-mon/receiver-token")]
                 pub bearer_token_file: String,
-                /// Certificates (PEM) that the receiver's must be signed by; the system's without it.
+                /// Certificates (PEM) that the receiver's must be signed by; the system's without it. Read again when they
+                /// change, as those of the client.
                 #[schemars(example = &"/etc/adx-mon/receiver-ca.crt")]
                 pub ca_file: String,
+                /// A client certificate (PEM) that shows the receiver who this is, with a key or not at all.
+                #[schemars(example = &"/etc/adx-mon/collector.crt")]
+                pub client_cert_file: String,
+                /// Key (PEM) of the client certificate.
+                #[schemars(example = &"/etc/adx-mon/collector.key")]
+                pub client_key_file: String,
                 /// Accept any certificate of the receiver; not over gRPC.
                 pub insecure_skip_verify: bool,
                 /// Longest time of a try, in seconds.
@@ -112,14 +119,21 @@ pub struct FluentForwardLogExport {
     /// adxmon_destination_table are where a record goes.
     #[schemars(example = &"fluent-tag")]
     pub tag_attribute: String,
-    /// Wait until the receiver acknowledges each message; without, a receiver that dies can lose some.
+    /// Wait until the receiver acknowledges each message; without, one that dies or refuses the certificate loses some.
     pub require_ack: bool,
     /// A file with the key that the receiver shares with its senders.
     #[schemars(example = &"/etc/adx-mon/fluent.key")]
     pub shared_key_file: String,
-    /// Certificates (PEM) that the receiver's must be signed by; the system's without it.
+    /// Certificates (PEM) that the receiver's must be signed by; the system's without it. Read again when they
+    /// change, as those of the client.
     #[schemars(example = &"/etc/adx-mon/receiver-ca.crt")]
     pub ca_file: String,
+    /// A client certificate (PEM) that shows the receiver who this is, with a key or not at all.
+    #[schemars(example = &"/etc/adx-mon/collector.crt")]
+    pub client_cert_file: String,
+    /// Key (PEM) of the client certificate.
+    #[schemars(example = &"/etc/adx-mon/collector.key")]
+    pub client_key_file: String,
     /// Records of a message.
     #[schemars(extend("default" = 5000))]
     pub max_batch_size: i64,

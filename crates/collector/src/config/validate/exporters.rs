@@ -45,6 +45,7 @@ impl<'a> Check<'a> {
             check.each("otlp-metric-export", &exporters.otlp_metric_export, |check, i, export| {
                 let scope = format!("exporter.otlp-metric-export[{i}]");
                 check.url(&scope, &export.destination);
+                check.client_certificate(&scope, &export.client_cert_file, &export.client_key_file);
                 check.not_negative(&scope, &export.numbers());
                 let choices = [
                     ("protocol", &export.protocol, exporters::otlp_protocol(export).err()),
@@ -59,12 +60,22 @@ impl<'a> Check<'a> {
             check.each("remote-write-metric-export", &exporters.remote_write_metric_export, |check, i, export| {
                 let scope = format!("exporter.remote-write-metric-export[{i}]");
                 check.url(&scope, &export.destination);
+                check.client_certificate(&scope, &export.client_cert_file, &export.client_key_file);
                 check.not_negative(&scope, &export.numbers());
             });
             check.each("fluent-forward-log-export", &exporters.fluent_forward_log_export, |check, i, export| {
-                check.not_negative(&format!("exporter.fluent-forward-log-export[{i}]"), &export.numbers());
+                let scope = format!("exporter.fluent-forward-log-export[{i}]");
+                check.client_certificate(&scope, &export.client_cert_file, &export.client_key_file);
+                check.not_negative(&scope, &export.numbers());
             });
         });
+    }
+
+    fn client_certificate(&mut self, scope: &str, certificate: &str, key: &str) {
+        if certificate.is_empty() != key.is_empty() {
+            let given = if certificate.is_empty() { "client-key-file" } else { "client-cert-file" };
+            self.say(given, format!("{scope}.client-cert-file and client-key-file must both be set or both be empty"));
+        }
     }
 
     pub(super) fn url(&mut self, scope: &str, destination: &str) {
