@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use server::auth::Accounts;
+use token_review::Authentication;
 use wal::Durability;
 
 use crate::cluster::Cluster;
@@ -83,21 +83,6 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
-}
-
-/// Who may send.
-#[derive(Clone, Debug, Default)]
-pub struct Authentication {
-    /// File with the tokens that are good.
-    pub token_file: Option<PathBuf>,
-    /// Whether Kubernetes is asked about other tokens.
-    pub token_review: bool,
-    /// What these tokens must be meant for; the API server itself when empty.
-    pub audiences: Vec<String>,
-    /// Whose they must be; anybody's when empty.
-    pub service_accounts: Vec<Accounts>,
-    /// Paths that need no token.
-    pub open_paths: Vec<String>,
 }
 
 /// An ingestor's settings. [`Config::new`] has the defaults of the command line.

@@ -10,11 +10,12 @@ use std::time::Duration;
 use clap::{ArgAction, Parser};
 use kusto::TrustedHost;
 use server::auth::{AuthError, OPEN_PATHS};
+use token_review::Authentication;
 use transfer::Credentials;
 use wal::Durability;
 
 use crate::cluster::Cluster;
-use crate::config::{Authentication, Config, ConfigError, Endpoint};
+use crate::config::{Config, ConfigError, Endpoint};
 use crate::peers::{Discovery, Peers, parse};
 use crate::upload::Ingestion;
 

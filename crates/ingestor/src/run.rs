@@ -20,11 +20,9 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use server::auth::Reviewer;
-use server::{Auth, AuthOptions, Connections, Limits, ListenerMetrics, Sink, Tls, TlsFiles, receive};
+use server::{Auth, Connections, Limits, ListenerMetrics, Sink, Tls, TlsFiles, receive};
 use telemetry::rules::MetricRules;
 use telemetry::{LogIntake, LogOptions, MetricIntake, TraceIntake, TraceOptions};
-use token_review::KubeReviewer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -151,23 +149,8 @@ async fn bind(config: &Config) -> anyhow::Result<(TcpListener, Option<TcpListene
 /// Who may send, if not everybody.
 async fn authentication(config: &Config, registry: &mut Registry, stop: &CancellationToken) -> anyhow::Result<Option<Arc<Auth>>> {
     let Some(settings) = &config.authentication else { return Ok(None) };
-    let reviewer: Option<Arc<dyn Reviewer>> = match settings.token_review {
-        false => None,
-        true => {
-            let kubeconfig = config.cluster.as_ref().and_then(|cluster| cluster.kubeconfig.as_deref());
-            let reviewer = KubeReviewer::connect(kubeconfig, settings.audiences.clone()).await?;
-            Some(Arc::new(reviewer.context("--auth-token-review is given, but there is no cluster here: give --kubeconfig")?))
-        }
-    };
-    let options = AuthOptions {
-        token_file: settings.token_file.clone(),
-        reviewer,
-        accounts: settings.service_accounts.clone(),
-        open_paths: settings.open_paths.clone(),
-    };
-    let auth = Auth::new(options, registry).context("authentication")?;
-    tokio::spawn(auth.clone().follow(FILES_PERIOD, stop.clone()));
-    Ok(Some(auth))
+    let kubeconfig = config.cluster.as_ref().and_then(|cluster| cluster.kubeconfig.as_deref());
+    Ok(Some(settings.start(kubeconfig, registry, stop).await.context("authentication")?))
 }
 
 /// TLS of the listener; certificates in files are followed.

@@ -1,7 +1,10 @@
 //! Bearer tokens that Kubernetes knows: [`KubeReviewer`] asks the API server with a TokenReview whose a token is.
+//! [`Authentication`] is the setting of the components that take such tokens, or those of a file.
 //!
 //! Needs the right to create TokenReviews, which the cluster role `system:auth-delegator` gives (`deploy/rbac`). Source:
 //! the Kubernetes API `authentication.k8s.io/v1`.
+
+mod authentication;
 
 use std::path::Path;
 
@@ -10,6 +13,8 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenRe
 use kube_client::Client;
 use kube_client::api::{Api, PostParams};
 use server::auth::{Review, Reviewer};
+
+pub use authentication::{Authentication, AuthenticationError};
 
 /// Asks one cluster.
 #[derive(Clone)]

@@ -26,9 +26,7 @@ pub use files::{ChosenPod, FileLog, FileSource, PodLogs};
 pub use host::{JournalSource, KernelSource, LogTarget, SyslogProtocol, SyslogSource};
 pub use kubernetes::{KubeletSettings, KubernetesSettings};
 pub use rules::RuleScope;
-pub use settings::{
-    Authentication, Backend, Config, LogSource, MetricEndpoint, MetricProtocol, ScrapeSettings, ScrapeTarget, TlsMode, TraceSource,
-};
+pub use settings::{Backend, Config, LogSource, MetricEndpoint, MetricProtocol, ScrapeSettings, ScrapeTarget, TlsMode, TraceSource};
 pub use table_limits::TableLimit;
 
 use file::File;

@@ -1,27 +1,11 @@
 //! Who may send to the collector, and how it shows the ingestor who it is.
 
-use std::path::PathBuf;
-
-use server::auth::{Accounts, AuthError, OPEN_PATHS};
+use server::auth::{AuthError, OPEN_PATHS};
+use token_review::Authentication;
 use transfer::Credentials;
 
 use super::path;
 use crate::config::file::File;
-
-/// `[authentication]`: who may send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Authentication {
-    /// File with the tokens that are good.
-    pub token_file: Option<PathBuf>,
-    /// Whether Kubernetes is asked about other tokens.
-    pub token_review: bool,
-    /// What these tokens must be meant for; the API server itself when empty.
-    pub audiences: Vec<String>,
-    /// Whose they must be; anybody's when empty.
-    pub service_accounts: Vec<Accounts>,
-    /// Paths that need no token.
-    pub open_paths: Vec<String>,
-}
 
 pub(super) fn authentication(settings: &crate::config::file::Authentication) -> Result<Authentication, String> {
     let accounts = settings.service_accounts.iter().map(|text| text.parse().map_err(|error: AuthError| error.to_string()));

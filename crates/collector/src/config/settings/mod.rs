@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use telemetry::Lift;
+use token_review::Authentication;
 use transfer::Credentials;
 
 use super::events::{self, EventSource};
@@ -21,7 +22,6 @@ use super::rules::RuleScope;
 use super::table_limits::TableLimit;
 use super::{Problem, Warning};
 
-pub use access::Authentication;
 pub use receivers::{LogSource, MetricEndpoint, MetricProtocol, TraceSource};
 pub use scrape::{ScrapeSettings, ScrapeTarget, TlsMode};
 
