@@ -15,6 +15,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("/lib/systemd/systemd-journal-remote", "systemd-journal-remote"),
     ("/usr/bin/journalctl", "systemd"),
     ("/usr/bin/logger", "bsdutils"),
+    ("/usr/bin/openssl", "openssl"),
 ];
 
 /// Python packages of the client tests, pinned.

@@ -372,6 +372,17 @@ mod tests {
         assert_eq!(c.durability, Durability::Disk);
     }
 
+    #[test]
+    fn the_command_of_the_page_on_security_is_taken() {
+        let page = include_str!("../../../docs/security.md");
+        let (_, command) = page.split_once("\n```\ningestor ").unwrap();
+        let (command, _) = command.split_once(" …").unwrap();
+        let arguments: Vec<&str> = command.split_whitespace().filter(|word| *word != "\\").chain(["--storage-dir=/d"]).collect();
+        let config = config(&arguments).unwrap();
+        assert!(config.certificate.is_some() && config.client_ca.is_some());
+        assert_eq!(config.authentication.unwrap().token_file.unwrap().to_str(), Some("/etc/adx-mon/token"));
+    }
+
     /// `--cluster-labels <CLUSTER_LABELS>` would say nothing of what is meant.
     #[test]
     fn the_help_says_how_each_value_is_written() {

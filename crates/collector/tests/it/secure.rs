@@ -34,15 +34,20 @@ impl Certificates {
         Certificates(dir)
     }
 
+    /// A folder for others to fill.
+    pub(crate) fn empty() -> Certificates {
+        Certificates(tempfile::tempdir().unwrap())
+    }
+
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 }
 
 /// An ingestor's intake that wants a client certificate and a token.
-struct Ingestor {
-    url: String,
-    store: wal::Store,
+pub(crate) struct Ingestor {
+    pub(crate) url: String,
+    pub(crate) store: wal::Store,
     connections: Arc<Connections>,
     stop: CancellationToken,
     _dir: tempfile::TempDir,
@@ -54,16 +59,17 @@ impl Drop for Ingestor {
     }
 }
 
-async fn ingestor(certificates: &Certificates, token_file: &Path) -> Ingestor {
+/// With the certificate and the token file of these names.
+pub(crate) async fn ingestor(certificates: &Certificates, (name, token_file): (&str, &str)) -> Ingestor {
     let dir = tempfile::tempdir().unwrap();
     let options = wal::Options { durability: wal::Durability::Process, ..wal::Options::new(dir.path()) };
     let (store, _) = wal::Store::open(options, wal::RealDisk::new(), 0).unwrap();
     let router = receiver::router(store.clone(), ReceiverOptions::default(), Arc::new(|| Ok(())));
-    let options = AuthOptions { token_file: Some(token_file.to_owned()), ..AuthOptions::default() };
+    let options = AuthOptions { token_file: Some(certificates.file(token_file)), ..AuthOptions::default() };
     let auth = Auth::new(options, &mut Registry::default()).unwrap();
     let files = TlsFiles {
-        certificate: certificates.file("server.crt"),
-        key: certificates.file("server.key"),
+        certificate: certificates.file(&format!("{name}.crt")),
+        key: certificates.file(&format!("{name}.key")),
         client_ca: Some(certificates.file("ca.crt")),
     };
     let tls = Tls::from_files(&files).unwrap();
@@ -92,7 +98,7 @@ fn settings(ingestor: &Ingestor, certificates: &Certificates, identity: bool, to
     settings
 }
 
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let wait = async {
         while !done() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -111,7 +117,7 @@ async fn segments_go_to_an_ingestor_that_wants_a_certificate_and_a_token() {
     let (theirs, ours) = (certificates.file("tokens"), certificates.file("token"));
     std::fs::write(&theirs, "# rotated daily\ntoday\n").unwrap();
     std::fs::write(&ours, "today\n").unwrap();
-    let ingestor = ingestor(&certificates, &theirs).await;
+    let ingestor = ingestor(&certificates, ("server", "tokens")).await;
 
     let stranger = Collector::start(&settings(&ingestor, &certificates, false, &ours), RECEIVERS).await;
     assert_eq!(stranger.write("stranger", 1.0).await, 202);
