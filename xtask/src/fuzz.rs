@@ -96,8 +96,9 @@ fn created(folder: PathBuf) -> Result<PathBuf> {
 }
 
 fn fuzz(name: &str, folders: &[&Path], arguments: &[&str]) -> Result<()> {
-    // CSV ingestion links the query engine, whose optimised build with a sanitizer would take longer than the run.
-    let build: &[&str] = if name == "csv" { &["--features", "engine", "--dev", "--sanitizer", "none"] } else { &[] };
+    // Ingestion links the query engine, whose optimised build with a sanitizer would take longer than the run.
+    let build: &[&str] =
+        if matches!(name, "csv" | "queue_message") { &["--features", "engine", "--dev", "--sanitizer", "none"] } else { &[] };
     let folders: Vec<&str> = folders.iter().filter_map(|folder| folder.to_str()).collect();
     let line = [&["fuzz", "run", "--fuzz-dir", "fuzz"], build, &[name], &folders[..], &["--", MAX_LEN], &LIMITS, arguments].concat();
     // Coverage needs a switch that only nightly has on by default.

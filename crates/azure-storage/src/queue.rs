@@ -13,6 +13,8 @@ use crate::resource::Resource;
 /// Longest text of a message that the service takes, in bytes.
 pub const LONGEST_MESSAGE: usize = 64 << 10;
 
+const XML: &str = "application/xml";
+
 /// A message that was read. Its text is usually Base64, and may hold signatures: `Debug` leaves it out.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -35,22 +37,20 @@ impl fmt::Debug for Message {
 }
 
 impl Storage {
-    /// Puts a message whose text is Base64, or other text that needs no escaping in XML. With `once`, it is put again only
-    /// if it is known not to have been put; without, the reader may see it twice.
+    /// Puts a message. With `once`, it is put again only if it is known not to have been put; without, the reader may see it
+    /// twice.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn put_message(&self, queue: &Resource, text: &str, once: bool) -> Result<(), Error> {
         let doing = format!("putting a message into queue {queue}");
-        if text.len() > LONGEST_MESSAGE || text.contains(['<', '&', '>']) {
-            return Err(Error::invalid(&doing, "MESSAGE", format!("{} bytes: it is too long, or no Base64", text.len())));
+        if text.len() > LONGEST_MESSAGE {
+            return Err(Error::invalid(&doing, "MESSAGE", format!("it is {} bytes long; {LONGEST_MESSAGE} are allowed", text.len())));
         }
-        let body = Bytes::from(format!("<QueueMessage><MessageText>{text}</MessageText></QueueMessage>"));
+        let body = Bytes::from(envelope(text));
         let url = queue.route(&["messages"]);
         let repeat = if once { Repeat::IfNotExecuted } else { Repeat::Always };
-        self.send(&doing, repeat, |http| http.post(url.clone()).header("Content-Type", "application/xml").body(body.clone()))
-            .await
-            .map(drop)
+        self.send(&doing, repeat, |http| http.post(url.clone()).header("Content-Type", XML).body(body.clone())).await.map(drop)
     }
 
     /// Takes up to 32 messages, which nobody else sees for `hidden` (whole seconds).
@@ -67,6 +67,24 @@ impl Storage {
         read_messages(&body).map_err(|why| Error::unreadable(&doing, why))
     }
 
+    /// Hides a message that was read for another while from now on.
+    ///
+    /// # Errors
+    /// See [`Error`]; not found when somebody else has seen it since.
+    pub async fn hide_message(&self, queue: &Resource, message: &mut Message, hidden: Duration) -> Result<(), Error> {
+        let doing = format!("hiding message {} of queue {queue}", message.message_id);
+        let mut url = queue.route(&["messages", &message.message_id]);
+        url.query_pairs_mut()
+            .append_pair("popreceipt", &message.pop_receipt)
+            .append_pair("visibilitytimeout", &hidden.as_secs().to_string());
+        let body = Bytes::from(envelope(&message.message_text));
+        // after a lost answer the receipt is another one
+        let answer = self.send(&doing, Repeat::IfNotExecuted, |http| http.put(url.clone()).header("Content-Type", XML).body(body.clone()));
+        let receipt = answer.await?.headers().get("x-ms-popreceipt").and_then(|receipt| receipt.to_str().ok().map(str::to_owned));
+        message.pop_receipt = receipt.ok_or_else(|| Error::unreadable(&doing, "it has no x-ms-popreceipt"))?;
+        Ok(())
+    }
+
     /// Deletes a message; one that is gone already, or that somebody else has seen since, is left.
     ///
     /// # Errors
@@ -80,6 +98,20 @@ impl Storage {
             _ => Ok(()),
         }
     }
+}
+
+/// A message's text in its XML.
+fn envelope(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            c => escaped.push(c),
+        }
+    }
+    format!("<QueueMessage><MessageText>{escaped}</MessageText></QueueMessage>")
 }
 
 #[derive(Deserialize)]

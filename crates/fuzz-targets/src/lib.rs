@@ -1,8 +1,8 @@
 //! What each fuzz target does with bytes from outside, and the valid inputs it starts from.
 //!
 //! libFuzzer runs these through `fuzz/fuzz_targets`; the tests of this crate run the seeds and every file of
-//! `fuzz/corpus`, so that what was found once is tried in every run. CSV ingestion is `kustd::fuzzing::csv`, because
-//! only kustd may link the query engine.
+//! `fuzz/corpus`, so that what was found once is tried in every run. CSV ingestion and messages of queued
+//! ingestion are `kustd::fuzzing`, because only kustd may link the query engine.
 
 use std::panic::AssertUnwindSafe;
 use std::path::Path;

@@ -48,6 +48,7 @@ async fn measure(folder: &Path, samples: usize, series: usize) -> anyhow::Result
         databases: Vec::new(),
         retention: None,
         max_bytes: None,
+        ingestion_storage: Vec::new(),
     };
     let running = kustd::start(config, shutdown.clone()).await?;
     let kustd = Client { http: reqwest::Client::new(), address: format!("http://{}", running.addr) };

@@ -4,6 +4,7 @@ use kql::Type;
 
 use crate::catalog::{StoredMapping, Table};
 use crate::ingest::{BadInput, Format, Reading, read};
+use crate::queued::Message;
 
 /// One column of every type.
 const COLUMNS: [(&str, Type); 10] = [
@@ -18,6 +19,23 @@ const COLUMNS: [(&str, Type); 10] = [
     ("Guid", Type::Guid),
     ("Dynamic", Type::Dynamic),
 ];
+
+/// Reads `bytes` as a message of queued ingestion: as they are, and as what Base64 holds.
+///
+/// # Panics
+/// When the reader does, when a message is taken that lacks what every message needs, or when the blob's signature shows in
+/// what reports say of it.
+pub fn queue_message(bytes: &[u8]) {
+    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
+    for text in [&*String::from_utf8_lossy(bytes), &encoded] {
+        let message = Message::read(text);
+        if message.what.is_ok() {
+            let named = !message.id.is_nil() && !message.database.is_empty() && !message.table.is_empty() && !message.blob.is_empty();
+            assert!(named, "a message was taken that names nothing: {message:?}");
+        }
+        assert!(!message.source().contains('?'), "a source has a signature");
+    }
+}
 
 /// Reads `bytes` as CSV into a table with a column of every type: by position and through a mapping that reverses the
 /// fields, with and without a header.

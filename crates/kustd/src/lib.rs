@@ -1,7 +1,7 @@
 //! kustd: an embedded engine that answers KQL over Kusto's REST protocol from one folder on one machine.
 //!
 //! A request enters through `rest`, is bound by the `kql` crate against a `snapshot`, and runs in [`engine`].
-//! Rows come in through `ingest` and live in `storage`: journal, hot batches, Parquet extents. The [`catalog`]
+//! Rows come in through `ingest`, streamed or out of blobs (`queued`), and live in `storage`: journal, hot batches, Parquet extents. The [`catalog`]
 //! knows databases, tables, functions, mappings, policies and extents; `commands` change it.
 
 pub mod catalog;
@@ -14,6 +14,7 @@ mod ingest;
 mod json;
 mod operations;
 mod query;
+mod queued;
 mod rest;
 mod service;
 mod snapshot;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Answers KQL over Kusto's REST protocol from one folder.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(version)]
 struct Arguments {
     /// Folder of all data; created when missing.
@@ -34,6 +34,10 @@ struct Arguments {
     /// Size of all extents in bytes above which the oldest are dropped.
     #[arg(long)]
     max_bytes: Option<u64>,
+    /// Connection string of an Azure Storage account or of Azurite, for queued ingestion; once for each account. In the
+    /// environment, accounts stand on lines of their own.
+    #[arg(long, env = "ADXMON_INGESTION_STORAGE", hide_env_values = true, value_delimiter = '\n')]
+    ingestion_storage: Vec<String>,
 }
 
 #[tokio::main]
@@ -57,6 +61,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         databases: arguments.databases,
         retention: arguments.retention,
         max_bytes: arguments.max_bytes,
+        ingestion_storage: arguments.ingestion_storage,
     };
     let running = kustd::start(config, shutdown.clone()).await?;
     tracing::info!(address = %running.addr, "kustd is ready");

@@ -19,6 +19,7 @@ use crate::catalog::{StoredMapping, Table};
 use crate::error::KustoError;
 use crate::ingest::Format;
 use crate::operations::Operations;
+use crate::queued::{self, Failures, IngestionStorage};
 use crate::snapshot::Snapshot;
 use crate::storage::{Storage, StorageOptions};
 
@@ -28,7 +29,7 @@ pub const DEFAULT_DATABASE: &str = "NetDefaultDB";
 const TICK: Duration = Duration::from_secs(1);
 
 /// Where kustd keeps its data and how it is reached.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// Folder of all data.
     pub data_dir: PathBuf,
@@ -42,6 +43,8 @@ pub struct Config {
     pub retention: Option<Duration>,
     /// Size of all extents above which the oldest are dropped.
     pub max_bytes: Option<u64>,
+    /// Connection strings of Azure Storage accounts, or of Azurite, for queued ingestion; without one there is none.
+    pub ingestion_storage: Vec<String>,
 }
 
 /// Tells the time in ticks since year 1.
@@ -56,6 +59,9 @@ pub(crate) struct Metrics {
     pub(crate) ingested_rows: Counter,
     pub(crate) ingested_bytes: Counter,
     pub(crate) repeated_batches: Counter,
+    pub(crate) queued_ingestions: Counter,
+    pub(crate) queued_failures: Counter,
+    pub(crate) queued_retries: Counter,
     sealed_tables: Counter,
     merged_extents: Counter,
     expired_extents: Counter,
@@ -71,8 +77,11 @@ impl Metrics {
             ("kustd_queries", "Queries answered or refused", &self.queries),
             ("kustd_query_failures", "Queries that failed", &self.query_failures),
             ("kustd_commands", "Management commands run", &self.commands),
-            ("kustd_ingested_rows", "Rows ingested by streaming", &self.ingested_rows),
-            ("kustd_ingested_bytes", "Bytes of text ingested by streaming, uncompressed", &self.ingested_bytes),
+            ("kustd_ingested_rows", "Rows ingested", &self.ingested_rows),
+            ("kustd_ingested_bytes", "Bytes of text ingested, uncompressed", &self.ingested_bytes),
+            ("kustd_queued_ingestions", "Messages of queued ingestion whose rows are stored", &self.queued_ingestions),
+            ("kustd_queued_failures", "Messages of queued ingestion that failed for good", &self.queued_failures),
+            ("kustd_queued_retries", "Tries of queued ingestion that are to be repeated", &self.queued_retries),
             ("kustd_repeated_batches", "Ingestions whose batch id was durable already", &self.repeated_batches),
             ("kustd_sealed_tables", "Times that a table's rows went into an extent", &self.sealed_tables),
             ("kustd_merged_extents", "Extents that were merged into larger ones", &self.merged_extents),
@@ -98,6 +107,9 @@ pub(crate) struct Kustd {
     pub(crate) started: i64,
     pub(crate) address: String,
     pub(crate) operations: Operations,
+    pub(crate) ingestion_storage: Option<Arc<IngestionStorage>>,
+    /// Queued ingestions that failed.
+    pub(crate) failures: Failures,
     pub(crate) metrics: Metrics,
     /// Why the last round of maintenance failed.
     ailing: Mutex<Option<String>>,
@@ -197,6 +209,7 @@ pub async fn start_with(
     clock: Arc<dyn Fn() -> i64 + Send + Sync>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Running> {
+    let ingestion_storage = IngestionStorage::new(&config.ingestion_storage)?.map(Arc::new);
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listening on {}: stop what uses the port, or choose another address", config.listen))?;
@@ -212,6 +225,8 @@ pub async fn start_with(
         clock,
         address: format!("http://{addr}"),
         operations: Operations::new(stored, shutdown.clone()),
+        ingestion_storage,
+        failures: Failures::default(),
         metrics: Metrics::default(),
         ailing: Mutex::default(),
     });
@@ -229,8 +244,12 @@ pub async fn start_with(
     // queries have their own time limit, and say so in Kusto's words
     let limits = server::Limits { request_timeout: Duration::from_secs(3700), ..server::Limits::default() };
     let maintenance = run_maintenance(kustd.clone(), shutdown.clone());
+    let queued = kustd.ingestion_storage.as_ref().map(|storage| queued::run(&kustd, storage, &shutdown));
     let task = tokio::spawn(async move {
         server::serve(listener, router, limits, None, shutdown).await.context("serving requests")?;
+        if let Some(queued) = queued {
+            queued.wait().await;
+        }
         kustd.operations.finished().await;
         maintenance.await.context("the maintenance task")?;
         Ok(())

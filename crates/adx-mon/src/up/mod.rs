@@ -114,6 +114,7 @@ impl System {
                 databases: vec![METRICS.to_owned(), LOGS.to_owned()],
                 retention: Some(options.keep),
                 max_bytes: Some(options.keep_gib << 30),
+                ingestion_storage: Vec::new(),
             };
             (kustd::start(config, stop.clone()).await.context("starting kustd")?, stop)
         };

@@ -22,6 +22,7 @@ impl Kustd {
             databases: Vec::new(),
             retention: None,
             max_bytes: None,
+            ingestion_storage: Vec::new(),
         };
         let running = kustd::start(config, CancellationToken::new()).await.unwrap();
         Kustd { _folder: folder, address: format!("http://{}", running.addr), client: reqwest::Client::new() }

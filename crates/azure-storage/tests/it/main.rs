@@ -82,6 +82,15 @@ async fn messages_are_hidden_while_they_are_worked_on_and_then_deleted() {
     for _ in 0..2 {
         storage.delete_message(&queue, &messages[0]).await.unwrap();
     }
+    let mut second = messages[1].clone();
+    storage.hide_message(&queue, &mut second, Duration::ZERO).await.unwrap();
+    let again = storage.get_messages(&queue, 32, Duration::from_secs(30)).await.unwrap();
+    assert_eq!((again[0].message_text.as_str(), again[0].dequeue_count), ("c2Vjb25k", 2));
+    let late = storage.hide_message(&queue, &mut messages[1].clone(), Duration::ZERO).await.unwrap_err();
+    assert!(late.is_not_found() || late.status == Some(400), "{late}");
+    storage.put_message(&queue, "<no> & base64", true).await.unwrap();
+    let odd = storage.get_messages(&queue, 32, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(odd[0].message_text, "<no> & base64");
     assert!(!format!("{:?}", messages[1]).contains("c2Vj"));
     let error = storage.put_message(&queue, &"a".repeat((64 << 10) + 1), true).await.unwrap_err();
     assert_eq!((error.code.as_str(), error.delivery), ("MESSAGE", Delivery::NotExecuted));

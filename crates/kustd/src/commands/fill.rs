@@ -187,12 +187,12 @@ pub(crate) async fn from_query(kustd: &Arc<Kustd>, database: &str, request: &Fro
     let mut rows = vec![NewRows { table: target, batches, tags: request.tags.clone(), replace }];
     update::derive(kustd, &mut rows).await?;
     let operation = operation.map(|operation| Operation { state: OperationState::Completed, updated: kustd.now(), ..operation.clone() });
-    let publication = Publication { rows, unless_tagged: request.unless_tagged.clone(), operation };
+    let publication = Publication { rows, unless_tagged: request.unless_tagged.clone(), operation, ..Publication::default() };
     let kustd = kustd.clone();
     let published = blocking(move || Ok(kustd.storage.append_extents(publication, kustd.now())?)).await?;
     let extent = match published {
         Published::Stored(extents) => extents.into_iter().next().flatten(),
-        Published::Known => None,
+        Published::Known | Published::Repeated => None,
     };
     Ok(match extent.as_deref() {
         Some(Extent { record, .. }) => extent_row(&record.id, record.original_bytes, record.bytes, record.rows),

@@ -220,6 +220,12 @@ pub(crate) enum Show {
     Capacity,
     /// `.show principal roles`, `.show database D principals`
     Principals,
+    /// `.get ingestion resources`
+    IngestionResources,
+    /// `.get kusto identity token`
+    IdentityToken,
+    /// `.show ingestion failures`, with an id
+    IngestionFailures(Option<String>),
     /// `.show … policy retention`
     Policy { scope: Scope, kind: String },
 }

@@ -5,24 +5,31 @@ use csv::{ByteRecord, ReaderBuilder};
 
 use super::builder::ColumnBuilder;
 use super::mapping::{CellRule, CellSource, Transform};
-use super::{BadInput, push_cell};
+use super::{BadInput, Part, Taken, push_cell};
 use crate::catalog::Table;
 
-/// Reads all records of `body` into `builders`, one per column of the table; returns how many.
+/// The mark of UTF-8 that a text may begin with.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Reads the records of `body` into `builders`, one per column of the table. Where more text follows, the last record is
+/// left: it may go on there.
 pub(super) fn read(
     body: &[u8],
+    part: Part,
     delimiter: u8,
     skip_first: bool,
     table: &Table,
     rules: &[CellRule],
     builders: &mut [ColumnBuilder],
-) -> Result<u64, BadInput> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+) -> Result<Taken, BadInput> {
+    let mark = if part.before == 0 && body.starts_with(MARK) { MARK.len() } else { 0 };
+    let body = &body[mark..];
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(body);
     let mut record = ByteRecord::new();
     // records, a header included: what an error counts
-    let mut records = 0u64;
-    let header = u64::from(skip_first);
+    let mut records = part.before;
+    let header = part.before + 1;
+    let rows_of = |records: u64| (records - part.before).saturating_sub(u64::from(skip_first));
     let mut last_start = 0u64;
     loop {
         let start = reader.position().byte();
@@ -32,8 +39,12 @@ pub(super) fn read(
             Err(error) => return Err(BadInput::row(records + 1, error.to_string())),
         }
         last_start = start;
+        if part.more && reader.position().byte() == body.len() as u64 {
+            let bytes = mark + usize::try_from(start).unwrap_or(0);
+            return Ok(Taken { bytes, records: records - part.before, rows: rows_of(records) });
+        }
         records += 1;
-        if records == header {
+        if skip_first && records == header {
             continue;
         }
         for ((rule, column), builder) in rules.iter().zip(&table.columns).zip(builders.iter_mut()) {
@@ -53,11 +64,11 @@ pub(super) fn read(
         }
     }
     let tail = body.get(usize::try_from(last_start).unwrap_or(0)..).unwrap_or_default();
-    if ends_inside_quotes(tail, delimiter) {
+    if !part.more && ends_inside_quotes(tail, delimiter) {
         let what = "the quoted field that begins in this row is not closed before the end of the body";
         return Err(BadInput::row(records, what));
     }
-    Ok(records.saturating_sub(header))
+    Ok(Taken { bytes: mark + body.len(), records: records - part.before, rows: rows_of(records) })
 }
 
 /// Whether the record text ends while a quoted field is open: the reader would take the rest of the body as its value.

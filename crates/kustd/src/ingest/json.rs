@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::builder::ColumnBuilder;
 use super::mapping::{self, CellRule, CellSource, Transform};
-use super::{BadInput, push_cell};
+use super::{BadInput, Part, Taken, push_cell};
 use crate::catalog::Table;
 use crate::text;
 
@@ -20,10 +20,20 @@ struct Rows<'a> {
     bad: Option<BadInput>,
 }
 
-/// Reads JSON lines; returns how many records.
-pub(super) fn read_lines(body: &[u8], table: &Table, rules: &[CellRule], builders: &mut [ColumnBuilder]) -> Result<u64, BadInput> {
-    let mut rows = Rows { table, rules, builders, count: 0, bad: None };
-    for line in body.split(|byte| *byte == b'\n') {
+/// Reads JSON lines. Where more text follows, the last line is left: it may go on there.
+pub(super) fn read_lines(
+    body: &[u8],
+    part: Part,
+    table: &Table,
+    rules: &[CellRule],
+    builders: &mut [ColumnBuilder],
+) -> Result<Taken, BadInput> {
+    let mut rows = Rows { table, rules, builders, count: part.before, bad: None };
+    let bytes = match part.more {
+        true => body.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1),
+        false => body.len(),
+    };
+    for line in body[..bytes].split(|byte| *byte == b'\n') {
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
@@ -35,7 +45,8 @@ pub(super) fn read_lines(body: &[u8], table: &Table, rules: &[CellRule], builder
             return Err(bad);
         }
     }
-    Ok(rows.count)
+    let records = rows.count - part.before;
+    Ok(Taken { bytes, records, rows: records })
 }
 
 /// Reads MultiJSON; returns how many records. Arrays are read element by element, so that memory holds one record.

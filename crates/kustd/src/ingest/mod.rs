@@ -7,6 +7,7 @@ mod builder;
 mod delimited;
 mod json;
 mod mapping;
+mod stream;
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,6 +23,7 @@ use builder::ColumnBuilder;
 use mapping::Transform;
 
 pub(crate) use mapping::check as check_mapping;
+pub(crate) use stream::{Limits, Unread, read_stream};
 
 /// Formats that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,24 +109,51 @@ pub(crate) struct Reading<'a> {
     pub(crate) skip_first: bool,
 }
 
+/// Where a text stands in a longer one.
+#[derive(Debug, Clone, Copy, Default)]
+struct Part {
+    /// Records before it.
+    before: u64,
+    /// More text follows.
+    more: bool,
+}
+
+/// What was read of a text.
+struct Taken {
+    /// Bytes; the rest begins with an unfinished record.
+    bytes: usize,
+    /// Records, a header included.
+    records: u64,
+    /// Records that became rows.
+    rows: u64,
+}
+
 /// Reads `body` into one batch whose columns are those of the table, in its order.
 pub(crate) fn read(table: &Table, reading: &Reading<'_>, body: &[u8]) -> Result<RecordBatch, BadInput> {
+    read_part(table, reading, body, Part::default()).map(|(batch, _)| batch)
+}
+
+fn read_part(table: &Table, reading: &Reading<'_>, body: &[u8], part: Part) -> Result<(RecordBatch, Taken), BadInput> {
     let rules = match (reading.mapping, reading.format) {
         (Some(mapping), _) => mapping::parse(&mapping.json, table).map_err(|what| BadInput::row(0, what))?,
         (None, Format::Delimited(_)) => mapping::by_position(table),
         (None, Format::Json | Format::MultiJson) => mapping::by_name(table),
     };
     let mut builders: Vec<ColumnBuilder> = table.columns.iter().map(|column| ColumnBuilder::new(column.ty)).collect();
-    let rows = match reading.format {
-        Format::Delimited(delimiter) => delimited::read(body, delimiter, reading.skip_first, table, &rules, &mut builders)?,
-        Format::Json => json::read_lines(body, table, &rules, &mut builders)?,
-        Format::MultiJson => json::read_multi(body, table, &rules, &mut builders)?,
+    let taken = match reading.format {
+        Format::Delimited(delimiter) => delimited::read(body, part, delimiter, reading.skip_first, table, &rules, &mut builders)?,
+        Format::Json => json::read_lines(body, part, table, &rules, &mut builders)?,
+        Format::MultiJson => {
+            let rows = json::read_multi(body, table, &rules, &mut builders)?;
+            Taken { bytes: body.len(), records: rows, rows }
+        }
     };
     let arrays: Vec<ArrayRef> = builders.into_iter().map(ColumnBuilder::finish).collect();
     let fields: Vec<_> = table.columns.iter().zip(&arrays).map(|(column, array)| stored_field(column, array.data_type())).collect();
-    let options = datafusion::arrow::array::RecordBatchOptions::new().with_row_count(usize::try_from(rows).ok());
-    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
-        .map_err(|error| BadInput::row(0, format!("building columns: {error}")))
+    let options = datafusion::arrow::array::RecordBatchOptions::new().with_row_count(usize::try_from(taken.rows).ok());
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
+        .map_err(|error| BadInput::row(0, format!("building columns: {error}")))?;
+    Ok((batch, taken))
 }
 
 /// Appends a text cell.

@@ -11,7 +11,7 @@ use kql::value::TICKS_PER_SECOND;
 
 use super::extent::{self, Extent};
 use super::hot::{self, BatchState, HotBatch, TableData};
-use super::{NewRows, Publication, Published, Storage, StorageError, columns, frame};
+use super::{NewRows, Publication, Published, Storage, StorageError, batch_key, columns, frame};
 use crate::catalog::{BatchKey, Image, Round, Table, TableId};
 use crate::text;
 
@@ -82,7 +82,23 @@ impl Storage {
         let _one = self.maintenance.lock();
         let mut round = Round { operation: publication.operation, ..Round::default() };
         let mut swap = Swap::default();
+        if let Some(first) = publication.rows.first()
+            && !publication.batch_id.is_empty()
+        {
+            let key = batch_key(first.table.id, &publication.batch_id);
+            match self.state.lock().batches.get(&key) {
+                Some(BatchState::Done { .. }) => return Ok(Published::Repeated),
+                Some(BatchState::InFlight(_)) => {
+                    return Err(StorageError::Overloaded("a request with this batch id is under way".to_owned()));
+                }
+                None => round.batches.push((key, now)),
+            }
+        }
         let known = publication.rows.first().is_some_and(|rows| self.has_any_tag(rows.table.id, &publication.unless_tagged));
+        if known {
+            // nothing of the batch is stored, so there is nothing to remember
+            round.batches.clear();
+        }
         let mut extents = Vec::new();
         for NewRows { table, batches, tags, replace } in if known { Vec::new() } else { publication.rows } {
             let batches = batches.iter().map(|batch| columns::with_ingestion_time(batch, now)).collect::<Result<Vec<_>, _>>()?;
@@ -153,9 +169,12 @@ impl Storage {
             }
             extent.doom();
         }
-        for (key, _) in &round.batches {
-            if let Some(BatchState::Done { kept, .. }) = state.batches.get_mut(key) {
-                *kept = true;
+        for (key, seen) in round.batches {
+            match state.batches.get_mut(&key) {
+                Some(BatchState::Done { kept, .. }) => *kept = true,
+                Some(BatchState::InFlight(_)) => {}
+                // stored with this round, in no frame
+                None => drop(state.batches.insert(key, BatchState::Done { seen, lsn: 0, kept: true })),
             }
         }
         if let Some(before) = round.forget_batches_before {

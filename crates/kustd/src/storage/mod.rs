@@ -142,6 +142,8 @@ pub(crate) struct Publication {
     pub(crate) rows: Vec<NewRows>,
     /// Nothing is stored when the first table has an extent with one of these tags.
     pub(crate) unless_tagged: Vec<String>,
+    /// The sender's id of the batch, one of the first table; empty without one. Stored once.
+    pub(crate) batch_id: Vec<u8>,
     /// The operation whose work this is, as it ends.
     pub(crate) operation: Option<Operation>,
 }
@@ -152,6 +154,8 @@ pub(crate) enum Published {
     Stored(Vec<Option<Arc<Extent>>>),
     /// The table has an extent with such a tag; nothing was stored.
     Known,
+    /// A batch of that id is durable already; nothing was stored.
+    Repeated,
 }
 
 /// The rows of all tables.

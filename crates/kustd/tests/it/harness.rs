@@ -65,6 +65,20 @@ impl Kustd {
     }
 
     pub(crate) async fn try_start(folder: &Path, change: impl FnOnce(&mut StorageOptions)) -> anyhow::Result<Kustd> {
+        Self::try_start_queued(folder, Vec::new(), change).await
+    }
+
+    /// With queued ingestion through these accounts.
+    pub(crate) async fn start_queued(folder: &Path, accounts: &[&azure_testing::azurite::Azurite]) -> Kustd {
+        let accounts = accounts.iter().map(|azurite| azurite.connection_string()).collect();
+        Self::try_start_queued(folder, accounts, |_| ()).await.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    pub(crate) async fn try_start_queued(
+        folder: &Path,
+        ingestion_storage: Vec<String>,
+        change: impl FnOnce(&mut StorageOptions),
+    ) -> anyhow::Result<Kustd> {
         server::install_crypto();
         let config = Config {
             data_dir: folder.to_owned(),
@@ -73,6 +87,7 @@ impl Kustd {
             databases: vec!["Metrics".to_owned()],
             retention: None,
             max_bytes: None,
+            ingestion_storage,
         };
         let mut options =
             StorageOptions { durability: wal::Durability::Process, journal_file_bytes: 1 << 20, ..StorageOptions::new(folder) };

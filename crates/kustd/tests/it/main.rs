@@ -10,6 +10,7 @@ mod kills;
 mod operations;
 mod program;
 mod protocol;
+mod queued;
 mod rollups;
 mod scripts;
 mod shredding;

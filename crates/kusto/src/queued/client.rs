@@ -119,8 +119,11 @@ impl QueuedClient {
                 |resources| &resources.status_tables,
                 |table| async move {
                     let queued = Queued::new(&table, what.batch);
-                    storage.insert_entity(&table, &message::pending(&queued, blob, what, now)).await?;
-                    Ok(queued)
+                    match storage.insert_entity(&table, &message::pending(&queued, blob, what, now)).await {
+                        // the row is new by its name: a lost answer was ours
+                        Err(error) if !error.is_conflict() => Err(error.into()),
+                        _ => Ok(queued),
+                    }
                 },
             )
             .await?;

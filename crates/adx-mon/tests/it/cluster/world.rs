@@ -160,6 +160,7 @@ async fn start_kustd(folder: &TempDir, stop: CancellationToken) -> kustd::Runnin
         databases: vec!["Metrics".to_owned()],
         retention: None,
         max_bytes: None,
+        ingestion_storage: Vec::new(),
     };
     kustd::start(config, stop).await.unwrap()
 }

@@ -70,6 +70,7 @@ impl Parser<'_> {
             "set-or-replace" => self.fill(Fill::SetOrReplace),
             "execute" => self.execute(),
             "show" => self.show().map(Command::Show),
+            "get" => self.get().map(Command::Show),
             _ => Err(self.unsupported(format_args!(".{verb}"))),
         }
     }

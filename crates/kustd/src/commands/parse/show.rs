@@ -58,6 +58,9 @@ impl Parser<'_> {
         if self.take("operations") || self.take("operation") {
             return Ok(Show::Operations(self.operation_id()));
         }
+        if self.take("ingestion failures") {
+            return Ok(Show::IngestionFailures(self.failed_operation()?));
+        }
         if self.take("capacity") {
             return Ok(Show::Capacity);
         }
@@ -66,6 +69,35 @@ impl Parser<'_> {
         }
         let object = self.word().unwrap_or_default();
         Err(self.unsupported(format_args!(".show {object}")))
+    }
+
+    /// `.get …`
+    pub(super) fn get(&mut self) -> Parse<Show> {
+        if self.take("ingestion resources") {
+            return Ok(Show::IngestionResources);
+        }
+        if self.take("kusto identity token") {
+            return Ok(Show::IdentityToken);
+        }
+        let object = self.word().unwrap_or_default();
+        Err(self.unsupported(format_args!(".get {object}")))
+    }
+
+    /// `with (OperationId = "…")`
+    fn failed_operation(&mut self) -> Parse<Option<String>> {
+        if !self.take("with") {
+            return Ok(None);
+        }
+        self.punctuation("(")?;
+        self.expect("operationid")?;
+        self.punctuation("=")?;
+        let start = self.span().start;
+        while !matches!(self.peek(), TokenKind::End | TokenKind::Punctuation(")")) {
+            self.advance();
+        }
+        let id = self.head[start..self.span().start].trim().trim_matches(['"', '\'']).to_owned();
+        self.punctuation(")")?;
+        Ok(Some(id))
     }
 
     fn operation_id(&mut self) -> Option<String> {

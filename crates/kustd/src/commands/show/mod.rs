@@ -1,5 +1,6 @@
 //! `.show …`: what there is, as tables of the documented shapes.
 
+mod ingestion;
 mod schema;
 mod service;
 
@@ -53,6 +54,9 @@ pub(super) fn run(kustd: &Arc<Kustd>, database: &str, what: Show) -> Outcome {
         Show::Operations(id) => service::operations(kustd, id.as_deref())?,
         Show::Capacity => service::capacity(),
         Show::Principals => service::principals(),
+        Show::IngestionResources => ingestion::resources(kustd)?,
+        Show::IdentityToken => ingestion::identity_token(),
+        Show::IngestionFailures(id) => ingestion::failures(kustd, id.as_deref()),
         Show::Policy { scope, kind } => {
             let stored = stored_policy(kustd, database, &scope, &kind)?;
             policy(&scope, &kind, stored.as_deref())

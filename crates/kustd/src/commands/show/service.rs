@@ -50,7 +50,8 @@ pub(super) fn cluster_details(kustd: &Kustd, snapshot: &Snapshot) -> Rows {
     let row = vec![
         text("kustd"),
         text(&kustd.address),
-        text(PERSONAL),
+        // clients that find an emulator do not queue
+        text(if kustd.ingestion_storage.is_some() { "kustd" } else { PERSONAL }),
         Value::DateTime(kustd.started),
         long(count),
         Value::Bool(true),
