@@ -9,7 +9,7 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum Refusal {
     /// The database holds as many bytes as its quota allows.
-    #[error("database {database} is over its quota: wait until its data is shipped or raise the quota")]
+    #[error("database {database} is over its quota: wait until its data is shipped, see to its dead letters or raise the quota")]
     DatabaseOverQuota {
         /// The database whose quota is used up; others are not affected.
         database: Arc<str>,

@@ -25,6 +25,6 @@ pub use disk::{Disk, real::RealDisk};
 pub use error::{OpenError, Refusal};
 pub use store::{Adoption, SegmentReader, Store};
 pub use types::{
-    BatchRecord, BatchState, Counts, Damage, Done, Durability, Filtered, Known, Ledger, LedgerError, OpenReport, Options, Outcome, Receipt,
-    Request, Section, SectionBody, SegmentId, SegmentInfo, Settlement, TableKey, Usage,
+    BatchRecord, BatchState, Counts, Damage, DeadLetter, Done, Durability, Filtered, Known, Ledger, LedgerError, OpenReport, Options,
+    Outcome, Receipt, Request, Section, SectionBody, SegmentId, SegmentInfo, Settlement, TableKey, Usage,
 };

@@ -252,6 +252,17 @@ pub enum Outcome {
     Dropped,
 }
 
+/// A segment that was refused for ever. Its file is kept, and counts for the quota of its database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The segment.
+    pub segment: SegmentInfo,
+    /// Why it was refused.
+    pub reason: String,
+    /// Its rows, or some of them, may also be stored elsewhere.
+    pub maybe_duplicate: bool,
+}
+
 /// An upload batch and how far it got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchRecord {
@@ -361,7 +372,7 @@ pub struct Usage {
     pub total_bytes: u64,
     /// Journal files, as preallocated.
     pub journal_bytes: u64,
-    /// Bytes waiting per database: segments and buffered rows.
+    /// Bytes per database: segments, buffered rows and dead letters.
     pub databases: BTreeMap<Arc<str>, u64>,
     /// Rows in memory.
     pub memtable_bytes: u64,

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::frames::{self, SealedRecord};
-use super::state::{Database, Sender, State};
+use super::state::{Database, DeadRecord, Doom, Sender, State};
 use crate::codec::{Cursor, Decode, Malformed, Put};
 use crate::types::{Counts, SegmentId, TableKey};
 
 /// Version of this encoding; readers know all older ones.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Version that did not know which dead letters there are.
+const WITHOUT_DEAD_LETTERS: u8 = 1;
 
 /// A segment that is still being appended to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,11 +65,15 @@ impl Checkpoint {
 
     pub(crate) fn decode(bytes: &[u8]) -> Decode<Checkpoint> {
         let mut c = Cursor::new(bytes);
-        if c.u8()? != VERSION {
+        let version = c.u8()?;
+        if !(WITHOUT_DEAD_LETTERS..=VERSION).contains(&version) {
             return Err(Malformed);
         }
         let as_of = c.varint()?;
-        let state = state(&mut c)?;
+        let mut state = state(&mut c)?;
+        if version > WITHOUT_DEAD_LETTERS {
+            dead_letters(&mut c, &mut state)?;
+        }
         let mut open = Vec::new();
         for _ in 0..c.count()? {
             let SealedRecord { id, table, first_lsn, bytes, rows, digest, created_ms, layout, .. } = SealedRecord::read(&mut c)?;
@@ -120,11 +126,31 @@ fn put_state(out: &mut Vec<u8>, state: &State) {
     out.put_varint(state.batches.len() as u64);
     state.batches.values().for_each(|batch| frames::put_batch(out, batch));
     out.put_varint(state.doomed.len() as u64);
-    for (id, (table, dead)) in &state.doomed {
+    for (id, (table, doom)) in &state.doomed {
         out.put_u64(id.0);
         frames::put_table(out, table);
-        out.put_u8(u8::from(*dead));
+        out.put_u8(match doom {
+            Doom::Remove => 0,
+            Doom::Bury => 1,
+            Doom::Discard => 2,
+        });
     }
+    out.put_varint(state.dead.len() as u64);
+    for record in state.dead.values() {
+        record.segment.put(out);
+        out.put_u8(u8::from(record.maybe_duplicate));
+        out.put_bytes(record.reason.as_bytes());
+    }
+    frames::put_ids(out, &state.revived);
+}
+
+fn dead_letters(c: &mut Cursor<'_>, state: &mut State) -> Decode<()> {
+    for _ in 0..c.count()? {
+        let segment = SealedRecord::read(c)?;
+        state.bury(DeadRecord { segment, maybe_duplicate: c.u8()? != 0, reason: c.text()?.to_owned() });
+    }
+    state.revived = frames::ids(c)?.into_iter().collect();
+    Ok(())
 }
 
 fn state(c: &mut Cursor<'_>) -> Decode<State> {
@@ -164,7 +190,14 @@ fn state(c: &mut Cursor<'_>) -> Decode<State> {
     }
     for _ in 0..c.count()? {
         let id = SegmentId(c.u64()?);
-        state.doomed.insert(id, (frames::table(c)?, c.u8()? != 0));
+        let table = frames::table(c)?;
+        let doom = match c.u8()? {
+            0 => Doom::Remove,
+            1 => Doom::Bury,
+            2 => Doom::Discard,
+            _ => return Err(Malformed),
+        };
+        state.doomed.insert(id, (table, doom));
     }
     Ok(state)
 }

@@ -26,6 +26,8 @@ pub(crate) enum Msg {
     Commit(Box<Staged>, Done),
     Settle(Vec<Settlement>, Done),
     Batch(BatchRecord, Done),
+    Revive(Vec<SegmentId>, Done),
+    Discard(Vec<SegmentId>, Done),
     Adopt(Box<AdoptedRecord>, Done),
     Damaged(SegmentId, u64),
     SealAll(Done),
@@ -104,6 +106,8 @@ enum Apply {
     Adopt(Box<AdoptedRecord>),
     Settle(Vec<Settlement>),
     Batch(BatchRecord),
+    Revive(Vec<(SegmentId, u64)>),
+    Discard(Vec<SegmentId>),
     Damaged(SegmentId, u64),
 }
 
@@ -198,6 +202,15 @@ impl Engine {
                     let body = Body::small(frames::BATCH, directory);
                     group.urgent.push(Entry { body, apply: Apply::Batch(record), done: Some(done) });
                 }
+                Msg::Revive(ids, done) => {
+                    let items = self.revival(&ids);
+                    let body = Body::small(frames::REVIVED, frames::encode_revived(&items));
+                    group.urgent.push(Entry { body, apply: Apply::Revive(items), done: Some(done) });
+                }
+                Msg::Discard(ids, done) => {
+                    let body = Body::small(frames::DISCARDED, frames::encode_discarded(&ids));
+                    group.urgent.push(Entry { body, apply: Apply::Discard(ids), done: Some(done) });
+                }
                 Msg::Adopt(record, done) => self.admit_adoption(record, done, &mut group),
                 Msg::Damaged(id, left) => {
                     let body = Body::small(frames::DAMAGED, frames::encode_damaged(id, left));
@@ -228,6 +241,13 @@ impl Engine {
                 group.data.push(Entry { body, apply: Apply::Data(head, contents), done: Some(done) });
             }
         }
+    }
+
+    /// New numbers, since receivers may take the old ones for settled.
+    fn revival(&mut self, ids: &[SegmentId]) -> Vec<(SegmentId, u64)> {
+        let state = self.shared.state.lock();
+        let dead = ids.iter().filter_map(|id| state.dead.get(id));
+        dead.map(|letter| (letter.segment.id, self.admission.number(&letter.segment.table.database, &state))).collect()
     }
 
     /// The number is given here: numbers increase in the order of frames.
@@ -354,6 +374,7 @@ impl Engine {
                 Apply::Seal(record) => self.name(lsn, record),
                 Apply::Adopt(record) => self.name(lsn, &record.segment),
                 Apply::Settle(items) => self.settled.extend(items.iter().map(|item| (item.segment, lsn))),
+                Apply::Discard(ids) => self.settled.extend(ids.iter().map(|id| (*id, lsn))),
                 _ => {}
             }
         }
@@ -379,6 +400,14 @@ impl Engine {
                 }
                 Apply::Settle(items) => state.settle(&items),
                 Apply::Batch(record) => state.batch(&record),
+                Apply::Revive(items) => {
+                    state.revive(&items);
+                    for (id, _) in &items {
+                        self.settled.remove(id);
+                    }
+                    sealed = true;
+                }
+                Apply::Discard(ids) => state.discard(&ids),
                 Apply::Damaged(id, left) => state.damaged(id, left),
             }
             answers.extend(entry.done.map(|done| (done, lsn)));

@@ -14,6 +14,8 @@ pub(crate) const SETTLED: u8 = 4;
 pub(crate) const BATCH: u8 = 5;
 pub(crate) const CHECKPOINT: u8 = 6;
 pub(crate) const DAMAGED: u8 = 7;
+pub(crate) const REVIVED: u8 = 8;
+pub(crate) const DISCARDED: u8 = 9;
 
 /// The directory of a Data frame: everything about a request but its rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -341,6 +343,51 @@ pub(crate) fn batch(c: &mut Cursor<'_>) -> Decode<BatchRecord> {
         segments.push(SegmentId(c.u64()?));
     }
     Ok(BatchRecord { id, state, segments, detail: c.bytes()?.to_vec() })
+}
+
+/// Dead letters wait for their destination again, under new numbers.
+pub(crate) fn encode_revived(items: &[(SegmentId, u64)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_varint(items.len() as u64);
+    for (segment, number) in items {
+        out.put_u64(segment.0);
+        out.put_varint(*number);
+    }
+    out
+}
+
+pub(crate) fn decode_revived(bytes: &[u8]) -> Decode<Vec<(SegmentId, u64)>> {
+    let mut c = Cursor::new(bytes);
+    let mut items = Vec::new();
+    for _ in 0..c.count()? {
+        items.push((SegmentId(c.u64()?), c.varint()?));
+    }
+    Ok(items)
+}
+
+/// Dead letters are given up.
+pub(crate) fn encode_discarded(segments: &[SegmentId]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_ids(&mut out, segments);
+    out
+}
+
+pub(crate) fn decode_discarded(bytes: &[u8]) -> Decode<Vec<SegmentId>> {
+    ids(&mut Cursor::new(bytes))
+}
+
+pub(crate) fn put_ids<'a>(out: &mut Vec<u8>, segments: impl IntoIterator<Item = &'a SegmentId, IntoIter: ExactSizeIterator>) {
+    let segments = segments.into_iter();
+    out.put_varint(segments.len() as u64);
+    segments.for_each(|id| out.put_u64(id.0));
+}
+
+pub(crate) fn ids(c: &mut Cursor<'_>) -> Decode<Vec<SegmentId>> {
+    let mut segments = Vec::new();
+    for _ in 0..c.count()? {
+        segments.push(SegmentId(c.u64()?));
+    }
+    Ok(segments)
 }
 
 /// Blocks of a sealed segment turned out unreadable; `left` rows are not.

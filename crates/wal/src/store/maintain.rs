@@ -10,6 +10,7 @@ use super::checkpoint::Checkpoint;
 use super::engine::{Engine, Job};
 use super::frames::{CHECKPOINT, SealedRecord};
 use super::shared::{digest_of, sync_dirs};
+use super::state::Doom;
 use super::tables::{disk_name, open_name};
 use crate::Refusal;
 use crate::disk::{self, Disk, Open};
@@ -58,6 +59,8 @@ impl SyncJob {
             if let Err(error) = disk.sync_dir(dir) {
                 tracing::error!(%error, dir = %dir.display(), "syncing a folder failed");
                 self.dirs_failed = true;
+                // A dead letter must not leave the next folder durably before it is durably in this one.
+                return;
             }
         }
     }
@@ -104,11 +107,11 @@ impl Engine {
             let state = self.shared.state.lock();
             let due = |id: &SegmentId| self.settled.get(id).is_none_or(|lsn| *lsn <= durable);
             let doomed = state.doomed.iter().filter(|(id, _)| due(id));
-            doomed.map(|(id, (table, dead))| (*id, table.clone(), *dead)).collect()
+            doomed.map(|(id, (table, doom))| (*id, table.clone(), *doom)).collect()
         };
         let mut gone = Vec::with_capacity(doomed.len());
-        for (id, table, dead) in doomed {
-            match self.remove_file(id, &table, dead) {
+        for (id, table, doom) in doomed {
+            match self.remove_file(id, &table, doom) {
                 Ok(()) => gone.push(id),
                 Err(error) => tracing::warn!(%error, segment = %id, "removing a settled segment failed"),
             }
@@ -153,19 +156,22 @@ impl Engine {
         sync_dirs(&*self.disk, &self.dir)
     }
 
-    fn remove_file(&self, id: SegmentId, table: &TableKey, dead: bool) -> io::Result<()> {
+    fn remove_file(&self, id: SegmentId, table: &TableKey, doom: Doom) -> io::Result<()> {
         let name = disk_name(table, id);
-        for from in [self.dir.join(&name), self.dir.join(open_name(id))] {
-            let result = if dead {
-                let len = self.disk.open(&from, Open::Read).and_then(|file| file.len()).unwrap_or(0);
-                self.disk.rename(&from, &self.shared.dead_dir().join(&name)).inspect(|()| {
-                    self.shared.dead_bytes.fetch_add(len, Ordering::Relaxed);
-                })
-            } else {
-                self.disk.remove(&from)
+        let buried = self.shared.dead_dir().join(&name);
+        let mut places = vec![self.dir.join(&name), self.dir.join(open_name(id))];
+        if doom == Doom::Discard {
+            places.push(buried.clone());
+        }
+        for from in places {
+            let result = match doom {
+                Doom::Bury => self.disk.rename(&from, &buried),
+                Doom::Remove | Doom::Discard => self.disk.remove(&from),
             };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // After a crash a dead letter may be in both folders.
+                Ok(()) if doom == Doom::Discard => {}
                 other => return other,
             }
         }
@@ -364,11 +370,16 @@ impl Engine {
     pub(super) fn total_bytes(&self) -> u64 {
         let shared = &self.shared;
         self.writer.bytes()
-            + shared.state.lock().sealed_bytes()
+            + self.segment_bytes()
             + self.tables.open_bytes
             + shared.adopting.load(Ordering::Relaxed)
-            + shared.dead_bytes.load(Ordering::Relaxed)
+            + shared.stray_bytes.load(Ordering::Relaxed)
             + shared.quarantine_bytes.load(Ordering::Relaxed)
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        let state = self.shared.state.lock();
+        state.sealed_bytes() + state.dead_bytes()
     }
 
     pub(super) fn gauges(&self) -> Usage {

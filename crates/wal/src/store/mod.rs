@@ -2,6 +2,7 @@
 
 mod adopt;
 mod checkpoint;
+mod dead;
 mod engine;
 mod frames;
 mod maintain;
@@ -31,7 +32,9 @@ use self::shared::Shared;
 use self::thread::Handle;
 use crate::disk::Disk;
 use crate::error::During;
-use crate::types::{BatchRecord, Done, Known, Ledger, OpenReport, Options, Request, SegmentId, SegmentInfo, Settlement, TableKey, Usage};
+use crate::types::{
+    BatchRecord, DeadLetter, Done, Known, Ledger, OpenReport, Options, Request, SegmentId, SegmentInfo, Settlement, TableKey, Usage,
+};
 use crate::{OpenError, Refusal};
 use crate::{journal, segment};
 
@@ -156,6 +159,30 @@ impl Store {
         wait(|done| self.settle(items, done))
     }
 
+    /// Segments that were refused for ever.
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        self.shared().dead_letters()
+    }
+
+    /// The file image of a dead letter.
+    ///
+    /// # Errors
+    /// `NotFound` for what is none.
+    pub fn read_dead_letter(&self, id: SegmentId) -> io::Result<Vec<u8>> {
+        self.shared().read_dead_letter(id)
+    }
+
+    /// Makes dead letters sealed segments again, under new numbers: they wait for their destination as all others do.
+    /// Those that are none any more are ignored, so that nothing is revived twice.
+    pub fn retry_dead_letters(&self, ids: Vec<SegmentId>, done: Done) {
+        self.handle.send(Msg::Revive(ids, done));
+    }
+
+    /// Gives dead letters up; their files go when that is durable.
+    pub fn drop_dead_letters(&self, ids: Vec<SegmentId>, done: Done) {
+        self.handle.send(Msg::Discard(ids, done));
+    }
+
     /// What is remembered of a sender's segment.
     pub fn known(&self, sender: &[u8; 16], database: &str, number: u64, digest: u64) -> Known {
         self.shared().state.lock().known(sender, database, number, digest)
@@ -199,11 +226,11 @@ impl Store {
         let mut usage = shared.usage();
         let state = shared.state.lock();
         for (name, database) in &state.databases {
-            *usage.databases.entry(name.clone()).or_default() += database.bytes;
+            *usage.databases.entry(name.clone()).or_default() += database.bytes + database.dead_bytes;
         }
         usage.segments = state.sealed.len();
         usage.oldest_ms = state.sealed.values().map(|record| record.created_ms).min();
-        usage.dead_bytes = shared.dead_bytes.load(Ordering::Relaxed);
+        usage.dead_bytes = state.dead_bytes() + shared.stray_bytes.load(Ordering::Relaxed);
         usage.quarantine_bytes = shared.quarantine_bytes.load(Ordering::Relaxed);
         usage
     }

@@ -29,6 +29,9 @@ enum Op {
     SealAll,
     /// Begins a batch of the oldest segments.
     Batch(u8),
+    /// Retries so many dead letters, or gives them up.
+    Revive(u8),
+    Discard(u8),
     /// The disk operation so far ahead fails or takes the machine down; recovery too, if the second is given.
     Fault(u8, bool, Option<u8>),
     PowerCut,
@@ -44,6 +47,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => prop_oneof![Just(300u64), Just(31_000), Just(130_000)].prop_map(Op::Tick),
         1 => Just(Op::SealAll),
         1 => (1u8..4).prop_map(Op::Batch),
+        1 => (1u8..4).prop_map(Op::Revive),
+        1 => (1u8..4).prop_map(Op::Discard),
         3 => (0u8..40, any::<bool>(), prop::option::of(0u8..60)).prop_map(|(at, crash, again)| Op::Fault(at, crash, again)),
         1 => Just(Op::PowerCut),
         1 => Just(Op::Kill),
@@ -149,6 +154,8 @@ impl World {
                 let record = BatchRecord { id: [*n; 16], state: BatchState::Batched, segments, detail: vec![*n] };
                 self.step(vec![Msg::Batch(record, Box::new(drop))]);
             }
+            Op::Revive(n) => self.wake_dead(usize::from(*n), true),
+            Op::Discard(n) => self.wake_dead(usize::from(*n), false),
             Op::Fault(ahead, crash, again) => {
                 let fault = if *crash { Fault::Crash } else { Fault::Error };
                 self.disk.fail_at(self.disk.operations() + u64::from(*ahead), fault);
@@ -223,6 +230,33 @@ impl World {
             self.gone.extend(rows.into_iter().flatten());
         } else if !rows.is_empty() {
             self.perhaps_gone.push(rows.into_iter().flatten().collect());
+        }
+    }
+
+    /// Dead letters wait again, or are given up. Without an answer nobody knows, and their rows may be here or not.
+    fn wake_dead(&mut self, n: usize, revive: bool) {
+        let letters: Vec<_> = self.engine().shared.dead_letters().into_iter().take(n).map(|letter| letter.segment.id).collect();
+        let mut rows = Vec::new();
+        for id in &letters {
+            let Ok(image) = self.engine().shared.read_dead_letter(*id) else { return };
+            rows.extend(rows_of(&image));
+        }
+        let answered = Arc::new(Mutex::new(false));
+        let answer = Arc::clone(&answered);
+        let done: Done = Box::new(move |result| *answer.lock() = result.is_ok());
+        let message = if revive { Msg::Revive(letters.clone(), done) } else { Msg::Discard(letters.clone(), done) };
+        self.step(vec![message]);
+        self.dead.retain(|row| !rows.contains(row));
+        if !revive {
+            return;
+        }
+        // A number of its own again.
+        for id in &letters {
+            self.identity.remove(id);
+        }
+        self.gone.retain(|row| !rows.contains(row));
+        if !*answered.lock() && !rows.is_empty() {
+            self.perhaps_gone.push(rows);
         }
     }
 
@@ -375,6 +409,13 @@ fn run(seed: u64, durability: Durability, ops: &[Op]) {
     world.settle(usize::MAX, false);
     world.apply(&Op::Tick(300));
     assert_eq!(world.engine().shared.state.lock().ledger().total().on_disk, 0);
+    let letters = world.engine().shared.dead_letters();
+    let mut known: Vec<_> = letters.into_iter().map(|letter| letter.segment.path).collect();
+    let dead = world.disk.files().into_iter().filter(|(path, _)| path.parent() == Some(Path::new("/store/dead")));
+    let mut buried: Vec<_> = dead.map(|(path, _)| path).collect();
+    known.sort();
+    buried.sort();
+    assert_eq!(known, buried, "dead letters and their files");
     let left = world.disk.files().into_iter().filter(|(path, _)| path.parent() == Some(Path::new("/store")));
     assert_eq!(left.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<std::path::PathBuf>::new());
 }
@@ -430,6 +471,23 @@ fn a_segment_without_its_name_is_written_anew_once() {
     run(0, Durability::Process, &ops);
 }
 
+/// The sync of the one folder fails with the checkpoint; the other must not be synced then.
+#[test]
+fn a_dead_letter_is_not_lost_between_two_folders() {
+    use Op::{Batch, Commit, Fault, Settle, Tick};
+    let ops = [
+        Commit(vec![vec![(3, 1)]]),
+        Commit(vec![vec![(0, 1), (1, 1)]]),
+        Tick(31_000),
+        Fault(26, false, None),
+        Settle(1, true),
+        Batch(1),
+        Commit(vec![vec![(0, 1), (1, 1)], vec![(2, 1)]]),
+        Tick(130_000),
+    ];
+    run(0, Durability::Disk, &ops);
+}
+
 /// One fixed history, with the power going at every single disk operation of it, and again at every operation
 /// of the recovery (in short runs at some of them).
 #[test]
@@ -482,10 +540,12 @@ fn history() -> Vec<Op> {
         Op::Tick(130_000),
         Op::Commit(vec![vec![(0, 20), (4, 39)]]),
         Op::SealAll,
-        Op::Settle(1, true),
+        Op::Settle(2, true),
         Op::Commit(vec![vec![(1, 3)]]),
+        Op::Revive(1),
         Op::Tick(31_000),
         Op::Tick(130_000),
+        Op::Discard(1),
         Op::Settle(3, false),
         Op::Commit(vec![vec![(1, 30), (2, 30), (3, 30)]]),
         Op::Commit(vec![vec![(1, 30), (2, 30), (3, 30)]]),

@@ -128,7 +128,8 @@ impl Admission {
     }
 
     fn check_database(&self, database: &Arc<str>, state: &State) -> Result<(), Refusal> {
-        let sealed = state.databases.get(database).map_or(0, |known| known.bytes);
+        // Dead letters have no bound but this: what was acknowledged is kept, and no more is taken.
+        let sealed = state.databases.get(database).map_or(0, |known| known.bytes + known.dead_bytes);
         let unsealed = self.unsealed.get(database).copied().unwrap_or(0);
         match self.database_quota {
             Some(quota) if sealed + unsealed >= quota => Err(Refusal::DatabaseOverQuota { database: Arc::clone(database) }),

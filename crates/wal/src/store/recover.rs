@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint::{Checkpoint, OpenRecord};
+use super::dead;
 use super::engine::Engine;
 use super::frames::{self, AdoptedRecord, DataHead, SealedRecord};
-use super::shared::{self, Shared, digest_of, read_either};
+use super::shared::{self, Shared, digest_of, read_first};
 use super::stage::{Contents, unpack};
 use super::state::State;
 use super::tables::{Tables, disk_name, open_name, parse_open_name};
@@ -60,6 +61,7 @@ pub(crate) fn open(options: Options, disk: Arc<dyn Disk>, now_ms: u64) -> Result
     let last_id = checkpoint.state.last_id;
     let unknown = takeover::Unknown { last_id, lost_frames, host: host(), reset: report.ledger_reset || fresh };
     let taken = takeover::tidy(&mut engine, &mut report, &unknown)?;
+    dead::take_stock(&engine)?;
     engine.shared.audit();
     // What was torn or damaged is better not judged again with newer frames behind it.
     let unclean = fresh || taken || report.ledger_reset || !loaded.skipped.is_empty() || !report.damage.is_empty();
@@ -271,7 +273,7 @@ impl Replay {
 
     fn is_whole(&self, record: &SealedRecord) -> bool {
         let names = [disk_name(&record.table, record.id), open_name(record.id)];
-        match read_either(&*self.engine.disk, &self.engine.dir, &names) {
+        match read_first(&*self.engine.disk, &names.map(|name| self.engine.dir.join(name))) {
             Ok(mut image) => {
                 image.truncate(record.bytes as usize);
                 image.len() as u64 == record.bytes && digest_of(&image) == Some(record.digest)
@@ -344,6 +346,14 @@ impl Replay {
             },
             frames::BATCH => match frames::batch(&mut Cursor::new(head.directory)) {
                 Ok(record) => shared.state.lock().batch(&record),
+                Err(_) => return Ok(None),
+            },
+            frames::REVIVED => match frames::decode_revived(head.directory) {
+                Ok(items) => shared.state.lock().revive(&items),
+                Err(_) => return Ok(None),
+            },
+            frames::DISCARDED => match frames::decode_discarded(head.directory) {
+                Ok(ids) => shared.state.lock().discard(&ids),
                 Err(_) => return Ok(None),
             },
             frames::DAMAGED => match frames::decode_damaged(head.directory) {

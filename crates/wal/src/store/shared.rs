@@ -1,5 +1,6 @@
 //! What the handle, the commit thread and readers of segments share.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::frames::SealedRecord;
 use super::reader::SegmentReader;
-use super::state::State;
+use super::state::{DeadRecord, State};
 use super::tables::{disk_name, file_name, open_name};
 use crate::disk::{self, Disk, Open};
 use crate::journal;
 use crate::segment::{self, FlakeIds, HEADER};
-use crate::types::{SegmentId, SegmentInfo, Usage};
+use crate::types::{DeadLetter, SegmentId, SegmentInfo, Usage};
 
 /// See the module.
 pub(crate) struct Shared {
@@ -24,7 +26,8 @@ pub(crate) struct Shared {
     pub(crate) now_ms: AtomicU64,
     /// Files being adopted: bytes that no frame knows yet.
     pub(crate) adopting: AtomicU64,
-    pub(crate) dead_bytes: AtomicU64,
+    /// Files in `dead/` that are no dead letters.
+    pub(crate) stray_bytes: AtomicU64,
     pub(crate) quarantine_bytes: AtomicU64,
     pub(crate) full: std::sync::atomic::AtomicBool,
     gauges: Mutex<Usage>,
@@ -40,7 +43,7 @@ impl Shared {
             ids: Mutex::new(ids),
             now_ms: now_ms.into(),
             adopting: AtomicU64::new(0),
-            dead_bytes: AtomicU64::new(0),
+            stray_bytes: AtomicU64::new(0),
             quarantine_bytes: AtomicU64::new(0),
             full: false.into(),
             gauges: Mutex::default(),
@@ -50,9 +53,16 @@ impl Shared {
 
     /// Measures the folders of which only the sizes are known.
     pub(crate) fn audit(&self) {
-        for (dir, bytes) in [(self.dead_dir(), &self.dead_bytes), (self.quarantine_dir(), &self.quarantine_bytes)] {
+        let known: HashSet<String> = {
+            let state = self.state.lock();
+            let revived = state.revived.iter().filter_map(|id| state.sealed.get(id));
+            let dead = state.dead.values().map(|letter| &letter.segment);
+            dead.chain(revived).map(|record| disk_name(&record.table, record.id)).collect()
+        };
+        for (dir, bytes) in [(self.dead_dir(), &self.stray_bytes), (self.quarantine_dir(), &self.quarantine_bytes)] {
             let entries = self.disk.list(&dir).unwrap_or_default();
-            bytes.store(entries.iter().map(|entry| entry.len).sum(), Ordering::Relaxed);
+            let others = entries.iter().filter(|entry| !known.contains(&entry.name));
+            bytes.store(others.map(|entry| entry.len).sum(), Ordering::Relaxed);
         }
     }
 
@@ -95,7 +105,22 @@ impl Shared {
 
     pub(crate) fn sealed(&self) -> Vec<SegmentInfo> {
         let state = self.state.lock();
-        let info = |record: &super::frames::SealedRecord| SegmentInfo {
+        state.sealed.values().map(|record| self.info(record, state.revived.contains(&record.id))).collect()
+    }
+
+    pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {
+        let letter = |record: &DeadRecord| DeadLetter {
+            segment: self.info(&record.segment, true),
+            reason: record.reason.clone(),
+            maybe_duplicate: record.maybe_duplicate,
+        };
+        self.state.lock().dead.values().map(letter).collect()
+    }
+
+    /// `buried`: its file is in `dead/`.
+    fn info(&self, record: &SealedRecord, buried: bool) -> SegmentInfo {
+        let dir = if buried { self.dead_dir() } else { self.dir.clone() };
+        SegmentInfo {
             id: record.id,
             table: record.table.clone(),
             number: record.number,
@@ -103,18 +128,45 @@ impl Shared {
             bytes: record.bytes,
             rows: record.rows,
             created_ms: record.created_ms,
-            path: self.dir.join(disk_name(&record.table, record.id)),
+            path: dir.join(disk_name(&record.table, record.id)),
             file_name: file_name(&record.table, record.id),
-        };
-        state.sealed.values().map(info).collect()
+        }
+    }
+
+    /// A sealed segment, and where its file may be.
+    fn find(&self, id: SegmentId) -> io::Result<(SealedRecord, Vec<PathBuf>)> {
+        let state = self.state.lock();
+        let record = state.sealed.get(&id);
+        let record = record.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("segment {id} is settled")))?;
+        Ok((record.clone(), self.places(record, state.revived.contains(&id))))
+    }
+
+    /// The final name, the one from before the sealing, and that of a dead letter. The first again at the end: it may
+    /// have been renamed between two looks.
+    fn places(&self, record: &SealedRecord, buried: bool) -> Vec<PathBuf> {
+        let name = disk_name(&record.table, record.id);
+        let mut places = vec![self.dir.join(&name), self.dir.join(open_name(record.id))];
+        if buried {
+            places.push(self.dead_dir().join(&name));
+        }
+        places.push(self.dir.join(name));
+        places
+    }
+
+    /// The image of a dead letter.
+    pub(crate) fn read_dead_letter(&self, id: SegmentId) -> io::Result<Vec<u8>> {
+        let record = self.state.lock().dead.get(&id).map(|letter| letter.segment.clone());
+        let record = record.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("segment {id} is no dead letter")))?;
+        let mut image = read_first(&*self.disk, &self.places(&record, true))?;
+        image.truncate(usize::try_from(record.bytes).unwrap_or(usize::MAX));
+        Ok(image)
     }
 
     /// A reader of a sealed segment that is whole; `None` for a damaged one.
     pub(crate) fn open_segment(&self, id: SegmentId) -> io::Result<Option<SegmentReader>> {
-        let record = self.state.lock().sealed.get(&id).cloned();
-        let record = record.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("segment {id} is settled")))?;
-        for name in [disk_name(&record.table, id), open_name(id), disk_name(&record.table, id)] {
-            match self.disk.open(&self.dir.join(name), Open::Read) {
+        let (record, places) = self.find(id)?;
+        for place in places {
+            match self.disk.open(&place, Open::Read) {
                 Ok(file) => return SegmentReader::from_file(file, record.bytes, record.digest),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -126,10 +178,8 @@ impl Shared {
     /// The image of a sealed segment without its unreadable blocks. When some turned out so just now, their
     /// bytes are in quarantine, and the number of rows that are left is returned.
     pub(crate) fn read_segment(&self, id: SegmentId) -> io::Result<(Vec<u8>, Option<u64>)> {
-        let record = self.state.lock().sealed.get(&id).cloned();
-        let record = record.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("segment {id} is settled")))?;
-        let names = [disk_name(&record.table, id), open_name(id)];
-        let mut image = match read_either(&*self.disk, &self.dir, &names) {
+        let (record, places) = self.find(id)?;
+        let mut image = match read_first(&*self.disk, &places) {
             // Removed by somebody else: as damaged as can be.
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.state.lock().sealed.contains_key(&id) => Vec::new(),
             other => other?,
@@ -153,7 +203,7 @@ impl Shared {
             return Ok((good, None));
         }
         for (range, kind) in &found.damaged {
-            tracing::error!(segment = %names[0], offset = range.start, bytes = range.len(), %kind, "damaged block");
+            tracing::error!(segment = %id, table = %record.table, offset = range.start, bytes = range.len(), %kind, "damaged block");
             let name = format!("{:016x}-{:x}", id.0, range.start);
             self.set_aside(&name, &image[range.clone()])?;
         }
@@ -167,16 +217,16 @@ pub(crate) fn sync_dirs(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.sync_dir(&dir.join("dead")).and_then(|()| disk.sync_dir(dir))
 }
 
-/// Reads the first of two names that exists: the final one, or the one from before the sealing.
-pub(crate) fn read_either(disk: &dyn Disk, dir: &Path, names: &[String; 2]) -> io::Result<Vec<u8>> {
-    match disk::read_all(disk, &dir.join(&names[0])) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match disk::read_all(disk, &dir.join(&names[1])) {
-            // It may have been renamed between the two looks.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => disk::read_all(disk, &dir.join(&names[0])),
-            other => other,
-        },
-        other => other,
+/// Reads the first of these files that exists.
+pub(crate) fn read_first(disk: &dyn Disk, places: &[PathBuf]) -> io::Result<Vec<u8>> {
+    let mut missing = io::Error::from(io::ErrorKind::NotFound);
+    for place in places {
+        match disk::read_all(disk, place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => missing = error,
+            other => return other,
+        }
     }
+    Err(missing)
 }
 
 /// Digest of a file image, `None` when a block is damaged.

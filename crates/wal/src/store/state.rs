@@ -28,10 +28,32 @@ pub(crate) struct State {
     pub(crate) senders: BTreeMap<([u8; 16], Arc<str>), Sender>,
     pub(crate) marks: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) batches: BTreeMap<[u8; 16], BatchRecord>,
-    /// Settled segments whose file is not gone yet; `true` where it goes to `dead/`.
-    pub(crate) doomed: BTreeMap<SegmentId, (TableKey, bool)>,
+    pub(crate) dead: BTreeMap<SegmentId, DeadRecord>,
+    /// Sealed segments that were dead letters: their files are where they were then.
+    pub(crate) revived: BTreeSet<SegmentId>,
+    /// Settled segments whose file is not where it belongs yet.
+    pub(crate) doomed: BTreeMap<SegmentId, (TableKey, Doom)>,
     /// Highest id given to a segment.
     pub(crate) last_id: u64,
+}
+
+/// What is to become of the file of a settled segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doom {
+    /// It goes.
+    Remove,
+    /// It goes to `dead/`.
+    Bury,
+    /// It goes, from `dead/` or wherever it is.
+    Discard,
+}
+
+/// A dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeadRecord {
+    pub(crate) segment: SealedRecord,
+    pub(crate) reason: String,
+    pub(crate) maybe_duplicate: bool,
 }
 
 /// Of one database.
@@ -43,6 +65,8 @@ pub(crate) struct Database {
     pub(crate) waiting: BTreeSet<u64>,
     /// Their bytes.
     pub(crate) bytes: u64,
+    /// Bytes of dead letters.
+    pub(crate) dead_bytes: u64,
     /// Tables that ever had rows.
     pub(crate) tables: usize,
 }
@@ -186,12 +210,56 @@ impl State {
             if item.maybe_duplicate {
                 counts.maybe_duplicate += record.rows;
             }
-            self.doomed.insert(item.segment, (record.table, item.outcome == Outcome::DeadLettered));
+            let doom = match item.outcome {
+                Outcome::DeadLettered => Doom::Bury,
+                _ if self.revived.contains(&item.segment) => Doom::Discard,
+                _ => Doom::Remove,
+            };
+            self.revived.remove(&item.segment);
+            self.doomed.insert(item.segment, (record.table.clone(), doom));
+            if doom == Doom::Bury {
+                self.bury(DeadRecord { segment: record, reason: item.reason.clone(), maybe_duplicate: item.maybe_duplicate });
+            }
             for batch in self.batches.values_mut() {
                 batch.segments.retain(|id| *id != item.segment);
             }
         }
         self.batches.retain(|_, batch| !batch.segments.is_empty());
+    }
+
+    /// A dead letter is known.
+    pub(crate) fn bury(&mut self, record: DeadRecord) {
+        self.database(&record.segment.table.database).dead_bytes += record.segment.bytes;
+        self.dead.insert(record.segment.id, record);
+    }
+
+    fn exhume(&mut self, id: SegmentId) -> Option<SealedRecord> {
+        let record = self.dead.remove(&id)?.segment;
+        let database = self.database(&record.table.database);
+        database.dead_bytes = database.dead_bytes.saturating_sub(record.bytes);
+        let counts = self.table(&record.table);
+        counts.dead_lettered = counts.dead_lettered.saturating_sub(record.rows);
+        Some(record)
+    }
+
+    /// Dead letters wait again. Those that are none any more are ignored.
+    pub(crate) fn revive(&mut self, items: &[(SegmentId, u64)]) {
+        for (id, number) in items {
+            let Some(record) = self.exhume(*id) else { continue };
+            self.doomed.remove(id);
+            self.revived.insert(*id);
+            self.table(&record.table).on_disk += record.rows;
+            self.seal(&SealedRecord { number: *number, ..record });
+        }
+    }
+
+    /// Dead letters are given up.
+    pub(crate) fn discard(&mut self, segments: &[SegmentId]) {
+        for id in segments {
+            let Some(record) = self.exhume(*id) else { continue };
+            self.table(&record.table).dropped += record.rows;
+            self.doomed.insert(*id, (record.table, Doom::Discard));
+        }
     }
 
     /// A batch was recorded. Members that are settled already do not count.
@@ -231,6 +299,14 @@ impl State {
         }
     }
 
+    /// So many rows are dead letters at least.
+    pub(crate) fn find_dead(&mut self, table: &TableKey, rows: u64) {
+        let counts = self.table(table);
+        let unknown = rows.saturating_sub(counts.dead_lettered);
+        counts.accepted += unknown;
+        counts.dead_lettered += unknown;
+    }
+
     /// Lowest unsettled number of ours in `database`.
     pub(crate) fn floor(&self, database: &str) -> u64 {
         self.databases.get(database).map_or(1, |known| known.waiting.first().copied().unwrap_or(known.next_number))
@@ -243,6 +319,10 @@ impl State {
 
     pub(crate) fn sealed_bytes(&self) -> u64 {
         self.databases.values().map(|database| database.bytes).sum()
+    }
+
+    pub(crate) fn dead_bytes(&self) -> u64 {
+        self.databases.values().map(|database| database.dead_bytes).sum()
     }
 
     pub(crate) fn ledger(&self) -> Ledger {

@@ -99,7 +99,7 @@ pub(super) fn id_of(name: &str) -> Option<SegmentId> {
     (id.0 >> 63 == 0 && disk_name(&key_of(&parsed), id) == name).then_some(id)
 }
 
-fn key_of(name: &FileName) -> TableKey {
+pub(super) fn key_of(name: &FileName) -> TableKey {
     TableKey::new(name.database.as_str(), name.table.as_str(), name.schema.as_deref().unwrap_or_default())
 }
 

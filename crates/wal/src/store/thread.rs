@@ -164,7 +164,13 @@ impl Drop for Handle {
 
 fn refuse(message: Msg) {
     match message {
-        Msg::Commit(_, done) | Msg::Settle(_, done) | Msg::Batch(_, done) | Msg::Adopt(_, done) | Msg::SealAll(done) => {
+        Msg::Commit(_, done)
+        | Msg::Settle(_, done)
+        | Msg::Batch(_, done)
+        | Msg::Revive(_, done)
+        | Msg::Discard(_, done)
+        | Msg::Adopt(_, done)
+        | Msg::SealAll(done) => {
             done(Err(Refusal::Closed));
         }
         Msg::Damaged(..) | Msg::Tick(_) | Msg::Synced(_) | Msg::Lagged(..) => {}

@@ -3,6 +3,7 @@
 
 mod basics;
 mod damage;
+mod dead_letters;
 mod journal;
 mod quota;
 mod support;
