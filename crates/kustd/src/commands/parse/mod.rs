@@ -79,6 +79,7 @@ impl Parser<'_> {
 #[cfg(test)]
 mod tests {
     use kql::Type;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::commands::syntax::{Define, Properties, Scope, Show};
@@ -104,6 +105,24 @@ mod tests {
         let shown = command(".show database Db ingestion mappings");
         let wanted = Show::Mappings { scope: Scope::Database("Db".into()), kind: None, name: None };
         assert_eq!(shown, Command::Show(wanted));
+    }
+
+    #[test]
+    fn a_group_of_an_id_may_look_like_a_number_or_a_timespan() {
+        for id in ["67f8d246-477f-46f2-899c-60920089858d", "11111111-1111-1111-1111-1e9111111111", "00000000-0000-0000-0000-1111111d1111"] {
+            for text in [format!(".show operations {id}"), format!(".show operations {id} | project State")] {
+                assert_eq!(command(&text), Command::Show(Show::Operations(Some(id.into()))), "{text}");
+            }
+        }
+        assert!(parse(".show operations 60920089858d").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_id_of_an_operation_is_read(id: u128) {
+            let id = uuid::Uuid::from_u128(id).to_string();
+            prop_assert_eq!(command(&format!(".show operations {id}")), Command::Show(Show::Operations(Some(id))));
+        }
     }
 
     /// The commands that the documentation lists are read.

@@ -21,11 +21,21 @@ impl<'a> Parser<'a> {
     /// At the first token of `head`, which is the beginning of `text`.
     pub(super) fn new(text: &'a str, head: &'a str) -> Parse<Self> {
         let (tokens, diagnostics) = tokenize(head);
-        match diagnostics.into_iter().next() {
+        match diagnostics.into_iter().find(|diagnostic| !is_in_guid(head, diagnostic.span.start)) {
             Some(first) => Err(first),
             None => Ok(Parser { text, head, tokens, at: 0 }),
         }
     }
+}
+
+/// Whether a guid without quotes stands here, as the id of an operation may. Its groups are no tokens of KQL: `60920089858d`
+/// would be a timespan that is out of range.
+fn is_in_guid(head: &str, at: usize) -> bool {
+    let outside = |c: char| c != '-' && !c.is_ascii_hexdigit();
+    let (before, behind) = head.split_at(at);
+    let start = before.rsplit(outside).next().map_or(at, |part| at - part.len());
+    let end = behind.split(outside).next().map_or(at, |part| at + part.len());
+    end - start == 36 && uuid::Uuid::try_parse(&head[start..end]).is_ok()
 }
 
 impl Parser<'_> {
