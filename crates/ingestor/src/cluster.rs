@@ -13,7 +13,7 @@ use kusto::Client;
 use prometheus_client::registry::Registry;
 use rules::clock::SystemClock;
 use rules::function::Functions;
-use rules::lease::{self, Campaign};
+use rules::lease::{self, Campaign, Leader};
 use rules::management_command::ManagementCommands;
 use rules::runner::{self, Executor};
 use rules::store::kubernetes::{self, KubernetesStore};
@@ -101,7 +101,7 @@ pub(crate) async fn start(config: &Config, credentials: &Arc<dyn TokenSource>, r
 }
 
 /// The databases with their clients.
-fn clients(config: &Config, credentials: &Arc<dyn TokenSource>) -> anyhow::Result<Vec<(String, Client)>> {
+pub(crate) fn clients(config: &Config, credentials: &Arc<dyn TokenSource>) -> anyhow::Result<Vec<(String, Client)>> {
     let endpoints = config.metrics.iter().chain(&config.logs);
     let client = endpoints.map(|endpoint| {
         let client = Client::builder(&endpoint.url).application("adx-mon-ingestor").credentials(Arc::clone(credentials));
@@ -112,6 +112,11 @@ fn clients(config: &Config, credentials: &Arc<dyn TokenSource>) -> anyhow::Resul
 }
 
 impl Running {
+    /// Whether this ingestor is the leader.
+    pub(crate) fn leader(&self) -> Leader {
+        self.campaign.leader()
+    }
+
     /// Ends what runs, then lets another ingestor lead.
     pub(crate) async fn stop(self) {
         self.stop.cancel();

@@ -146,6 +146,8 @@ pub struct Config {
     pub region: String,
     /// The cluster whose rules are run; none without one.
     pub cluster: Option<Cluster>,
+    /// Without a cluster: whether this one does what one of the ingestors does for all.
+    pub leader: bool,
     /// The other ingestors, to which segments of their tables are passed on; none without it.
     pub peers: Option<Peers>,
     /// After a signal: how long uploads may go on.
@@ -180,6 +182,7 @@ impl Config {
             streaming_tables: Vec::new(),
             timing: Timing::default(),
             cluster: None,
+            leader: false,
             peers: None,
             drop_prefixes: Vec::new(),
             slow_request: Duration::from_secs(10),

@@ -78,6 +78,10 @@ pub struct Flags {
     /// File with the same, an entry a line. Read again when it changes.
     #[arg(long, value_name = "FILE", conflicts_with = "peers")]
     pub peers_file: Option<PathBuf>,
+    /// Do what one ingestor does for all: counts of tables, and a word on unused ones. For one of them where there is no
+    /// cluster, in which a lease decides.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    pub leader: bool,
     /// File with the bearer token for peers; without it the first one of --auth-token-file.
     #[arg(long, value_name = "FILE")]
     pub peer_token_file: Option<PathBuf>,
@@ -233,6 +237,7 @@ impl Flags {
         config.listen_tls = Some(self.listen_tls);
         config.listen_plain = self.listen_plain;
         config.peers = self.peers()?;
+        config.leader = self.leader;
         Ok(config)
     }
 }

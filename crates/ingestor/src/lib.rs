@@ -10,8 +10,10 @@
 
 mod cluster;
 mod config;
+mod drain;
 mod flags;
 pub mod kql;
+mod leader;
 mod metrics;
 pub mod peers;
 mod run;

@@ -101,6 +101,8 @@ pub(crate) struct StoreMetrics {
     active_connections: Gauge,
     dropped_connections: Counter,
     health: Family<Labels<1>, Gauge>,
+    /// Bytes of files that the store does not know of.
+    pub(crate) unaccounted: Gauge,
     /// A counter by its meaning; as a gauge it has the reference's name, which does not end in `_total`.
     pub(crate) invalid_logs: Gauge,
 }
@@ -109,6 +111,7 @@ impl StoreMetrics {
     pub(crate) fn register(&self, registry: &mut Registry, region: &str) {
         let r = registry.sub_registry_with_prefix("adxmon_ingestor");
         self.health.get_or_create(&[("region", region.to_owned())]).set(1);
+        r.register("disk_unaccounted_bytes", "Bytes in the storage directory beyond what the store knows of", self.unaccounted.clone());
         r.register("health_check", "1 while the ingestor runs", self.health.clone());
         r.register("invalid_logs_dropped", "Log records without a destination", self.invalid_logs.clone());
         r.register("wal_segments_count", "Sealed segments that wait", self.segments.clone());

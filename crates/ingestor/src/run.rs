@@ -16,10 +16,9 @@ use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use azure::TokenSource;
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use rules::lease::Leader;
 use server::{Auth, Connections, Limits, ListenerMetrics, Sink, Tls, TlsFiles, receive};
 use telemetry::rules::MetricRules;
 use telemetry::{LogIntake, LogOptions, MetricIntake, TraceIntake, TraceOptions};
@@ -32,6 +31,8 @@ use wal::{BatchState, RealDisk, SegmentId, SegmentInfo, Store};
 
 use crate::cluster;
 use crate::config::{Config, Endpoint};
+use crate::drain::{OwnPod, Waiting};
+use crate::leader::{self, Tasks};
 use crate::metrics::{StoreMetrics, UploadMetrics};
 use crate::peers::{self, Peering, Sealed};
 use crate::sink::KnownDatabases;
@@ -106,8 +107,20 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         Some(peering) => peering.sealed(&store, sealed),
         None => Sealed::all(store.clone(), sealed),
     };
-    let workers = start_workers(&config, &credentials, &store, sealed, &mut registry, &shutdown, &stop_uploads)?;
-    let admission = Arc::new(Admission::new(store.clone(), &config, &workers, shutdown.clone()));
+    // The end of intake: with the process, or before it.
+    let draining = shutdown.child_token();
+    let workers = start_workers(&config, &credentials, &store, sealed, &mut registry, &draining, &stop_uploads)?;
+    let waiting = Waiting::new(&store, &workers, peering.as_ref());
+    if let Some(pod) = OwnPod::find(&config).await? {
+        let (serving, stop) = (pod.serve(waiting.clone(), draining.clone()), shutdown.clone());
+        tokio::spawn(async move { stop.run_until_cancelled(serving).await });
+    }
+    if let Some(leader) = rules.as_ref().map(cluster::Running::leader).or_else(|| config.leader.then(Leader::always)) {
+        let tasks = Tasks::new(databases(&config, &credentials)?, leader, &mut registry);
+        tokio::spawn(tasks.run(shutdown.clone()));
+    }
+    tokio::spawn(leader::audit(store.clone(), config.storage_dir.clone(), store_metrics.unaccounted.clone(), shutdown.clone()));
+    let admission = Arc::new(Admission::new(store.clone(), &config, &workers, draining));
     let receiver = ReceiverMetrics::default();
     receiver.register(&mut registry);
     let invalid_logs = store_metrics.invalid_logs.clone();
@@ -128,9 +141,16 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         listeners.push(tokio::spawn(serving));
     }
     tracing::info!(plain = %addresses.0, tls = ?addresses.1, databases = ?config.databases(), "the ingestor is running");
-    let parts = Parts { rules, store, workers, peering, listeners, stop_uploads, store_metrics, connections, grace: config.grace };
+    let parts = Parts { rules, store, workers, waiting, listeners, stop_uploads, store_metrics, connections, grace: config.grace };
     let task = tokio::spawn(parts.run(shutdown));
     Ok(Running { plain: addresses.0, tls: addresses.1, task })
+}
+
+/// The databases for the tasks of the leader.
+fn databases(config: &Config, credentials: &Arc<dyn TokenSource>) -> anyhow::Result<Vec<leader::Database>> {
+    let clients = cluster::clients(config, credentials)?.into_iter().enumerate();
+    let database = |(index, (name, client))| leader::Database { name, client, metrics: index < config.metrics.len() };
+    Ok(clients.map(database).collect())
 }
 
 async fn bind(config: &Config) -> anyhow::Result<(TcpListener, Option<TcpListener>)> {
@@ -397,7 +417,7 @@ struct Parts {
     rules: Option<cluster::Running>,
     store: Store,
     workers: Vec<Worker>,
-    peering: Option<Peering>,
+    waiting: Waiting,
     listeners: Vec<JoinHandle<std::io::Result<()>>>,
     stop_uploads: CancellationToken,
     store_metrics: StoreMetrics,
@@ -420,7 +440,7 @@ impl Parts {
         for listener in self.listeners {
             listener.await.context("a listener failed")??;
         }
-        drain(&self.store, &self.workers, self.peering.as_ref(), self.grace).await?;
+        drain(&self.store, self.waiting, self.grace).await?;
         self.stop_uploads.cancel();
         for worker in self.workers {
             worker.finished().await;
@@ -433,24 +453,9 @@ impl Parts {
 }
 
 /// Seals what is here and waits until it is uploaded, in Kusto's queue or with a peer, or the time is over.
-async fn drain(store: &Store, workers: &[Worker], peering: Option<&Peering>, grace: Duration) -> anyhow::Result<()> {
-    let sealing = store.clone();
-    if let Err(error) = tokio::task::spawn_blocking(move || sealing.seal_all()).await? {
-        tracing::error!(%error, "what is in memory could not be sealed; it is in the journal and comes back at the next start");
-    }
-    let mut statuses: Vec<_> = workers.iter().map(|worker| worker.status.clone()).collect();
-    let mut sending = peering.map(|peering| peering.sender.watch());
-    let empty = async {
-        while !to_upload(store).is_empty() {
-            let mut changes: Vec<BoxFuture<'_, bool>> = Vec::new();
-            changes.extend(statuses.iter_mut().map(|status| async { status.changed().await.is_ok() }.boxed()));
-            changes.extend(sending.iter_mut().map(|status| async { status.changed().await.is_ok() }.boxed()));
-            if changes.is_empty() || !futures::future::select_all(changes).await.0 {
-                return;
-            }
-        }
-    };
-    let in_time = tokio::time::timeout(grace, empty).await.is_ok();
+async fn drain(store: &Store, mut waiting: Waiting, grace: Duration) -> anyhow::Result<()> {
+    waiting.seal().await?;
+    let in_time = tokio::time::timeout(grace, waiting.until(|store| to_upload(store).is_empty())).await.is_ok();
     let (left, queued) = (to_upload(store).len(), store.batches().iter().filter(|b| b.state == BatchState::Queued).count());
     if queued > 0 {
         tracing::info!(queued, "batches are in Kusto's queue; what became of them is asked for after the next start");

@@ -16,7 +16,7 @@ type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// See the module. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Arrivals {
+pub struct Arrivals {
     clock: Clock,
     /// Longer than this nobody asks, in milliseconds.
     remember_ms: u64,
@@ -33,12 +33,12 @@ struct Arrival {
 
 impl Arrivals {
     /// Segments that are older than `remember_ms` are never asked about. `clock` gives milliseconds since 1970.
-    pub(crate) fn new(remember_ms: u64, clock: Clock) -> Arrivals {
+    pub fn new(remember_ms: u64, clock: Clock) -> Arrivals {
         Arrivals { clock, remember_ms, tables: Arc::default() }
     }
 
     /// Rows of a peer are being stored in these tables, until what is returned is dropped.
-    pub(crate) fn begin(&self, tables: Vec<TableKey>) -> Box<dyn Any + Send> {
+    pub fn begin(&self, tables: Vec<TableKey>) -> Box<dyn Any + Send> {
         let mut known = self.tables.lock();
         for table in &tables {
             known.entry(table.clone()).or_default().running += 1;
@@ -47,7 +47,7 @@ impl Arrivals {
     }
 
     /// Whether a segment may hold rows of a peer.
-    pub(crate) fn may_be_in(&self, table: &TableKey, created_ms: u64) -> bool {
+    pub fn may_be_in(&self, table: &TableKey, created_ms: u64) -> bool {
         self.tables.lock().get(table).is_some_and(|arrival| arrival.running > 0 || arrival.last_ms >= created_ms)
     }
 }

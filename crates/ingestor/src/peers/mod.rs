@@ -34,15 +34,17 @@ use transfer::{Credentials, Sender, SenderOptions};
 use wal::Store;
 
 use crate::config::Config;
-use arrivals::Arrivals;
+pub use arrivals::Arrivals;
 pub use divide::{Limits, uploaded_here};
 use follow::Source;
 use kept::Kept;
 pub use kept::Sealed;
+pub(crate) use members::SHUTDOWN_REQUESTED;
 pub use members::{Members, member, parse, stateful_set};
 pub use owner::{hash_key, owner};
+use router::ByOwner;
+pub use router::Routing;
 pub(crate) use router::segment_age;
-use router::{ByOwner, Routing};
 
 /// Requests to one peer at a time, as in the reference.
 const PEER_REQUESTS: usize = 5;

@@ -17,18 +17,22 @@ use super::now_ms;
 use super::owner::{hash_key, owner};
 
 /// Decides by owner, size and age. See [`Routing::of_table`].
-pub(crate) struct Routing {
-    pub(crate) own: String,
-    pub(crate) members: watch::Receiver<Members>,
-    pub(crate) limits: Limits,
+pub struct Routing {
+    /// The name of this ingestor.
+    pub own: String,
+    /// Who is there.
+    pub members: watch::Receiver<Members>,
+    /// What is worth passing on.
+    pub limits: Limits,
     /// When this process started, in milliseconds since 1970: before its store was opened.
-    pub(crate) started_ms: u64,
-    pub(crate) arrivals: Arrivals,
+    pub started_ms: u64,
+    /// What came from peers.
+    pub arrivals: Arrivals,
 }
 
 impl Routing {
     /// The routes of segments of one table, which are in the order of their ids.
-    pub(crate) fn of_table(&self, table: &TableKey, segments: &[SegmentInfo], now_ms: u64) -> Vec<Route> {
+    pub fn of_table(&self, table: &TableKey, segments: &[SegmentInfo], now_ms: u64) -> Vec<Route> {
         let members = self.members.borrow();
         let owner = owner(&hash_key(table), members.keys().map(String::as_str));
         let Some(owner) = owner.filter(|owner| *owner != self.own) else {

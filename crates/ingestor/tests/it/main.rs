@@ -9,6 +9,7 @@ mod failures;
 mod fake_kusto;
 mod fake_storage;
 mod peers;
+mod pods;
 mod process;
 mod queued;
 mod receiving;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::fake_kusto::{FakeKusto, Kind};
 use crate::support::{NARROW, Process, client, image, ledger, start};
 
-const NAMES: [&str; 3] = ["ingestor-0", "ingestor-1", "ingestor-2"];
+pub(crate) const NAMES: [&str; 3] = ["ingestor-0", "ingestor-1", "ingestor-2"];
 
 /// One of a cluster, with a Kusto of its own so that it can be seen who uploaded what.
 struct Node {
@@ -105,7 +105,7 @@ impl Cluster {
     }
 }
 
-async fn post(url: &str, table: &str, number: u64, row: &str) -> StatusCode {
+pub(crate) async fn post(url: &str, table: &str, number: u64, row: &str) -> StatusCode {
     use std::io::Write as _;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&image(NARROW, &format!("{row}\n"))).unwrap();
@@ -117,6 +117,11 @@ async fn post(url: &str, table: &str, number: u64, row: &str) -> StatusCode {
 fn owner_of(table: &str) -> usize {
     let owner = owner(&format!("Metrics_{table}_aaa"), NAMES).unwrap();
     NAMES.iter().position(|name| *name == owner).unwrap()
+}
+
+/// Of the first two.
+pub(crate) fn owner_of_two(table: &str) -> usize {
+    usize::from(owner(&format!("Metrics_{table}_aaa"), NAMES[..2].iter().copied()) == Some(NAMES[1]))
 }
 
 /// A table of each owner.
