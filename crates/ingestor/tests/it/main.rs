@@ -14,6 +14,7 @@ mod process;
 mod queued;
 mod receiving;
 mod secure;
+mod simulation;
 mod support;
 mod uploads;
 mod vectors;
