@@ -16,6 +16,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod journal;
+pub mod repair;
 pub mod segment;
 mod squeeze;
 mod store;
@@ -23,7 +24,7 @@ mod types;
 
 pub use disk::{Disk, real::RealDisk};
 pub use error::{OpenError, Refusal};
-pub use store::{Adoption, SegmentReader, Store};
+pub use store::{Adoption, SegmentReader, Store, inspect};
 pub use types::{
     BatchRecord, BatchState, Counts, Damage, DeadLetter, Done, Durability, Filtered, Known, Ledger, LedgerError, OpenReport, Options,
     Outcome, Receipt, Request, Section, SectionBody, SegmentId, SegmentInfo, Settlement, TableKey, Usage,

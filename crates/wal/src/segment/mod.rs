@@ -15,6 +15,7 @@ pub use flake::{FlakeIds, created_ms, created_ns};
 pub use gather::{Gathered, gather};
 pub use name::{FileName, NameError};
 pub use verify::{Verified, is_segment, values, verify, verify_blocks};
+pub(crate) use verify::{rows_of, scan};
 
 /// First bytes of a segment file. Readers ignore the last two.
 pub const HEADER: [u8; 8] = *b"ADXWAL\0\0";

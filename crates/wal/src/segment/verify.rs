@@ -81,7 +81,7 @@ fn verify_at(image: &[u8], start: usize, headed: bool) -> Verified {
 }
 
 /// Reads every block from `start` on and hands the readable ones to `visit`, which answers with their rows.
-pub(super) fn scan(image: &[u8], start: usize, mut visit: impl FnMut(&BlockRef<'_>, Option<BlockMeta>, &[u8]) -> u64) -> Verified {
+pub(crate) fn scan(image: &[u8], start: usize, mut visit: impl FnMut(&BlockRef<'_>, Option<BlockMeta>, &[u8]) -> u64) -> Verified {
     let mut found = Verified::default();
     let mut to_search = SEARCH_BUDGET;
     let mut to_decode = DECODE_BUDGET.saturating_add(image.len().saturating_mul(DECODE_RATIO));
@@ -119,7 +119,7 @@ pub(super) fn scan(image: &[u8], start: usize, mut visit: impl FnMut(&BlockRef<'
 
 /// CSV records in a block's value. What the block says of itself is taken only when it has as many lines: then no
 /// line is inside quotes. Everything else is counted record by record.
-pub(super) fn rows_of(meta: Option<BlockMeta>, value: &[u8], headed: bool) -> u64 {
+pub(crate) fn rows_of(meta: Option<BlockMeta>, value: &[u8], headed: bool) -> u64 {
     let header = u64::from(headed);
     match meta {
         Some(meta) if meta.rows > 0 && memchr::memchr_iter(b'\n', value).count() as u64 == u64::from(meta.rows) + header => {

@@ -5,6 +5,7 @@ mod checkpoint;
 mod dead;
 mod engine;
 mod frames;
+pub mod inspect;
 mod maintain;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::engine::{Engine, Msg};
+use super::inspect::{self, Snapshot, Verification};
 use super::state::State;
 use super::{recover, stage};
 use crate::disk::sim::{Fault, SimDisk};
@@ -295,6 +296,7 @@ impl World {
         // Frames that were refused lie in the journal until the next group makes them void.
         let journal = scan::load(&*copy.disk(), Path::new("/store/journal")).unwrap();
         let refused = journal.next_lsn() > self.engine().writer.next_lsn();
+        let (looked_at, seen) = look_at(&copy);
         let (mut again, report) = open(&copy, self.durability, self.now).unwrap();
         assert!(report.damage.is_empty(), "{report:?}");
         let live = comparable(&self.engine().shared.state.lock());
@@ -318,6 +320,8 @@ impl World {
         let ledger = shared.state.lock().ledger();
         ledger.check().unwrap();
         assert_eq!(ledger.total().on_disk, found.values().sum::<usize>() as u64);
+        // Who only looked saw the same.
+        assert_eq!((looked_at, seen), (ledger, found.clone()));
         let letters: HashSet<String> = files_in(&copy, "/store/dead").iter().flat_map(|image| rows_of(image)).collect();
         for row in &self.dead {
             assert!(letters.contains(row), "a dead letter is lost: {row}");
@@ -362,6 +366,34 @@ impl World {
             assert!(sent.rows.iter().all(|row| found.contains_key(row) || gone(row)), "the cursor is ahead of its rows");
         }
     }
+}
+
+/// Ledger and waiting rows of the files as they lie there, without a recovery.
+fn look_at(disk: &SimDisk) -> (Ledger, HashMap<String, usize>) {
+    let before = disk.files();
+    let disk_of = disk.disk();
+    let snapshot = Snapshot::of(&*disk_of, Path::new("/store")).unwrap();
+    let mut text = Vec::new();
+    for item in snapshot.items.iter().filter(|item| matches!(item.place, inspect::Place::Sealed | inspect::Place::Open)) {
+        let mut add = |value: &[u8]| {
+            text.extend_from_slice(inspect::split_header(value, true).1);
+            Ok(())
+        };
+        snapshot.read(&*disk_of, item, &mut add).unwrap();
+    }
+    let mut add = |_: &TableKey, _: &[u8], rows: &[u8]| {
+        text.extend_from_slice(rows);
+        Ok(())
+    };
+    snapshot.read_journal_rows(&*disk_of, &|_| true, &mut add).unwrap();
+    let findings = Verification::of_directory(&*disk_of, Path::new("/store")).unwrap().findings;
+    assert_eq!(findings, [], "what is whole is said to be damaged");
+    assert!(disk.files() == before, "looking changes nothing");
+    let mut rows: HashMap<String, usize> = HashMap::new();
+    for line in String::from_utf8(text).unwrap().lines() {
+        *rows.entry(line.strip_prefix("t,").unwrap().to_owned()).or_default() += 1;
+    }
+    (snapshot.journal.unwrap().ledger, rows)
 }
 
 /// The part of the state that files determine.

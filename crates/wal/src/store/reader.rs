@@ -88,7 +88,7 @@ impl SegmentReader {
 }
 
 /// Reads the block at `at` whole; `false` when there is none whose checksum is right.
-fn read_block(file: &dyn File, at: u64, end: u64, block: &mut Vec<u8>) -> io::Result<bool> {
+pub(super) fn read_block(file: &dyn File, at: u64, end: u64, block: &mut Vec<u8>) -> io::Result<bool> {
     let mut header = [0; BLOCK_HEADER];
     if end - at < BLOCK_HEADER as u64 || file.read_at(&mut header, at)? < BLOCK_HEADER {
         return Ok(false);

@@ -104,13 +104,13 @@ fn random_id() -> [u8; 16] {
 }
 
 /// Where folding begins.
-struct Beginning {
-    checkpoint: Option<Checkpoint>,
+pub(super) struct Beginning {
+    pub(super) checkpoint: Option<Checkpoint>,
 }
 
 impl Beginning {
     /// The newest checkpoint that is readable.
-    fn find(disk: &dyn Disk, loaded: &Loaded) -> Result<Beginning, OpenError> {
+    pub(super) fn find(disk: &dyn Disk, loaded: &Loaded) -> Result<Beginning, OpenError> {
         let mut files = Files::new(disk, loaded);
         for frame in loaded.frames.iter().rev().filter(|frame| frame.kind == frames::CHECKPOINT && !frame.damaged) {
             let raw = files.frame(frame)?;

@@ -4,6 +4,7 @@
 mod basics;
 mod damage;
 mod dead_letters;
+mod inspect;
 mod journal;
 mod quota;
 mod support;
