@@ -10,9 +10,9 @@ use wal::Durability;
 use crate::cluster::Cluster;
 use crate::peers::Peers;
 use crate::upload::Ingestion;
-use crate::upload::passage::Timing;
+use crate::upload::passage::QueueOptions;
 
-/// Segments are sealed at this size at the latest: one is in memory as a whole while it is uploaded.
+/// Segments are sealed at this size at the latest: one is in memory as a whole when it goes to a peer, or is damaged.
 const LARGEST_SEGMENT: u64 = 64 << 20;
 
 /// A database and the Kusto service that holds it.
@@ -132,8 +132,8 @@ pub struct Config {
     pub streaming_bytes: u64,
     /// Where rows are queued: tables whose rows are streamed, without waiting.
     pub streaming_tables: Vec<String>,
-    /// How patiently Kusto is waited for where rows are queued.
-    pub timing: Timing,
+    /// Details of queueing.
+    pub queue: QueueOptions,
     /// Segments with file names that begin so are acknowledged and dropped.
     pub drop_prefixes: Vec<String>,
     /// Requests that take longer are logged; zero turns it off.
@@ -180,7 +180,7 @@ impl Config {
             ingestion: Ingestion::Auto,
             streaming_bytes: 0,
             streaming_tables: Vec::new(),
-            timing: Timing::default(),
+            queue: QueueOptions::default(),
             cluster: None,
             leader: false,
             peers: None,

@@ -29,6 +29,10 @@ Examples:
       --metrics-kusto-endpoints Metrics=http://127.0.0.1:8080 \\
       --logs-kusto-endpoints Logs=http://127.0.0.1:8080
 
+  What became of all rows, and of those that Kusto refuses:
+    ingestor ledger --storage-dir /var/lib/ingestor
+    ingestor dlq ls --storage-dir /var/lib/ingestor
+
   Then, with collectors that send to https://HOST:9090:
     curl http://127.0.0.1:9091/debug/store     what waits, and where all rows are
     curl http://127.0.0.1:9091/metrics         the same for Prometheus
@@ -40,6 +44,9 @@ and uploaded after the next start. LOG_LEVEL (ERROR, WARN, INFO, DEBUG, TRACE) s
 #[derive(Debug, Parser)]
 #[command(name = "ingestor", version, after_help = EXAMPLES)]
 pub struct Flags {
+    /// Look into a storage directory instead of running.
+    #[command(subcommand)]
+    pub command: Option<crate::Command>,
     /// Kubeconfig file of the cluster whose rules are run; without it KUBECONFIG, or the pod's service account.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,

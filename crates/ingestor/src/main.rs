@@ -12,8 +12,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    server::init_logging();
-    match run(ingestor::Flags::parse()).await {
+    let flags = ingestor::Flags::parse();
+    // What a command prints is for people and programs; nothing is mixed into it.
+    if flags.command.is_none() {
+        server::init_logging();
+    }
+    match run(flags).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ingestor: {error:#}");
@@ -23,6 +27,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(flags: ingestor::Flags) -> anyhow::Result<()> {
+    if let Some(command) = &flags.command {
+        print!("{}", command.run().await?);
+        return Ok(());
+    }
     let config = flags.config()?;
     let shutdown = CancellationToken::new();
     let running = ingestor::start(config, shutdown.clone()).await?;

@@ -98,6 +98,7 @@ pub(crate) struct StoreMetrics {
     ledger: Family<Labels<2>, Gauge>,
     filtered: Family<Labels<2>, Gauge>,
     ledger_balanced: Gauge,
+    dead_bytes: Gauge,
     active_connections: Gauge,
     dropped_connections: Counter,
     health: Family<Labels<1>, Gauge>,
@@ -119,6 +120,7 @@ impl StoreMetrics {
         r.register("wal_segments_max_age_seconds", "Age of the oldest waiting segment", self.age.clone());
         r.register("ledger_rows", "Rows by database and where they are", self.ledger.clone());
         r.register("filtered_rows", "Rows removed before they were stored, by reason", self.filtered.clone());
+        r.register("dead_letter_bytes", "Bytes of dead letters, which count for the quotas of their databases", self.dead_bytes.clone());
         r.register("active_connections", "Open connections", self.active_connections.clone());
         r.register("dropped_connections", "Connections closed because there were too many", self.dropped_connections.clone());
         r.register("ledger_balanced", "1 while accepted rows equal the sum of their places", self.ledger_balanced.clone());
@@ -135,6 +137,7 @@ impl StoreMetrics {
         self.segments.set(usage.segments as i64);
         self.bytes.set(usage.total_bytes as i64);
         self.age.set(usage.oldest_ms.map_or(0.0, |at| now_ms.saturating_sub(at) as f64 / 1000.0));
+        self.dead_bytes.set(usage.dead_bytes as i64);
         self.ledger_balanced.set(i64::from(ledger.check().is_ok()));
         for (database, counts) in by_database(ledger) {
             for (place, rows) in places(&counts) {

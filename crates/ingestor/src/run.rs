@@ -11,11 +11,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Query, Request};
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use azure::TokenSource;
+use http::HeaderMap;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use rules::lease::Leader;
@@ -31,12 +32,14 @@ use wal::{BatchState, RealDisk, SegmentId, SegmentInfo, Store};
 
 use crate::cluster;
 use crate::config::{Config, Endpoint};
+use crate::control;
 use crate::drain::{OwnPod, Waiting};
 use crate::leader::{self, Tasks};
+use crate::ledger::LedgerMetrics;
 use crate::metrics::{StoreMetrics, UploadMetrics};
 use crate::peers::{self, Peering, Sealed};
 use crate::sink::KnownDatabases;
-use crate::status::{self, Admission};
+use crate::status::{self, Admission, Format};
 use crate::upload::plan::{Gather, Limits as UploadLimits};
 use crate::upload::{DatabaseOptions, Destination, KustoDatabase, Parts as WorkerParts, Worker};
 
@@ -127,9 +130,12 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let auth = authentication(&config, &mut registry, &shutdown).await?;
     let connections: Vec<Arc<Connections>> = vec![Arc::default(), Arc::default()];
     registry.register_collector(Box::new(ListenerMetrics(connections.clone())));
+    registry.register_collector(Box::new(LedgerMetrics(store.clone())));
     let from_peer = peering.as_ref().map(Peering::on_arrival);
     let options = receiver_options(&config, &admission, receiver, from_peer);
     let routers = Routers::new(&config, &store, &admission, options, invalid_logs, Arc::new(registry)).protected(auth.as_ref());
+    let door = control::open_door(&config.storage_dir, addresses.0)?;
+    let routers = routers.with_control(control::router(store.clone(), &door));
 
     let limits = limits(&config);
     let counts = connections[0].clone();
@@ -248,7 +254,7 @@ fn start_workers(
             limits: upload_limits(config, &destination),
             destination,
             urgent: config.streaming_tables.clone(),
-            timing: config.timing,
+            queue: config.queue,
             sealed: sealed.clone(),
             metrics: metrics.clone(),
             hurry: hurry.clone(),
@@ -321,6 +327,12 @@ struct Routers {
 }
 
 impl Routers {
+    /// With what has a door of its own.
+    fn with_control(self, control: Router) -> Routers {
+        // What is not behind that door stays behind its own, unknown paths included.
+        Routers { plain: control.fallback_service(self.plain), ..self }
+    }
+
     /// The same behind `auth`.
     fn protected(self, auth: Option<&Arc<Auth>>) -> Routers {
         let Some(auth) = auth else { return self };
@@ -352,7 +364,10 @@ impl Routers {
         };
         let described = store.clone();
         let debug = get(move || async move { status::describe(&described) });
-        let mut plain = server::operations_router(ready.clone(), registry).route("/debug/store", debug).merge(telemetry.clone());
+        let mut plain = server::operations_router(ready.clone(), registry).route("/debug/store", debug);
+        let ledger = store.clone();
+        let ledger = get(move |query: Query<Format>, headers: HeaderMap| async move { status::ledger(&ledger, query, &headers) });
+        plain = plain.route("/debug/ledger", ledger).merge(telemetry.clone());
         if config.profiles {
             plain = plain.merge(server::profile::router());
         }
@@ -474,6 +489,6 @@ fn to_upload(store: &Store) -> Vec<SegmentInfo> {
     store.sealed().into_iter().filter(|segment| !queued.contains(&segment.id)).collect()
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

@@ -3,12 +3,18 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use axum::Json;
+use axum::extract::Query;
+use axum::response::{IntoResponse as _, Response};
+use http::HeaderMap;
 use parking_lot::Mutex;
+use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wal::Store;
 
 use crate::config::Config;
+use crate::ledger::LedgerReport;
 use crate::metrics::{by_database, places};
 use crate::upload::{Worker, WorkerStatus};
 
@@ -78,6 +84,23 @@ impl Admission {
         let waiting = status.borrow().pending as u64;
         let full = self.max_segments > 0 && waiting >= self.max_segments;
         full.then(|| format!("MaxSegmentsExceeded: {waiting} segments of database {database} wait"))
+    }
+}
+
+/// In which form an answer is wanted.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Format {
+    format: Option<String>,
+}
+
+/// `/debug/ledger`: JSON for those who ask for it with `?format=json` or an `Accept` header, text for others.
+pub(crate) fn ledger(store: &Store, Query(format): Query<Format>, headers: &HeaderMap) -> Response {
+    let report = LedgerReport::from(&store.ledger());
+    let accept = headers.get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match format.format.as_deref() {
+        Some("json") => Json(report).into_response(),
+        None if accept.contains("application/json") => Json(report).into_response(),
+        _ => report.to_string().into_response(),
     }
 }
 

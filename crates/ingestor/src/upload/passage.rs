@@ -15,17 +15,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use wal::BatchState;
 
-/// Batches with this much CSV carry a tag and are ingested once. Smaller ones would pay for a tag by being
-/// ingested alone.
-pub const TAGGED_BYTES: u64 = 100_000_000;
-
 const LONGEST_RETRY_MS: u64 = 900_000;
 /// A queue may be long. Only after this a message that was surely queued counts as lost.
 const LOST_MS: u64 = 24 * 3600 * 1000;
 
-/// How patiently Kusto is waited for.
+/// Details of queueing: tags, and how patiently Kusto is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
+pub struct QueueOptions {
+    /// Batches with this much CSV carry a tag, so that they are ingested once however often they are queued. Smaller ones would
+    /// pay for a tag by being ingested alone.
+    pub tagged_bytes: u64,
     /// When the status of a message is asked for first; the pauses double
     pub first_ask: Duration,
     /// up to this.
@@ -36,9 +35,10 @@ pub struct Timing {
     pub batching: Duration,
 }
 
-impl Default for Timing {
-    fn default() -> Timing {
-        Timing {
+impl Default for QueueOptions {
+    fn default() -> QueueOptions {
+        QueueOptions {
+            tagged_bytes: 100_000_000,
             first_ask: Duration::from_secs(15),
             longest_ask: Duration::from_secs(300),
             first_retry: Duration::from_secs(15),
@@ -70,6 +70,8 @@ pub struct Progress {
     pub receipt: Option<serde_json::Value>,
     /// Length of its CSV.
     pub csv_bytes: u64,
+    /// Kusto ingests it once, however often it is told.
+    pub tagged: bool,
     /// When it got this far.
     pub at_ms: u64,
     /// How often it failed or was sent again.
@@ -79,11 +81,6 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Whether Kusto ingests it once, however often it is told.
-    pub fn tagged(&self) -> bool {
-        self.csv_bytes >= TAGGED_BYTES
-    }
-
     /// As a batch's record keeps it.
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
@@ -176,18 +173,18 @@ pub struct Passage {
     moved_ms: u64,
     not_before: u64,
     over: Option<Over>,
-    timing: Timing,
+    options: QueueOptions,
 }
 
 impl Passage {
     /// A batch of which nothing is durable.
-    pub fn new(way: Way, timing: Timing, now: u64) -> Passage {
+    pub fn new(way: Way, options: QueueOptions, now: u64) -> Passage {
         let progress = Progress { way, at_ms: now, ..Progress::default() };
-        Passage { durable: false, ..Passage::resume(BatchState::Batched, progress, timing) }
+        Passage { durable: false, ..Passage::resume(BatchState::Batched, progress, options) }
     }
 
     /// A batch as its record says.
-    pub fn resume(state: BatchState, progress: Progress, timing: Timing) -> Passage {
+    pub fn resume(state: BatchState, progress: Progress, options: QueueOptions) -> Passage {
         let sent = match state {
             BatchState::Batched | BatchState::Retry => Sent::No,
             BatchState::Uploaded => Sent::Perhaps,
@@ -204,7 +201,7 @@ impl Passage {
             asked: 0,
             not_before: 0,
             over: None,
-            timing,
+            options,
         }
     }
 
@@ -235,7 +232,7 @@ impl Passage {
 
     /// Whether sending the message once more can do no harm, or none that is not counted.
     fn may_repeat(&self) -> bool {
-        self.progress.tagged() || self.progress.maybe_duplicate
+        self.progress.tagged || self.progress.maybe_duplicate
     }
 
     /// The next step.
@@ -268,6 +265,7 @@ impl Passage {
     /// The blob is complete.
     pub fn uploaded(&mut self, blob: serde_json::Value, csv_bytes: u64, now: u64) {
         self.progress.csv_bytes = csv_bytes;
+        self.progress.tagged = csv_bytes >= self.options.tagged_bytes;
         self.progress.blob = Some(blob);
         self.progress.receipt = None;
         self.sent = Sent::No;
@@ -315,11 +313,11 @@ impl Passage {
             }
             Status::Succeeded => self.over = Some(Over::Landed),
             // The tag holds this batch's own name.
-            Status::AlreadyIngested if self.progress.tagged() => self.over = Some(Over::Landed),
+            Status::AlreadyIngested if self.progress.tagged => self.over = Some(Over::Landed),
             Status::AlreadyIngested => self.give_up("Kusto skipped the batch for a tag that it does not have".to_owned(), false),
             Status::Skipped(details) => {
                 // With a tag that may have been the reason, although the code says otherwise.
-                let partly = self.progress.tagged();
+                let partly = self.progress.tagged;
                 self.give_up(format!("Kusto skipped the batch: {details}"), partly);
             }
             Status::PartiallySucceeded(details) => {
@@ -338,12 +336,12 @@ impl Passage {
 
     /// Until the status is asked for again.
     fn pause(&self) -> u64 {
-        doubled(self.timing.first_ask.as_millis() as u64, self.asked, self.timing.longest_ask.as_millis() as u64)
+        doubled(self.options.first_ask.as_millis() as u64, self.asked, self.options.longest_ask.as_millis() as u64)
     }
 
     /// No row was ingested, and it may work later: from the upload on.
     fn retry(&mut self, now: u64) {
-        let pause = doubled(self.timing.first_retry.as_millis() as u64, self.progress.failures, LONGEST_RETRY_MS);
+        let pause = doubled(self.options.first_retry.as_millis() as u64, self.progress.failures, LONGEST_RETRY_MS);
         self.progress.failures = self.progress.failures.saturating_add(1);
         self.progress.receipt = None;
         self.sent = Sent::No;
@@ -357,7 +355,7 @@ impl Passage {
     }
 
     fn send_again(&mut self, now: u64) {
-        self.progress.maybe_duplicate |= !self.progress.tagged();
+        self.progress.maybe_duplicate |= !self.progress.tagged;
         self.progress.failures = self.progress.failures.saturating_add(1);
         self.moved(BatchState::Uploaded, now);
     }
@@ -366,8 +364,8 @@ impl Passage {
     fn patience(&self) -> Option<u64> {
         let heard = self.heard > 0 || self.progress.receipt.is_none();
         let lost = match self.sent {
-            Sent::Yes if !self.progress.tagged() => LOST_MS,
-            _ => doubled(3 * self.timing.batching.as_millis() as u64, self.progress.failures, LOST_MS),
+            Sent::Yes if !self.progress.tagged => LOST_MS,
+            _ => doubled(3 * self.options.batching.as_millis() as u64, self.progress.failures, LOST_MS),
         };
         heard.then(|| self.moved_ms.saturating_add(lost))
     }

@@ -8,7 +8,7 @@ use wal::{BatchRecord, BatchState, Outcome, SegmentId, Settlement, Store};
 
 use super::fake;
 use super::kusto_service::{KustoDatabase, Sent};
-use super::passage::{Next, Over, Passage, Status, Timing, Way, is_missing};
+use super::passage::{Next, Over, Passage, QueueOptions, Status, Way, is_missing};
 use super::plan::{Batch, Ended};
 use super::queue::{Message, Queue, QueueError, Rows, Source};
 use crate::kql::{self, Column};
@@ -48,7 +48,7 @@ pub(super) struct Uploader {
     pub(super) store: Store,
     pub(super) destination: Destination,
     pub(super) metrics: Arc<UploadMetrics>,
-    pub(super) timing: Timing,
+    pub(super) queue: QueueOptions,
 }
 
 /// Told once a batch is in the service's queue, with the length of its CSV.
@@ -64,14 +64,14 @@ impl Uploader {
         hand_over: HandOver<'_>,
     ) -> (Option<Passage>, Ended) {
         let Destination::Kusto(database) = &self.destination else {
-            let mut passage = passage.unwrap_or_else(|| Passage::new(Way::Streaming, self.timing, now_ms()));
+            let mut passage = passage.unwrap_or_else(|| Passage::new(Way::Streaming, self.queue, now_ms()));
             let recorded = self.record(batch, &mut passage).await;
             return (Some(passage), if recorded { fake::upload(batch) } else { closed() });
         };
         let mut passage = match passage {
             Some(passage) => passage,
             None => match database.way(batch, estimate).await {
-                Ok(way) => Passage::new(way, self.timing, now_ms()),
+                Ok(way) => Passage::new(way, self.queue, now_ms()),
                 Err(ended) => return (None, ended),
             },
         };
@@ -83,7 +83,7 @@ impl Uploader {
             match database.stream(batch, self.source()).await {
                 Sent::Ended(ended) => return (Some(passage), ended),
                 // Nothing has left yet.
-                Sent::MustQueue => passage = Passage::new(Way::Queued, self.timing, now_ms()),
+                Sent::MustQueue => passage = Passage::new(Way::Queued, self.queue, now_ms()),
             }
         }
         let passing = Passing { uploader: self, database, queue: database.queue(), batch, hand_over };
@@ -192,7 +192,7 @@ impl Passing<'_> {
         let columns = self.columns(&rows).await?.unwrap_or_default();
         self.database.ensure_for(self.batch, &columns).await?;
         let mapping = kql::mapping_name(&self.batch.table.table, &columns);
-        let message = Message { blob: &blob, batch: self.batch, mapping, tagged: passage.progress().tagged() };
+        let message = Message { blob: &blob, batch: self.batch, mapping, tagged: passage.progress().tagged };
         match self.queue.enqueue(message).await {
             Ok(receipt) => passage.enqueued(receipt, now_ms()),
             Err(QueueError::MaybeQueued { receipt, reason }) => {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wal::{Outcome, SegmentId, SegmentInfo, Settlement, Store, TableKey};
 
-use super::passage::{Passage, Progress, Timing, Way};
+use super::passage::{Passage, Progress, QueueOptions, Way};
 use super::plan::{Batch, BatchId, End, Ended, Limits, Plan, Verdict};
 use super::uploader::{Destination, Uploader, now_ms};
 use crate::metrics::UploadMetrics;
@@ -38,8 +38,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Tables that never wait to become more.
     pub urgent: Vec<String>,
-    /// How patiently Kusto is waited for.
-    pub timing: Timing,
+    /// Details of queueing.
+    pub queue: QueueOptions,
     /// What is to be uploaded from here.
     pub sealed: Sealed,
     /// Metrics of uploads.
@@ -64,11 +64,11 @@ impl Worker {
     pub fn start(database: &str, parts: Parts) -> Worker {
         let (status, watched) = watch::channel(WorkerStatus::default());
         let (events, inbox) = mpsc::unbounded_channel();
-        let Parts { store, destination, limits, urgent, timing, sealed, metrics, hurry, shutdown } = parts;
+        let Parts { store, destination, limits, urgent, queue, sealed, metrics, hurry, shutdown } = parts;
         let mut actor = Actor {
             database: database.into(),
             sealed,
-            uploader: Arc::new(Uploader { store, destination, metrics, timing }),
+            uploader: Arc::new(Uploader { store, destination, metrics, queue }),
             plan: Plan::new(limits).with_urgent(urgent),
             seen: HashSet::new(),
             passages: HashMap::new(),
@@ -138,7 +138,7 @@ impl Actor {
             // differently now.
             let incomplete = members.len() < record.segments.len();
             self.seen.extend(members.iter().map(|s| s.id));
-            let passage = Passage::resume(record.state, Progress::decode(&record.detail), self.uploader.timing);
+            let passage = Passage::resume(record.state, Progress::decode(&record.detail), self.uploader.queue);
             let outcome_unknown = incomplete || passage.progress().maybe_duplicate;
             if passage.progress().way == Way::Streaming {
                 self.resumed.insert(record.id);

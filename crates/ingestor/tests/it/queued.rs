@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use ingestor::Config;
 use ingestor::upload::Ingestion;
-use ingestor::upload::passage::Timing;
+use ingestor::upload::passage::QueueOptions;
 use serde_json::json;
 
 use crate::fake_kusto::{FakeKusto, Kind};
@@ -15,7 +15,7 @@ use crate::support::{NARROW, Process, WIDE, image, ledger, start};
 fn queued(config: &mut Config) {
     config.ingestion = Ingestion::Queued;
     config.max_transfer_age = Duration::ZERO;
-    config.timing = Timing { first_ask: Duration::from_millis(10), longest_ask: Duration::from_millis(50), ..Timing::default() };
+    config.queue = QueueOptions { first_ask: Duration::from_millis(10), longest_ask: Duration::from_millis(50), ..QueueOptions::default() };
 }
 
 fn name(table: &str, n: usize) -> String {
@@ -126,7 +126,7 @@ async fn what_fails_for_other_reasons_goes_again() {
     let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Adx).await);
     let process = start(dir.path(), &[("Metrics", &kusto)], |config| {
         queued(config);
-        config.timing.first_retry = Duration::from_millis(10);
+        config.queue.first_retry = Duration::from_millis(10);
     })
     .await;
     post(&process, "Cpu", 1, "t1,1\n").await;
@@ -257,4 +257,54 @@ async fn no_signature_is_written_down() {
     store.close();
     let detail = String::from_utf8(record.detail).unwrap();
     assert!(detail.contains("receipt") && !detail.contains("SECRET"), "{detail}");
+}
+
+/// A Kusto that loses the first message, and finds it again when the second one is ingested.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_batch_is_queued_again_and_ingested_once() {
+    let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Adx).await);
+    kusto.storage.decide(|number, _| if number == 0 { Fate::Nothing } else { Fate::Ingest });
+    let process = start(dir.path(), &[("Metrics", &kusto)], |config| {
+        queued(config);
+        config.queue.tagged_bytes = 1;
+        config.queue.batching = Duration::from_millis(50);
+    })
+    .await;
+    post(&process, "Cpu", 1, "t1,1\n").await;
+    kusto.wait(|seen| seen.rows.contains_key("Metrics.Cpu")).await;
+    kusto.storage.ingest(&kusto, 0);
+    process.until("/metrics", |text| text.contains("ledger_rows{database=\"Metrics\",state=\"landed\"} 1")).await;
+    process.finish().await;
+    assert_eq!(kusto.rows("Metrics.Cpu"), ["t1,1"]);
+    for message in kusto.storage.messages() {
+        let id = message["Id"].as_str().unwrap().replace('-', "");
+        let properties = &message["AdditionalProperties"];
+        assert_eq!(properties["tags"], json!(format!("[\"ingest-by:{id}\"]")));
+        assert_eq!(properties["ingestIfNotExists"], json!(format!("[\"{id}\"]")));
+    }
+    assert_eq!(kusto.storage.uploads(), 1);
+    assert_eq!(ledger(dir.path()).maybe_duplicate, 0);
+}
+
+/// After a restart nobody knows whether the message of a small batch was queued: it is, after a while, and that is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_batch_of_which_nobody_knows_is_counted() {
+    let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Adx).await);
+    kusto.storage.refuse(Some(("ready/", StatusCode::FORBIDDEN)));
+    let impatient = |config: &mut Config| {
+        queued(config);
+        config.grace = Duration::ZERO;
+        config.queue.batching = Duration::from_millis(100);
+    };
+    let process = start(dir.path(), &[("Metrics", &kusto)], impatient).await;
+    post(&process, "Cpu", 1, "t1,1\n").await;
+    kusto.wait(|seen| seen.commands.iter().any(|c| c.contains("identity token"))).await;
+    process.finish().await;
+    kusto.storage.refuse(None);
+    let process = start(dir.path(), &[("Metrics", &kusto)], impatient).await;
+    process.sealed(0).await;
+    process.finish().await;
+    assert_eq!((kusto.storage.uploads(), kusto.storage.messages().len()), (1, 1));
+    let total = ledger(dir.path());
+    assert_eq!((total.landed, total.maybe_duplicate), (1, 1));
 }

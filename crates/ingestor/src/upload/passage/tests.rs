@@ -3,16 +3,18 @@ use serde_json::json;
 
 use super::*;
 
-fn timing() -> Timing {
-    Timing::default()
+fn options() -> QueueOptions {
+    QueueOptions::default()
 }
 
 const SMALL: u64 = 1000;
+/// From this on batches carry tags.
+const LARGE: u64 = 100_000_000;
 const DAY: u64 = 24 * 3600 * 1000;
 
 /// A batch whose blob is there and recorded.
 fn uploaded(csv_bytes: u64) -> Passage {
-    let mut passage = Passage::new(Way::Queued, timing(), 0);
+    let mut passage = Passage::new(Way::Queued, options(), 0);
     assert_eq!(passage.next(0), Next::Record);
     passage.recorded();
     assert_eq!(passage.next(0), Next::Upload);
@@ -37,7 +39,7 @@ fn queued(csv_bytes: u64) -> Passage {
 /// As after a crash: only what was recorded is left.
 fn restarted(passage: &Passage) -> Passage {
     let (state, detail) = passage.record();
-    Passage::resume(state, Progress::decode(&detail), timing())
+    Passage::resume(state, Progress::decode(&detail), options())
 }
 
 fn pending() -> Option<Status> {
@@ -87,13 +89,13 @@ fn a_tag_that_is_there_is_success_and_nothing_to_ingest_is_not() {
         passage.heard(Some(status), 20_000);
         passage.next(20_000)
     };
-    assert_eq!(end(TAGGED_BYTES, Status::AlreadyIngested), Next::Over(Over::Landed));
+    assert_eq!(end(LARGE, Status::AlreadyIngested), Next::Over(Over::Landed));
     // Without a tag of its own it can be no batch of ours that is there.
-    assert!(matches!(end(TAGGED_BYTES - 1, Status::AlreadyIngested), Next::Over(Over::GivenUp { partly: false, .. })));
-    for csv_bytes in [SMALL, TAGGED_BYTES] {
+    assert!(matches!(end(LARGE - 1, Status::AlreadyIngested), Next::Over(Over::GivenUp { partly: false, .. })));
+    for csv_bytes in [SMALL, LARGE] {
         let Next::Over(Over::GivenUp { reason, partly }) = end(csv_bytes, Status::Skipped("no data".to_owned())) else { panic!() };
         assert!(reason.contains("no data"));
-        assert_eq!(partly, csv_bytes == TAGGED_BYTES);
+        assert_eq!(partly, csv_bytes == LARGE);
     }
 }
 
@@ -136,7 +138,7 @@ fn what_failed_for_now_is_uploaded_again_and_that_is_recorded_first() {
 #[test]
 fn a_crash_between_queueing_and_its_record_is_met_by_tag_or_by_patience() {
     // Queued again at once: the tag makes it one.
-    let mut tagged = restarted(&uploaded(TAGGED_BYTES));
+    let mut tagged = restarted(&uploaded(LARGE));
     assert_eq!(tagged.next(1), Next::Enqueue);
     assert!(!tagged.progress().maybe_duplicate);
     // Not before three batching times without a move, counted, and not without having seen the status.
@@ -193,7 +195,7 @@ fn a_status_that_moves_or_cannot_be_read_is_waited_for() {
 /// A Kusto that never ingests: with a tag nothing is risked by telling it again, without one only much later.
 #[test]
 fn a_message_without_effect_is_sent_again() {
-    let mut tagged = queued(TAGGED_BYTES);
+    let mut tagged = queued(LARGE);
     tagged.heard(pending(), 1000);
     assert_eq!(tagged.next(1000 + 899_999), Next::Ask);
     assert_eq!(tagged.next(1000 + 900_000), Next::Record);
@@ -263,12 +265,12 @@ struct World {
 
 impl World {
     fn new(csv_bytes: u64) -> World {
-        let passage = Passage::new(Way::Queued, timing(), 0);
+        let passage = Passage::new(Way::Queued, options(), 0);
         World { passage, recorded: None, service: Service::default(), now: 0, csv_bytes, over: None, doubled: false }
     }
 
     fn tagged(&self) -> bool {
-        self.csv_bytes >= TAGGED_BYTES
+        self.csv_bytes >= LARGE
     }
 
     /// One step of the process; `luck` 0 and 1 are good.
@@ -331,7 +333,7 @@ impl World {
         let service = &mut self.service;
         let Some(row) = service.messages.pop() else { return };
         let status = match how {
-            0 | 1 if self.csv_bytes >= TAGGED_BYTES && service.stored > 0 => Some(Status::AlreadyIngested),
+            0 | 1 if self.csv_bytes >= LARGE && service.stored > 0 => Some(Status::AlreadyIngested),
             0 | 1 => {
                 service.stored += 1;
                 Some(Status::Succeeded)
@@ -347,8 +349,8 @@ impl World {
             Op::Work(luck) => luck.iter().for_each(|&luck| self.work(luck)),
             Op::Crash => {
                 self.passage = match &self.recorded {
-                    Some((state, detail)) => Passage::resume(*state, Progress::decode(detail), timing()),
-                    None => Passage::new(Way::Queued, timing(), self.now),
+                    Some((state, detail)) => Passage::resume(*state, Progress::decode(detail), options()),
+                    None => Passage::new(Way::Queued, options(), self.now),
                 };
             }
             Op::Pass(ms) => self.now += ms,
@@ -385,7 +387,7 @@ proptest! {
         tagged in any::<bool>(),
         ops in prop::collection::vec(op(), 1..60),
     ) {
-        let mut world = World::new(if tagged { TAGGED_BYTES } else { SMALL });
+        let mut world = World::new(if tagged { LARGE } else { SMALL });
         for op in &ops {
             world.apply(op);
             if world.over.is_some() {
