@@ -1,5 +1,7 @@
 //! The `collector` binary: flags, logging, signals; everything else is in the library.
 
+mod allocator;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,10 +11,6 @@ use collector::config::{Backend, Problem, reference};
 use collector::{Config, ConfigError, Reloaded, Reloader, Warning};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-/// Steady memory under many small allocations from several threads.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Receives and scrapes telemetry and sends it to an ADX-Mon ingestor.
 #[derive(Debug, Parser)]

@@ -105,7 +105,7 @@ impl Options {
             durability: Durability::Disk,
             journal_file_bytes: 16 << 20,
             journal_budget_bytes: 512 << 20,
-            memtable_bytes: 12 << 20,
+            memtable_bytes: 8 << 20,
             block_bytes: 64 << 10,
             segment_max_bytes: 1 << 20,
             segment_max_age_ms: 30_000,
