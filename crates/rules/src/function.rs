@@ -1,7 +1,7 @@
 //! Keeps Functions in place: in each database that they name, at their generation.
 //!
-//! Throttling, failures of the service or the network, and tables or databases that are not there yet are tried again with
-//! growing pauses; what Kusto refuses for good waits for a change of the spec. Functions are created before those that use
+//! Throttling, failures of the service or the network, and tables, functions or databases that are not there yet are tried
+//! again with growing pauses; what Kusto refuses for good waits for a change of the spec. Functions are created before those that use
 //! them. What was created where is in the status, so that it can be dropped: see [`removal`].
 //!
 //! Each endpoint is served on its own, one command after another: one that hangs holds up no other. The status has the
@@ -444,7 +444,7 @@ fn is_same_but_for_the_endpoint(fresh: &Function, function: &Function) -> bool {
 /// Whether trying again may help. Throttling counts as transient whatever else the answer says.
 fn may_get_better(error: &kusto::Error) -> bool {
     let is_throttled = matches!(error.status, Some(429 | 500..=599));
-    error.is_transient() || is_throttled || target::misses_a_table(error) || target::misses_the_database(error)
+    error.is_transient() || is_throttled || target::misses_what_may_come(error) || target::misses_the_database(error)
 }
 
 fn is_applied(function: &Function, known: &FunctionStatus, target: &Target, generation: i64, all: &[Target]) -> bool {

@@ -184,14 +184,18 @@ pub fn misses_the_database(error: &kusto::Error) -> bool {
     error.code == "BadRequest_DatabaseNotExist" || error.code == "BadRequest_EntityNotFound" && says("of kind 'Database'")
 }
 
-/// A script that refers to a table or column that is not there yet: somebody may create it, so it is tried again.
-pub(crate) fn misses_a_table(error: &kusto::Error) -> bool {
+/// A script that refers to a table, a column or a function that is not there yet: somebody may create it, so it is tried
+/// again.
+pub(crate) fn misses_what_may_come(error: &kusto::Error) -> bool {
     let detail = error.message.rsplit("'. Details: '").next().unwrap_or_default();
     detail.len() < error.message.len()
-        && detail.contains("Semantic error: SEM0100:")
-        && ["Failed to resolve table expression named", "Failed to resolve table or column expression named"]
-            .iter()
-            .any(|text| detail.contains(text))
+        && [
+            ("SEM0100", "Failed to resolve table expression named"),
+            ("SEM0100", "Failed to resolve table or column expression named"),
+            ("SEM0260", "Unknown function"),
+        ]
+        .iter()
+        .any(|(code, text)| detail.contains(&format!("Semantic error: {code}:")) && detail.contains(text))
 }
 
 /// The text for a status: the service's message with the position in the KQL, bounded.

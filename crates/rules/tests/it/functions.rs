@@ -202,6 +202,25 @@ async fn what_is_used_is_created_before_its_users() {
     assert_eq!(order, [true, false]);
 }
 
+/// Objects come one by one: a function may be seen before the one that it uses.
+#[tokio::test]
+async fn a_function_waits_for_one_that_it_uses_and_that_comes_later() {
+    let mut setup = setup(&["DB"], vec![in_database("a", ".create-or-alter function Outer() { Inner() | take 1 }")]);
+    // As kustd answers it.
+    let aborted = "Script execution was aborted at the command '.create-or-alter function Outer() { Inner() | take 1 }'. Details: \
+                   'Request is invalid and cannot be processed: Semantic error: SEM0260: Unknown function: 'Inner' [line:position=1:37]'";
+    setup.kusto.answers(move |_, _| Err(error(Kind::Permanent, Some(400), aborted)));
+    let again = setup.pass(0).await.unwrap();
+    assert_eq!(setup.get("a").status.clone().unwrap().status, State::Failed);
+    setup.kusto.said();
+    setup.kusto.answers(|_, _| Ok(()));
+    setup.store.apply(in_database("b", ".create-or-alter function Inner() { T }"));
+    setup.pass_at(again).await;
+    let order: Vec<bool> = setup.kusto.commands().iter().map(|command| command.contains("function Inner")).collect();
+    assert_eq!(order, [true, false]);
+    assert_eq!(setup.get("a").status.clone().unwrap().status, State::Success);
+}
+
 #[tokio::test]
 async fn a_deleted_function_is_dropped() {
     let body = ".create-or-alter function Mine() { T }\n\n.create-or-alter function ['my view'] () { T }\n\n.create-or-alter function Shared() { T }";
