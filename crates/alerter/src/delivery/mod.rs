@@ -47,6 +47,8 @@ pub struct Progress {
     pub rule: String,
     /// Nothing if it was taken; otherwise why not.
     pub error: Option<String>,
+    /// The title of one that is not sent again though it was not taken.
+    pub given_up: Option<String>,
 }
 
 /// Brings the notifications of one target to it.
@@ -198,7 +200,8 @@ impl Courier {
             tracing::error!(%error, rule = claimed.rule, title = claimed.title, "what became of a notification cannot be kept: it may be sent again");
             round.unkept.push((claimed.id, fate));
         }
-        self.progress.send(Progress { rule: claimed.rule, error }).await;
+        let given_up = (error.is_some() && matches!(fate, Fate::Gone)).then_some(claimed.title);
+        self.progress.send(Progress { rule: claimed.rule, error, given_up }).await;
     }
 
     fn put_back(&self, claimed: &Claimed, at: Timestamp, refused: bool) -> Fate {

@@ -65,12 +65,16 @@ async fn bench_with(url: &str, notifications: usize, room: usize) -> Bench {
 impl Bench {
     /// What becomes of the notification after an answer; nothing when it is not due.
     async fn answer(&mut self, round: &mut Round, request: impl Future<Output = Answer> + Send + 'static) -> Option<String> {
+        self.news_of(round, request).await?.error
+    }
+
+    async fn news_of(&mut self, round: &mut Round, request: impl Future<Output = Answer> + Send + 'static) -> Option<Progress> {
         let claimed = self.state.claim(Target::Receiver, self.clock.now(), 1, round.busy()).await.unwrap().pop()?;
         round.send(claimed, request);
         let done = round.requests.join_next_with_id().await.unwrap();
         self.courier.settle(round, done).await;
         self.clock.set(later(self.clock.now(), Duration::from_secs(600)));
-        self.news.recv().await.unwrap().error
+        self.news.recv().await
     }
 
     async fn waiting(&self) -> u64 {
@@ -100,7 +104,7 @@ async fn what_could_not_be_kept_is_kept_later() {
     }
     state.refuse_writes(false).await.unwrap();
     clock.set(later(at(0), STATE_PAUSE));
-    assert_eq!(news.recv().await.unwrap(), Progress { rule: "n/r".into(), error: None });
+    assert_eq!(news.recv().await.unwrap(), Progress { rule: "n/r".into(), error: None, given_up: None });
     assert_eq!(state.waiting(Target::Receiver).await.unwrap().notifications, 0);
     shutdown.cancel();
     running.await.unwrap().unwrap();
@@ -125,7 +129,7 @@ async fn a_courier_waits_while_nobody_takes_its_news() {
     // One is in the channel, and with the next one the courier waits.
     assert_eq!(state.waiting(Target::Receiver).await.unwrap().notifications, ALL as u64 - 2);
     for _ in 0..ALL {
-        assert_eq!(news.recv().await.unwrap(), Progress { rule: "n/r".into(), error: None });
+        assert_eq!(news.recv().await.unwrap(), Progress { rule: "n/r".into(), error: None, given_up: None });
     }
     assert_eq!((taken.load(Ordering::Relaxed), state.waiting(Target::Receiver).await.unwrap().notifications), (ALL, 0));
     shutdown.cancel();
@@ -165,7 +169,9 @@ async fn only_refusals_in_a_row_give_a_notification_up() {
     bench.answer(&mut round, async { Answer::Failed("away".to_owned()) }).await;
     for refusals in 1..=MAX_REFUSALS {
         assert_eq!(bench.waiting().await, 1, "after {} refusals", refusals - 1);
-        bench.answer(&mut round, refused()).await;
+        let news = bench.news_of(&mut round, refused()).await.unwrap();
+        // Whoever reads the status is told once nothing more is tried.
+        assert_eq!((news.error.as_deref(), news.given_up.is_some()), (Some("no"), refusals == MAX_REFUSALS));
     }
     assert_eq!(bench.waiting().await, 0);
 }

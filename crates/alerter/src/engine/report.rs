@@ -191,6 +191,10 @@ impl Reporter {
             }
             Report::Seen { key, generation, gate, invalid } => {
                 let line = self.line(book, &key);
+                if gate.reason == "CriteriaExpressionError" {
+                    let (reason, note) = (gate.reason.to_owned(), gate.message.clone());
+                    line.tell(Event { severity: Severity::Warning, action: "Validate".into(), reason, note });
+                }
                 (line.now.generation, line.now.gate) = (generation, Some(gate));
                 if let Some(message) = invalid {
                     (line.now.status, line.now.message, line.now.alerts) = ("Error".into(), message, false);
@@ -221,21 +225,26 @@ impl Reporter {
         }
     }
 
-    /// A delivery succeeded or failed. Only the first failure and the end of the trouble are news.
+    /// A delivery succeeded or failed. Only the first failure, the end of the trouble and what is given up are news.
     async fn delivered(&self, book: &mut Book, progress: Progress) {
         let Some((namespace, name)) = progress.rule.split_once('/') else { return };
         let key = Key::new(namespace, name);
         // Notifications of rules that are gone are delivered too.
         let Some(line) = book.lines.get_mut(&key) else { return };
         let failing = matches!(line.now.delivery, Some(Some(_)));
-        match progress.error {
-            Some(why) => {
+        match (progress.error, progress.given_up) {
+            (Some(why), Some(title)) => {
+                let note = format!("nobody was told of {title:?}, which is not sent again: {why}");
+                line.now.delivery = Some(Some(note.clone()));
+                line.tell(Event { severity: Severity::Warning, action: "Deliver".into(), reason: "NotificationGivenUp".into(), note });
+            }
+            (Some(why), None) => {
                 line.now.delivery = Some(Some(format!("notifications wait and are sent again until they are taken: {why}")));
             }
-            None if failing && self.state.waiting_of(progress.rule).await.is_ok_and(|waiting| waiting == 0) => {
+            (None, _) if failing && self.state.waiting_of(progress.rule).await.is_ok_and(|waiting| waiting == 0) => {
                 line.now.delivery = Some(None);
             }
-            None => return,
+            (None, _) => return,
         }
         book.plan(&key, self.clock.now());
     }
@@ -496,6 +505,32 @@ mod tests {
                 .note
                 .contains(&Window { start: Timestamp::from_second(99).unwrap(), end: Timestamp::from_second(100).unwrap() }.to_string())
         );
+    }
+
+    #[tokio::test]
+    async fn a_notification_that_is_given_up_is_told_by_status_and_event() {
+        let folder = tempfile::tempdir().unwrap();
+        let (leads, reporter) = reporter(&folder);
+        leads.send_replace(true);
+        let (mut book, key) = (Book::default(), Key::new("n", "r"));
+        reporter.note(&mut book, skipped(0));
+        let delivered = async |book: &mut Book, given_up: Option<&str>| {
+            let progress = Progress { rule: "n/r".into(), error: Some("it answered 400".into()), given_up: given_up.map(str::to_owned) };
+            reporter.delivered(book, progress).await;
+            let events: Vec<String> = book.lines[&key].events.iter().map(|event| event.reason.clone()).collect();
+            let soon = Timestamp::UNIX_EPOCH + SETTLE;
+            reporter.start_writes(book, soon);
+            let done = book.writes.join_next_with_id().await.unwrap();
+            reporter.ended(book, done);
+            let conditions = reporter.store.objects().get(&key).unwrap().status.clone().unwrap().conditions;
+            (conditions::get(&conditions, DELIVERED).unwrap().message.clone(), events)
+        };
+        let (message, events) = delivered(&mut book, None).await;
+        assert!(message.contains("sent again until they are taken: it answered 400"), "{message}");
+        assert_eq!(events, ["WindowSkipped"]);
+        let (message, events) = delivered(&mut book, Some("Disk full")).await;
+        assert_eq!(message, "nobody was told of \"Disk full\", which is not sent again: it answered 400");
+        assert_eq!(events, ["NotificationGivenUp"]);
     }
 
     #[tokio::test]

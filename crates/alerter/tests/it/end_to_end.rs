@@ -238,6 +238,13 @@ async fn rules_that_cannot_run_say_why_and_others_run_on_time() {
     let gate = world.status("criteria").conditions.remove(0);
     assert_eq!((gate.status.as_str(), gate.reason.as_str()), ("False", "CriteriaExpressionError"));
     assert!(gate.message.starts_with("criteria expression error: "), "{}", gate.message);
+    let mut told: Vec<String> = world.store.events().into_iter().map(|(key, event)| format!("{} {}", key.name, event.reason)).collect();
+    told.sort();
+    let queries = ["no-database", "no-severity", "no-title", "wrong"].map(|name| format!("{name} QueryFailed"));
+    let specs = ["bogus", "unset", "zero"].map(|name| format!("{name} InvalidRule"));
+    let mut expected: Vec<String> = queries.into_iter().chain(specs).chain(["criteria CriteriaExpressionError".to_owned()]).collect();
+    expected.sort();
+    assert_eq!(told, expected);
     // who is told: the four whose query is wrong
     let taken = world.receiver.taken(4).await;
     let ids: BTreeSet<&str> = taken.iter().map(|r| text(&r.body["CorrelationID"])).collect();
