@@ -241,8 +241,14 @@ async fn report(shared: Arc<Shared>, key: Key, object: Arc<MetricsExporter>, unf
         Unfit::Database => {}
     };
     write(&shared, &key, &change).await;
-    if let Unfit::Spec(message) = &unfit {
+    let mistake = match &unfit {
+        Unfit::Spec(message) => Some(("InvalidRule", message)),
+        Unfit::Criteria(decision) if decision.reason == "CriteriaExpressionError" => Some((decision.reason, &decision.message)),
+        Unfit::Criteria(_) | Unfit::Database => None,
+    };
+    if let Some((reason, message)) = mistake {
         tracing::warn!(exporter = %key, reason = message, "an exporter does not run");
+        tell(&shared, &object, reason, message.clone()).await;
     }
     Done { key, run: None }
 }
@@ -281,6 +287,9 @@ async fn run(
         tracing::warn!(exporter = %key, window = %skipped, "windows are too old to be caught up with and are left out");
         if result.is_ok() {
             shared.metrics.skipped_windows(&key, ready.schedule.backlog(skipped.start, skipped.end));
+            // The next window's status says nothing of it.
+            let note = format!("{skipped} was left out: it lies further back than is caught up with");
+            tell(&shared, &object, "WindowsSkipped", note).await;
         }
     }
     let note = status::note(&counts, skipped.as_ref());
@@ -303,13 +312,7 @@ async fn run(
         Some(message) => {
             tracing::warn!(exporter = %key, %window, error = message, "a window was not exported and is tried again");
             if status::is_new_failure(&object, message) {
-                let event = Event {
-                    severity: Severity::Warning,
-                    action: "Export".to_owned(),
-                    reason: reason.to_owned(),
-                    note: format!("window {window}: {message}"),
-                };
-                shared.store.event(&object, event).await;
+                tell(&shared, &object, reason, format!("window {window}: {message}")).await;
             }
         }
     }
@@ -318,6 +321,11 @@ async fn run(
         _ => None,
     };
     Done { key, run: Some(result.map(|()| window).map_err(|_| Failure { retry_after })) }
+}
+
+async fn tell(shared: &Shared, object: &MetricsExporter, reason: &str, note: String) {
+    let (action, reason) = ("Export".to_owned(), reason.to_owned());
+    shared.store.event(object, Event { severity: Severity::Warning, action, reason, note }).await;
 }
 
 async fn write(shared: &Shared, key: &Key, change: &(dyn Fn(&mut MetricsExporter) + Send + Sync)) {

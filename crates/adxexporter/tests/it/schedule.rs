@@ -241,6 +241,9 @@ async fn an_outage_is_caught_up_with_window_by_window_as_far_back_as_the_bound()
     assert_eq!(world.kusto.windows(), windows(&[("07:00:00", "07:59:59"), ("08:00:00", "08:59:59"), ("09:00:00", "09:59:59")]));
     let metrics = world.metrics().await;
     assert!(metrics.contains("adxmon_exporter_skipped_windows_total{namespace=\"ns\",name=\"a\"} 5\n"), "{metrics}");
+    let events = world.store.events();
+    assert!(events.len() == 1 && events[0].1.reason == "WindowsSkipped", "{events:?}");
+    assert!(events[0].1.note.starts_with("[2024-01-01T02:00:00Z, 2024-01-01T07:00:00Z)"), "{events:?}");
 }
 
 #[tokio::test]
@@ -311,6 +314,16 @@ async fn what_cannot_run_says_so_and_stops_no_other() {
     }
     world.until_asleep("2024-01-01T10:20:00Z").await;
     assert_eq!((world.kusto.asked().len(), world.store.status_writes()), (1, 7));
+    let mut events: Vec<(String, String)> = world.store.events().into_iter().map(|(key, event)| (key.name, event.reason)).collect();
+    events.sort();
+    let mistakes = [
+        ("days", "InvalidRule"),
+        ("expression", "CriteriaExpressionError"),
+        ("short", "InvalidRule"),
+        ("values", "InvalidRule"),
+        ("zero", "InvalidRule"),
+    ];
+    assert_eq!(events, mistakes.map(|(name, reason)| (name.to_owned(), reason.to_owned())));
 
     // An edit is looked at at once.
     let mut fixed = MetricsExporter::clone(&world.get("zero"));

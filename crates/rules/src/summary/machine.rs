@@ -206,6 +206,11 @@ impl Machine {
         &self.facts.database
     }
 
+    /// What is wrong with the spec, if it cannot be run as it is.
+    pub fn mistake(&self) -> Option<&str> {
+        self.facts.schedule.as_ref().err().map(String::as_str)
+    }
+
     /// How far behind the table is, not counting what is not due yet.
     pub fn lag(&self, now: Timestamp) -> Duration {
         match (&self.facts.schedule, self.state.complete_until()) {

@@ -247,7 +247,7 @@ impl Database {
                     answers.retain(|id, _| ids.contains(id));
                     answers
                 })),
-                Action::Submit(submission) => Event::Submitted(self.submit(key, &submission).await),
+                Action::Submit(submission) => Event::Submitted(self.submit(key, &slot.rule, &submission).await),
                 Action::Save => match self.shared.save(key, &slot.rule, machine.state()).await {
                     Ok(Written::Yes) => Event::Saved,
                     Ok(Written::NotOurs) => {
@@ -271,7 +271,7 @@ impl Database {
         }
     }
 
-    async fn submit(&self, key: &Key, submission: &Submission) -> Result<String, Refusal> {
+    async fn submit(&self, key: &Key, rule: &SummaryRule, submission: &Submission) -> Result<String, Refusal> {
         if let Some(refusal) = self.in_trouble() {
             return Err(refusal);
         }
@@ -279,7 +279,14 @@ impl Database {
         self.note(result.as_ref().err());
         match &result {
             Ok(id) => tracing::info!(rule = %key, window = %submission.window, operation = id, "a window was submitted"),
-            Err(refusal) => tracing::warn!(rule = %key, window = %submission.window, error = refusal.message, "a window was not taken"),
+            Err(refusal) => {
+                tracing::warn!(rule = %key, window = %submission.window, error = refusal.message, "a window was not taken");
+                // Of a service in trouble the conditions tell: it would be an event for every rule.
+                if !refusal.transient {
+                    let note = format!("window {}: {}", submission.window, refusal.message);
+                    self.shared.tell(rule, Severity::Warning, "SubmissionFailed", note).await;
+                }
+            }
         }
         result
     }
@@ -340,10 +347,13 @@ impl Shared {
         };
         match machine {
             Ok(machine) => {
+                if let Some(mistake) = machine.mistake() {
+                    self.tell_once(rule, HEALTH, "InvalidRule", mistake).await;
+                }
                 slot.machine = Some(machine);
                 slot.wake = now;
             }
-            Err(unreadable) => self.report_unreadable(key, &unreadable, now).await,
+            Err(unreadable) => self.report_unreadable(key, rule, &unreadable, now).await,
         }
         slot
     }
@@ -354,6 +364,9 @@ impl Shared {
         let decision = Criteria::new(&rule.spec.criteria, &rule.spec.criteria_expression).decide(&self.cluster, Wording::Exporter);
         if self.owner == Owner::Ingestor && decision.reason != "CriteriaExpressionError" {
             return decision.proceed;
+        }
+        if decision.reason == "CriteriaExpressionError" {
+            self.tell_once(rule, CRITERIA, decision.reason, &decision.message).await;
         }
         let change = |rule: &mut SummaryRule| {
             let desired = Desired {
@@ -451,9 +464,18 @@ impl Shared {
         self.store.event(rule, Notice { severity, action: "Summarize".to_owned(), reason: reason.to_owned(), note }).await;
     }
 
-    async fn report_unreadable(&self, key: &Key, unreadable: &Unreadable, now: Timestamp) {
+    /// Tells of what the condition `type_` is about to say, unless it does already.
+    async fn tell_once(&self, rule: &SummaryRule, type_: &str, reason: &str, message: &str) {
+        let said = rule.status.as_ref().and_then(|status| conditions::get(&status.conditions, type_));
+        if said.is_none_or(|said| said.message != message) {
+            self.tell(rule, Severity::Warning, reason, message.to_owned()).await;
+        }
+    }
+
+    async fn report_unreadable(&self, key: &Key, rule: &SummaryRule, unreadable: &Unreadable, now: Timestamp) {
         let message = unreadable.to_string();
         tracing::error!(rule = %key, "{message}");
+        self.tell_once(rule, HEALTH, "Unreadable", &message).await;
         let change = |rule: &mut SummaryRule| {
             let desired = Desired {
                 type_: HEALTH,

@@ -240,6 +240,8 @@ async fn a_mistake_is_told_with_its_place_in_the_body_and_others_go_on() {
     let told: Vec<String> = ["a", "b"].into_iter().filter_map(health).filter(|(s, _)| s == "False").map(|(_, m)| m).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("SEM0100") && told[0].contains("line 2, column 9 of the body"), "{}", told[0]);
+    let events = running.store.inner.events();
+    assert!(events.len() == 1 && events[0].1.reason == "SubmissionFailed" && events[0].1.note.contains("SEM0100"), "{events:?}");
     // The edit has it tried again at once, with the window of before.
     for name in ["a", "b"] {
         let mut edited = SummaryRule::clone(&running.rule(name));
@@ -268,6 +270,7 @@ async fn a_service_in_trouble_is_left_alone_and_holds_up_no_other() {
     sick.state.lock().refusals.clear();
     running.until("all are well", || (0..50).all(|n| health(&format!("s{n}")).unwrap().0 == "True")).await;
     assert_eq!((sick.commands().len(), well.commands().len()), (50, 1));
+    assert_eq!(running.store.inner.events(), [], "an event for each rule would say no more");
     running.stop().await;
 }
 
@@ -338,6 +341,11 @@ async fn bad_rules_say_what_is_wrong_and_crash_nothing() {
         })
         .await;
     assert!(service.commands().iter().any(|c| c.len() > 1 << 20));
+    let mut events: Vec<(String, String)> = running.store.inner.events().into_iter().map(|(key, event)| (key.name, event.reason)).collect();
+    events.sort();
+    let event = |name: &str, reason: &str| (name.to_owned(), reason.to_owned());
+    let mistakes = [("criteria", "CriteriaExpressionError"), ("days", "InvalidRule"), ("garbage", "Unreadable"), ("zero", "InvalidRule")];
+    assert_eq!(events, mistakes.map(|(name, reason)| event(name, reason)));
     running.stop().await;
 }
 
