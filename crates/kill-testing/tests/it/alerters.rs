@@ -1,5 +1,5 @@
 //! Two alerters with one lease on a real API server, with the rights that we ship and no others, of which the one that leads
-//! is killed.
+//! is killed, sometimes with its disk.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -57,11 +57,19 @@ async fn kills_of_the_leading_alerter_lose_no_alert() {
     let (mut leads, mut holder) = next_leader(&leases, "alerter", "").await;
     kusto.trouble(true);
     receivers.trouble(true);
+    let mut disks_lost = 0;
     while Instant::now() < until {
         tokio::time::sleep(random.milliseconds(0, 6000)).await;
         // Sometimes the other takes over while the old leader is away, sometimes while it starts.
         let pause = if random.percent(50) { Duration::ZERO } else { random.milliseconds(0, 10_000) };
-        alerters[leads].kill(tokio::time::sleep(pause)).await;
+        // Sometimes its disk goes with it.
+        let disk = random.percent(30).then(|| folder.path().join(format!("alerter-{leads}")));
+        let away = async {
+            disk.iter().for_each(|disk| std::fs::remove_dir_all(disk).unwrap());
+            disks_lost += usize::from(disk.is_some());
+            tokio::time::sleep(pause).await;
+        };
+        alerters[leads].kill(away).await;
         (leads, holder) = next_leader(&leases, "alerter", &holder).await;
     }
     kusto.trouble(false);
@@ -92,7 +100,7 @@ async fn kills_of_the_leading_alerter_lose_no_alert() {
     }
     let times: usize = alerts.keys().map(|id| got.alerts[id].times).sum();
     eprintln!(
-        "{} alerts, {times} times taken, {leaders} leaders, {kills} kills, {} faults",
+        "{} alerts, {times} times taken, {leaders} leaders, {kills} kills, {disks_lost} disks lost, {} faults",
         alerts.len(),
         kusto.state().faults + got.faults
     );

@@ -12,10 +12,10 @@ use crate::random::Random;
 /// Longest wait for something that happens within seconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
-/// How long programs are killed for: 40 seconds, or `ADXMON_SOAK` times as long.
+/// How long programs are killed for: a minute, or `ADXMON_SOAK` times as long.
 pub(crate) fn torment_time() -> Duration {
     let factor = std::env::var("ADXMON_SOAK").ok().and_then(|factor| factor.parse::<u32>().ok()).unwrap_or(1);
-    Duration::from_secs(40) * factor
+    Duration::from_secs(60) * factor
 }
 
 /// A running program. It ends with its owner, whose panic prints the end of its output.
