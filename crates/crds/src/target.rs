@@ -26,6 +26,9 @@ pub struct TargetStatus {
     /// URL of the cluster.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub endpoint: String,
+    /// Deployment that looks after it: namespace and name of its Lease.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub deployment: String,
     /// The outcome.
     #[serde(default, deserialize_with = "crate::lenient::or_default")]
     pub status: State,

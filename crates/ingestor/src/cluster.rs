@@ -18,7 +18,7 @@ use rules::management_command::ManagementCommands;
 use rules::runner::{self, Executor};
 use rules::store::kubernetes::{self, KubernetesStore};
 use rules::summary;
-use rules::target::{Metrics, Target};
+use rules::target::{Deployment, Metrics, Target};
 use rules::unserved::{Served, Unserved};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -65,6 +65,7 @@ pub(crate) async fn start(config: &Config, credentials: &Arc<dyn TokenSource>, r
         holder: cluster.hostname.clone().unwrap_or_else(lease::host_name),
         timing: lease::Timing::default(),
     };
+    let deployment = format!("{}/{}", options.namespace, options.name);
     let campaign = Campaign::start(client.clone(), options);
     let targets: Vec<Target> = clients.iter().map(|(database, client)| Target::new(database, client.clone())).collect();
     let labels: Labels = cluster.labels.iter().cloned().collect();
@@ -81,8 +82,9 @@ pub(crate) async fn start(config: &Config, credentials: &Arc<dyn TokenSource>, r
         Box::new(Unserved::<ManagementCommand>::new(commands.clone(), served.clone(), labels.clone())),
         Box::new(Unserved::<SummaryRule>::new(summaries.clone(), served, labels.clone())),
     ];
-    executors.extend(Functions::of_each_endpoint(functions, targets.clone(), &labels, &metrics));
-    executors.extend(ManagementCommands::of_each_endpoint(commands, targets, &labels, &metrics));
+    let targets = Deployment::new(&deployment, targets);
+    executors.extend(Functions::of_each_endpoint(functions, &targets, &labels, &metrics));
+    executors.extend(ManagementCommands::of_each_endpoint(commands, &targets, &labels, &metrics));
     let summaries = summary::Runner::new(
         summaries,
         clients.into_iter().map(|(database, client)| (database, Arc::new(client) as Arc<dyn summary::operations::Kusto>)).collect(),
@@ -91,6 +93,7 @@ pub(crate) async fn start(config: &Config, credentials: &Arc<dyn TokenSource>, r
         Arc::new(SystemClock),
         summary_metrics,
     );
+    let summaries = summaries.deployment(deployment);
     let stop = CancellationToken::new();
     let (leader, stopped) = (campaign.leader(), stop.clone());
     let task = tokio::spawn(async move {

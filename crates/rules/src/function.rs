@@ -7,6 +7,10 @@
 //! Each endpoint is served on its own, one command after another: one that hangs holds up no other. The status has the
 //! outcome of each database as soon as it is known, and names the databases that are still waited for; it speaks of the
 //! present generation only once all are decided.
+//!
+//! An entry of the status is about a database at an endpoint, and written by the deployment that looks after it: several
+//! may share an object. A deployment that is given another endpoint applies the function there; what it created before stays
+//! on record.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +28,7 @@ use tokio::time::Instant;
 use crate::lease::Leader;
 use crate::runner::Executor;
 use crate::store::{Event, Key, Objects, Severity, Store};
-use crate::target::{self, Metrics, Retries, Target, later};
+use crate::target::{self, Deployment, Metrics, Retries, Target, later};
 use crate::window::after;
 
 mod removal;
@@ -47,27 +51,26 @@ pub struct Functions {
     /// Those of its endpoint.
     targets: Vec<Target>,
     /// Those of all endpoints, for the status.
-    all: Arc<[Target]>,
+    deployment: Deployment,
     labels: Labels,
     metrics: Metrics,
     retries: Retries,
 }
 
 impl Functions {
-    /// Those who apply the functions of `store` to `targets`: one for each endpoint.
+    /// Those who apply the functions of `store` to the databases of a deployment: one for each endpoint.
     pub fn of_each_endpoint(
         store: Arc<dyn Store<Function>>,
-        targets: Vec<Target>,
+        deployment: &Deployment,
         labels: &Labels,
         metrics: &Metrics,
     ) -> Vec<Box<dyn Executor>> {
-        let all: Arc<[Target]> = targets.into();
         let one = |targets: Vec<Target>| {
-            let (store, objects, all) = (store.clone(), store.objects(), all.clone());
+            let (store, objects, deployment) = (store.clone(), store.objects(), deployment.clone());
             let (labels, metrics, retries) = (labels.clone(), metrics.clone(), Retries::new(PAUSES.0, PAUSES.1));
-            Box::new(Self { store, objects, targets, all, labels, metrics, retries }) as Box<dyn Executor>
+            Box::new(Self { store, objects, targets, deployment, labels, metrics, retries }) as Box<dyn Executor>
         };
-        target::by_endpoint(&all).into_iter().map(one).collect()
+        deployment.by_endpoint().into_iter().map(one).collect()
     }
 
     /// Applies, cleans up after or drops one. Returns when to try again.
@@ -80,10 +83,13 @@ impl Functions {
         }
         let generation = function.metadata.generation.unwrap_or_default();
         let known = function.status.clone().unwrap_or_default();
-        if known.status == State::PermanentFailure && known.observed_generation == generation {
+        let failed = known.status == State::PermanentFailure && known.observed_generation == generation;
+        let mistake = validate(&function.spec).err();
+        // What failed for good in one database, maybe another deployment's, says nothing of others.
+        if failed && (mistake.is_some() || known.databases.is_empty()) {
             return None;
         }
-        if let Err(message) = validate(&function.spec) {
+        if let Some(message) = mistake {
             self.write(key, |status| {
                 status.status = State::PermanentFailure;
                 status.observed_generation = generation;
@@ -103,15 +109,19 @@ impl Functions {
             // An expression with a mistake says nothing about what is there.
             return if matched.is_ok() { self.drop_leftovers(key, function, false, now).await } else { None };
         }
-        let is_open = |target: &&Target| !is_applied(function, &known, target, generation, &self.all);
+        let is_open = |target: &&Target| !is_decided(function, &known, target, generation);
         let open: Vec<Target> = wanted.into_iter().filter(is_open).cloned().collect();
         if !open.is_empty() {
             self.say_criteria(key, function, &matched, now).await;
             return self.apply(key, function, &open, now).await;
         }
         // What is in the way of others stays until they have what comes in its place.
-        let waits = self.all.iter().any(|target| is_for(&function.spec, target) && is_open(&target));
-        if waits { None } else { self.drop_leftovers(key, function, true, now).await }
+        let failed = |target: &Target| {
+            let entry = target::entry(&known.databases, &target.database, &target.endpoint);
+            entry.is_some_and(|entry| entry.status != State::Success)
+        };
+        let waits = |target: &&Target| is_for(&function.spec, target) && (is_open(target) || failed(target));
+        if self.deployment.targets.iter().any(|target| waits(&target)) { None } else { self.drop_leftovers(key, function, true, now).await }
     }
 
     /// Applies one to databases that do not have it. Returns when to try again.
@@ -137,7 +147,7 @@ impl Functions {
             applied |= worked;
             again = earliest(again, next);
         }
-        let first = self.all.iter().find(|target| is_for(&function.spec, target));
+        let first = self.deployment.targets.iter().find(|target| is_for(&function.spec, target));
         if let Some(first) = first.filter(|first| applied && first.endpoint == open[0].endpoint) {
             self.remember_endpoint(key, function, &first.endpoint).await;
         }
@@ -167,7 +177,7 @@ impl Functions {
         if let Err((State::PermanentFailure, note)) = &result {
             self.tell(function, "KustoExecutionFailed", note).await;
         }
-        let mut entry = target::outcome(place, &target.endpoint, generation, &result, now);
+        let mut entry = self.deployment.outcome(place, &target.endpoint, generation, &result, now);
         entry.functions = functions_there(function, target, may_be_there);
         if !self.record(key, function, entry, now).await {
             again = earliest(again, Some(after(now, PAUSES.0)));
@@ -185,7 +195,7 @@ impl Functions {
         let message = format!("no answer from {} since {now}", target.endpoint);
         tracing::warn!(function = %key, database = target.database, "{message}");
         let generation = function.metadata.generation.unwrap_or_default();
-        let entry = target::outcome(&target.database, &target.endpoint, generation, &Err((State::Failed, message)), now);
+        let entry = self.deployment.outcome(&target.database, &target.endpoint, generation, &Err((State::Failed, message)), now);
         let entry = TargetStatus { started: Some(Time(now)), functions: functions_there(function, target, true), ..entry };
         self.record(key, function, entry, now).await;
         run.await
@@ -206,6 +216,12 @@ impl Functions {
     /// Says whether the function is meant for this cluster.
     async fn say_criteria(&self, key: &Key, function: &Function, outcome: &Matched, now: Timestamp) {
         let generation = function.metadata.generation.unwrap_or_default();
+        let known = function.status.clone().unwrap_or_default();
+        let (said, proceeds) = (conditions::get(&known.conditions, CRITERIA), outcome.as_ref().is_ok_and(Outcome::proceeds));
+        let was_meant = known.databases.iter().any(|entry| self.target_of(entry).is_some());
+        if !target::is_news(said, generation, proceeds, was_meant) {
+            return;
+        }
         let expression = function.spec.criteria_expression.trim();
         let labels = match self.labels.to_string() {
             text if text.is_empty() => "(none)".to_owned(),
@@ -257,7 +273,7 @@ impl Functions {
 
     /// Writes the outcome in one database; says whether that worked.
     async fn record(&self, key: &Key, function: &Function, entry: TargetStatus, now: Timestamp) -> bool {
-        let wanted: Vec<&Target> = self.all.iter().filter(|target| is_for(&function.spec, target)).collect();
+        let wanted: Vec<&Target> = self.deployment.targets.iter().filter(|target| is_for(&function.spec, target)).collect();
         let change = |fresh: &mut Function| {
             let mut entry = entry.clone();
             let generation = fresh.metadata.generation.unwrap_or_default();
@@ -267,11 +283,12 @@ impl Functions {
                 carry_over(status, entry.observed_generation, generation);
                 entry.observed_generation = generation;
             }
-            target::set(&mut status.databases, entry, &self.all);
+            target::set(&mut status.databases, entry);
+            status.databases.retain(|entry| holds_something(entry) || !self.deployment.has_left(entry));
             // Of an object that was edited meanwhile, whoever applies it says the rest.
             if same {
                 status.databases.retain(|entry| entry.observed_generation == generation || holds_something(entry));
-                summarize(status, &wanted, generation, now);
+                summarize(status, &wanted, &self.deployment, generation, now);
             }
         };
         let written = self.store.update_status(key, &change).await;
@@ -279,12 +296,19 @@ impl Functions {
     }
 
     /// Notes the endpoint in the spec, as older versions do. The API server counts that as a generation, which is ours and
-    /// no reason to apply the function again.
+    /// no reason to apply the function again. Where it has the endpoint of another deployment, that stays.
     async fn remember_endpoint(&self, key: &Key, function: &Function, endpoint: &str) {
         if function.spec.applied_endpoint == endpoint {
             return;
         }
-        let noted = self.store.update(key, &|function: &mut Function| endpoint.clone_into(&mut function.spec.applied_endpoint)).await;
+        let note = |fresh: &mut Function| {
+            let noted = &fresh.spec.applied_endpoint;
+            let others = |entry: &TargetStatus| entry.endpoint == *noted && !["", &self.deployment.name].contains(&&*entry.deployment);
+            if !fresh.status.iter().flat_map(|status| &status.databases).any(others) {
+                endpoint.clone_into(&mut fresh.spec.applied_endpoint);
+            }
+        };
+        let noted = self.store.update(key, &note).await;
         if let Err(error) = noted {
             tracing::warn!(%error, "the endpoint is not noted");
             return;
@@ -386,9 +410,9 @@ fn functions_there(function: &Function, target: &Target, may_be_there: bool) -> 
 }
 
 /// Says of the whole function what its databases say.
-fn summarize(status: &mut FunctionStatus, wanted: &[&Target], generation: i64, now: Timestamp) {
-    let current = status.databases.iter().filter(|entry| entry.observed_generation == generation && entry.started.is_none());
-    let decided: Vec<&TargetStatus> = current.collect();
+fn summarize(status: &mut FunctionStatus, wanted: &[&Target], deployment: &Deployment, generation: i64, now: Timestamp) {
+    let counts = |entry: &&TargetStatus| entry.observed_generation == generation && entry.started.is_none() && !deployment.has_left(entry);
+    let decided: Vec<&TargetStatus> = status.databases.iter().filter(counts).collect();
     let is_open = |target: &&&Target| !decided.iter().any(|entry| entry.target == target.database && entry.endpoint == target.endpoint);
     let open: Vec<(&str, &str)> = wanted.iter().filter(is_open).map(|target| (&*target.database, &*target.endpoint)).collect();
     let waits = (!open.is_empty()).then(|| format!("waiting for {}", target::names(open)));
@@ -413,10 +437,10 @@ fn summarize(status: &mut FunctionStatus, wanted: &[&Target], generation: i64, n
             reconciled(status, generation, Truth::Unknown, PENDING, &waits, now);
         }
         (None, None) => {
+            let endpoints = decided.iter().map(|entry| entry.endpoint.clone()).collect();
             status.status = State::Success;
             status.error.clear();
             status.observed_generation = generation;
-            let endpoints = wanted.iter().map(|target| target.endpoint.clone()).collect();
             let message = format!("Function created at {}", target::listed(&endpoints));
             reconciled(status, generation, Truth::True, "KustoExecutionSucceeded", &message, now);
         }
@@ -447,10 +471,10 @@ fn may_get_better(error: &kusto::Error) -> bool {
     error.is_transient() || is_throttled || target::misses_what_may_come(error) || target::misses_the_database(error)
 }
 
-fn is_applied(function: &Function, known: &FunctionStatus, target: &Target, generation: i64, all: &[Target]) -> bool {
-    if let Some(entry) = target::entry(&known.databases, &target.database, &target.endpoint, all) {
-        return entry.observed_generation == generation
-            && (entry.status == State::PermanentFailure || entry.status == State::Success && entry.endpoint == target.endpoint);
+/// Whether it is applied, or cannot be, at this generation.
+fn is_decided(function: &Function, known: &FunctionStatus, target: &Target, generation: i64) -> bool {
+    if let Some(entry) = target::entry(&known.databases, &target.database, &target.endpoint) {
+        return entry.observed_generation == generation && entry.status != State::Failed;
     }
     // Older versions keep one status for all databases, so it says nothing of each of several.
     known.databases.is_empty()

@@ -10,6 +10,9 @@
 //! Each endpoint is served on its own, one command after another: one that hangs holds up no other. The condition names the
 //! places whose outcome is still waited for, and is `True` only once the command has run in all.
 //!
+//! A place is a database at an endpoint, or a cluster: a deployment that is given another endpoint runs the command there too,
+//! and so does each of several deployments. The condition speaks of all that have tried.
+//!
 //! An object that an older version has run, whose status has no targets, counts as done everywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use crds::conditions::{self, Desired, Truth};
-use crds::criteria::{Criteria, Labels};
+use crds::criteria::{Criteria, Labels, Outcome};
 use crds::{ManagementCommand, ManagementCommandSpec, ManagementCommandStatus, Scope, State, TargetStatus, Time};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
@@ -28,7 +31,7 @@ use uuid::Uuid;
 use crate::lease::Leader;
 use crate::runner::Executor;
 use crate::store::{Change, Event, Key, Objects, Severity, Store};
-use crate::target::{self, Metrics, Retries, Target, later};
+use crate::target::{self, Deployment, Metrics, Retries, Target, later};
 
 pub(crate) const OWNER: &str = "managementcommand.adx-mon.azure.com";
 const CRITERIA: &str = "managementcommand.adx-mon.azure.com/CriteriaMatch";
@@ -44,7 +47,7 @@ pub struct ManagementCommands {
     objects: Objects<ManagementCommand>,
     endpoint: String,
     /// Those of all endpoints, for the status.
-    all: Arc<[Target]>,
+    deployment: Deployment,
     labels: Labels,
     metrics: Metrics,
     retries: Retries,
@@ -84,27 +87,26 @@ struct Place {
 }
 
 impl Place {
-    fn entry<'a>(&self, entries: &'a [TargetStatus], all: &[Target]) -> Option<&'a TargetStatus> {
-        target::entry(entries, &self.name, &self.target.endpoint, all)
+    fn entry<'a>(&self, entries: &'a [TargetStatus]) -> Option<&'a TargetStatus> {
+        target::entry(entries, &self.name, &self.target.endpoint)
     }
 }
 
 impl ManagementCommands {
-    /// Those who run the commands of `store` on `targets`: one for each endpoint.
+    /// Those who run the commands of `store` on the databases of a deployment: one for each endpoint.
     pub fn of_each_endpoint(
         store: Arc<dyn Store<ManagementCommand>>,
-        targets: Vec<Target>,
+        deployment: &Deployment,
         labels: &Labels,
         metrics: &Metrics,
     ) -> Vec<Box<dyn Executor>> {
-        let all: Arc<[Target]> = targets.into();
         let one = |targets: Vec<Target>| {
-            let (store, objects, all, runs) = (store.clone(), store.objects(), all.clone(), BTreeMap::new());
+            let (store, objects, deployment, runs) = (store.clone(), store.objects(), deployment.clone(), BTreeMap::new());
             let (labels, metrics, retries) = (labels.clone(), metrics.clone(), Retries::new(PAUSES.0, PAUSES.1));
             let endpoint = targets[0].endpoint.clone();
-            Box::new(Self { store, objects, endpoint, all, labels, metrics, retries, runs }) as Box<dyn Executor>
+            Box::new(Self { store, objects, endpoint, deployment, labels, metrics, retries, runs }) as Box<dyn Executor>
         };
-        target::by_endpoint(&all).into_iter().map(one).collect()
+        deployment.by_endpoint().into_iter().map(one).collect()
     }
 
     async fn reconcile(&mut self, key: &Key, command: &ManagementCommand, now: Timestamp) -> Option<Timestamp> {
@@ -134,7 +136,7 @@ impl ManagementCommands {
         let mut again: Option<Timestamp> = None;
         let since = Instant::now();
         for place in &places {
-            let known = place.entry(&known.targets, &self.all).filter(|entry| entry.observed_generation == generation);
+            let known = place.entry(&known.targets).filter(|entry| entry.observed_generation == generation);
             if !self.is_ours(place) || known.is_some_and(|entry| entry.status == State::Success) {
                 continue;
             }
@@ -189,12 +191,13 @@ impl ManagementCommands {
                 let begun = entry.started.is_some() && entry.message != mark;
                 entry.observed_generation == generation && (begun || entry.status == State::Success)
             };
-            let free = same && !task.place.entry(targets, &self.all).is_some_and(others);
+            let free = same && !task.place.entry(targets).is_some_and(others);
             begun.store(free, Ordering::Relaxed);
             if free {
                 let result = Err((State::Failed, mark.clone()));
-                let entry = target::outcome(&task.place.name, &task.place.target.endpoint, generation, &result, now);
-                target::set(targets, TargetStatus { started: Some(Time(now)), ..entry }, &self.all);
+                let entry = self.deployment.outcome(&task.place.name, &task.place.target.endpoint, generation, &result, now);
+                target::set(targets, TargetStatus { started: Some(Time(now)), ..entry });
+                targets.retain(|entry| entry.observed_generation == generation || !self.deployment.has_left(entry));
                 // A failure is told of until more is known.
                 if !is_told_of(command) {
                     self.summarize(command, task.places, now);
@@ -229,7 +232,7 @@ impl ManagementCommands {
         if let Err((_, note)) = &result {
             self.tell(task, "Failed", format!("{name}: {note}")).await;
         }
-        let outcome = target::outcome(name, &target.endpoint, task.generation, &result, now);
+        let outcome = self.deployment.outcome(name, &target.endpoint, task.generation, &result, now);
         if let Some(run) = self.runs.get_mut(&task.id()) {
             run.outcome = Some(outcome.clone());
         }
@@ -239,7 +242,7 @@ impl ManagementCommands {
     /// Puts the outcome of a run on record. Until that works it is kept here, and the command is not run again.
     async fn settle(&mut self, task: &Task<'_>, outcome: TargetStatus, now: Timestamp) -> Option<Timestamp> {
         let change = |command: &mut ManagementCommand| {
-            target::set(&mut command.status.get_or_insert_default().targets, outcome.clone(), &self.all);
+            target::set(&mut command.status.get_or_insert_default().targets, outcome.clone());
             // Of an object that was edited meanwhile, whoever runs it says the rest.
             if command.metadata.generation.unwrap_or_default() == task.generation {
                 self.summarize(command, task.places, now);
@@ -288,10 +291,12 @@ impl ManagementCommands {
     fn summarize(&self, command: &mut ManagementCommand, places: &[Place], now: Timestamp) {
         let generation = command.metadata.generation.unwrap_or_default();
         let status = command.status.get_or_insert_default();
-        let outcome = |place: &Place| {
-            place.entry(&status.targets, &self.all).filter(|entry| entry.observed_generation == generation && is_decided(entry))
-        };
-        let decided: Vec<&TargetStatus> = places.iter().filter_map(outcome).collect();
+        let outcome =
+            |place: &Place| place.entry(&status.targets).filter(|entry| entry.observed_generation == generation && is_decided(entry));
+        // Also those of other deployments.
+        let counts =
+            |entry: &&TargetStatus| entry.observed_generation == generation && is_decided(entry) && !self.deployment.has_left(entry);
+        let decided: Vec<&TargetStatus> = status.targets.iter().filter(counts).collect();
         let open = places.iter().filter(|place| outcome(place).is_none());
         let open: Vec<(&str, &str)> = open.map(|place| (&*place.name, &*place.target.endpoint)).collect();
         let waits = (!open.is_empty()).then(|| format!("waiting for {}", target::names(open)));
@@ -316,11 +321,11 @@ impl ManagementCommands {
     fn places(&self, scope: Scope, spec: &ManagementCommandSpec) -> Vec<Place> {
         let database = |target: &Target| Place { name: target.database.clone(), target: target.clone() };
         match scope {
-            Scope::Database => self.all.iter().filter(|target| target.database == spec.database).map(database).collect(),
-            Scope::AllDatabases => self.all.iter().map(database).collect(),
+            Scope::Database => self.deployment.targets.iter().filter(|target| target.database == spec.database).map(database).collect(),
+            Scope::AllDatabases => self.deployment.targets.iter().map(database).collect(),
             Scope::Cluster => {
                 let mut seen = BTreeSet::new();
-                let first = self.all.iter().filter(|target| seen.insert(target.endpoint.clone()));
+                let first = self.deployment.targets.iter().filter(|target| seen.insert(target.endpoint.clone()));
                 first.map(|target| Place { name: target.endpoint.clone(), target: target.clone() }).collect()
             }
         }
@@ -338,6 +343,11 @@ impl ManagementCommands {
             Ok(_) => (Truth::False, "CriteriaNotMatched", format!("{expression:?} is false for {labels}; not run on this cluster")),
             Err(error) => (Truth::False, "CriteriaExpressionError", format!("criteriaExpression evaluation failed: {error}")),
         };
+        let proceeds = outcome.as_ref().is_ok_and(Outcome::proceeds);
+        let said = command.status.as_ref().and_then(|status| conditions::get(&status.conditions, CRITERIA));
+        if !target::is_news(said, generation, proceeds, false) {
+            return proceeds;
+        }
         let change = |command: &mut ManagementCommand| {
             let status = command.status.get_or_insert_default();
             let desired = Desired { type_: CRITERIA, status: truth, reason, message: &message, observed_generation: Some(generation) };
@@ -347,7 +357,7 @@ impl ManagementCommands {
             }
         };
         self.write(key, &change).await;
-        outcome.is_ok_and(|outcome| outcome.proceeds())
+        proceeds
     }
 
     /// Writes the status; says whether that worked.

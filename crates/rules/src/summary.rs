@@ -18,6 +18,7 @@
 //! The record holds few windows at a time ([`machine::MAX_IN_FLIGHT`]) and a bounded number of failed ones
 //! ([`machine::MAX_FAILED`]); what comes after them waits behind the cursor, however long an outage is.
 
+mod deployment;
 pub mod machine;
 pub mod metrics;
 pub mod operations;
@@ -26,6 +27,7 @@ mod runner;
 pub mod state;
 pub mod statement;
 
+pub use deployment::DEPLOYMENT;
 pub use owner::Owner;
 pub use runner::Runner;
 

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use crds::{State, TargetStatus, Time};
+use crds::{Condition, State, TargetStatus, Time};
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -41,23 +42,70 @@ pub struct Target {
     /// URL of its cluster, as status shows it.
     pub endpoint: String,
     /// How to reach it.
-    pub client: std::sync::Arc<dyn Management>,
+    pub client: Arc<dyn Management>,
 }
 
 impl Target {
     /// A database behind a client.
     pub fn new(database: impl Into<String>, client: kusto::Client) -> Self {
-        Self { database: database.into(), endpoint: client.endpoint().to_string(), client: std::sync::Arc::new(client) }
+        Self { database: database.into(), endpoint: client.endpoint().to_string(), client: Arc::new(client) }
     }
 }
 
-/// The targets of each endpoint. Each endpoint has an executor of its own, so that one that hangs holds up no other.
-pub(crate) fn by_endpoint(targets: &[Target]) -> Vec<Vec<Target>> {
-    let mut endpoints: BTreeMap<&str, Vec<Target>> = BTreeMap::new();
-    for target in targets {
-        endpoints.entry(&target.endpoint).or_default().push(target.clone());
+/// Replicas that share a Lease, and what they look after. Another deployment may serve the same objects with other clusters,
+/// also in databases of the same name: what an object's status says of those is not its business.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    pub(crate) name: String,
+    pub(crate) targets: Arc<[Target]>,
+}
+
+impl Deployment {
+    /// The one whose Lease has this namespace and name, or that is known by another name of its own.
+    pub fn new(name: impl Into<String>, targets: Vec<Target>) -> Self {
+        Self { name: name.into(), targets: targets.into() }
     }
-    endpoints.into_values().collect()
+
+    /// The targets of each endpoint. Each endpoint has an executor of its own, so that one that hangs holds up no other.
+    pub(crate) fn by_endpoint(&self) -> Vec<Vec<Target>> {
+        let mut endpoints: BTreeMap<&str, Vec<Target>> = BTreeMap::new();
+        for target in self.targets.iter() {
+            endpoints.entry(&target.endpoint).or_default().push(target.clone());
+        }
+        endpoints.into_values().collect()
+    }
+
+    /// Whether the entry is its own and about a place that it no longer has: it was given another endpoint.
+    pub(crate) fn has_left(&self, entry: &TargetStatus) -> bool {
+        let is_at = |target: &Target| target.endpoint == entry.endpoint && [&target.database, &target.endpoint].contains(&&entry.target);
+        entry.deployment == self.name && !self.targets.iter().any(is_at)
+    }
+
+    /// The entry of an attempt.
+    pub(crate) fn outcome(
+        &self,
+        target: &str,
+        endpoint: &str,
+        generation: i64,
+        result: &Result<(), (State, String)>,
+        now: Timestamp,
+    ) -> TargetStatus {
+        let (status, message) = match result {
+            Ok(()) => (State::Success, String::new()),
+            Err((state, message)) => (*state, message.clone()),
+        };
+        TargetStatus {
+            target: target.to_owned(),
+            endpoint: endpoint.to_owned(),
+            deployment: self.name.clone(),
+            status,
+            observed_generation: generation,
+            started: None,
+            functions: Vec::new(),
+            last_tried: Some(Time(now)),
+            message,
+        }
+    }
 }
 
 /// Names places for a message.
@@ -141,40 +189,26 @@ impl Retries {
     }
 }
 
-/// The entry of a target: its own, or that of an endpoint which is none of `all`, where the database was before.
-pub(crate) fn entry<'a>(entries: &'a [TargetStatus], name: &str, endpoint: &str, all: &[Target]) -> Option<&'a TargetStatus> {
-    position(entries, name, endpoint, all).map(|at| &entries[at])
+/// The entry of a target: a database at an endpoint, or a cluster.
+pub(crate) fn entry<'a>(entries: &'a [TargetStatus], name: &str, endpoint: &str) -> Option<&'a TargetStatus> {
+    entries.iter().find(|entry| entry.target == name && entry.endpoint == endpoint)
 }
 
 /// Sets the entry of a target.
-pub(crate) fn set(entries: &mut Vec<TargetStatus>, entry: TargetStatus, all: &[Target]) {
-    match position(entries, &entry.target, &entry.endpoint, all) {
-        Some(at) => entries[at] = entry,
+pub(crate) fn set(entries: &mut Vec<TargetStatus>, entry: TargetStatus) {
+    match entries.iter_mut().find(|present| present.target == entry.target && present.endpoint == entry.endpoint) {
+        Some(present) => *present = entry,
         None => entries.push(entry),
     }
 }
 
-fn position(entries: &[TargetStatus], name: &str, endpoint: &str, all: &[Target]) -> Option<usize> {
-    let own = |entry: &TargetStatus| entry.target == name && entry.endpoint == endpoint;
-    let moved = |entry: &TargetStatus| entry.target == name && all.iter().all(|target| target.endpoint != entry.endpoint);
-    entries.iter().position(own).or_else(|| entries.iter().position(moved))
-}
-
-/// The entry of an attempt.
-pub(crate) fn outcome(target: &str, endpoint: &str, generation: i64, result: &Result<(), (State, String)>, now: Timestamp) -> TargetStatus {
-    let (status, message) = match result {
-        Ok(()) => (State::Success, String::new()),
-        Err((state, message)) => (*state, message.clone()),
-    };
-    TargetStatus {
-        target: target.to_owned(),
-        endpoint: endpoint.to_owned(),
-        status,
-        observed_generation: generation,
-        started: None,
-        functions: Vec::new(),
-        last_tried: Some(Time(now)),
-        message,
+/// Whether a condition about criteria has to be written. Deployments with other labels say it in other words, so what one
+/// has said of a generation stands: until one of them is meant, or the one that was meant is not any more.
+pub(crate) fn is_news(said: Option<&Condition>, generation: i64, proceeds: bool, was_meant: bool) -> bool {
+    match said.filter(|said| said.observed_generation == Some(generation)) {
+        None => true,
+        Some(said) if proceeds => said.status != "True",
+        Some(said) => said.status == "True" && was_meant,
     }
 }
 

@@ -21,7 +21,7 @@ use rules::store::files::{FileStore, Folder};
 use rules::store::{Object, Objects, Store};
 use rules::summary::operations::Kusto;
 use rules::summary::{Owner, Runner};
-use rules::target::{self, Target};
+use rules::target::{self, Deployment, Target};
 use rules::unserved::{Served, Unserved};
 use rules::{runner, summary};
 use serde_json::{Value, json};
@@ -104,7 +104,7 @@ impl Rules {
         let mut registry = Registry::default();
         let others = TaskTracker::new();
         let targets = [METRICS, LOGS].map(|database| anyhow::Ok(Target::new(database, client(&kusto)?)));
-        let targets = targets.into_iter().collect::<Result<Vec<_>>>()?;
+        let deployment = Deployment::new("adx-mon up", targets.into_iter().collect::<Result<Vec<_>>>()?);
         let applied = target::Metrics::default();
         applied.register(&mut registry);
         let clients = [METRICS, LOGS].map(|database| anyhow::Ok((database.to_owned(), client(&kusto)?)));
@@ -116,8 +116,8 @@ impl Rules {
             Box::new(Unserved::<SummaryRule>::new(kinds.summaries.clone(), served, Default::default())),
         ];
         let labels = Default::default();
-        executors.extend(Functions::of_each_endpoint(kinds.functions.clone(), targets.clone(), &labels, &applied));
-        executors.extend(ManagementCommands::of_each_endpoint(kinds.commands.clone(), targets, &labels, &applied));
+        executors.extend(Functions::of_each_endpoint(kinds.functions.clone(), &deployment, &labels, &applied));
+        executors.extend(ManagementCommands::of_each_endpoint(kinds.commands.clone(), &deployment, &labels, &applied));
         others.spawn(runner::run(executors, Leader::always(), Arc::new(SystemClock), stop.clone()));
 
         let rollups = summary::metrics::Metrics::default();

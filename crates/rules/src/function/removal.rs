@@ -7,7 +7,8 @@
 //! warning event: an object must not stay for ever because a cluster is gone. What it created then stays in Kusto.
 //!
 //! Several endpoints, and several processes with databases of their own, may share an object. For each, what is in its
-//! databases is dropped and taken off the status; whoever finds nothing left there lets the object go.
+//! databases is dropped and taken off the status; whoever finds nothing left there lets the object go. What is on record
+//! for a deployment that is no more, or for an endpoint that its deployment no longer has, is given up in the same way.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -58,7 +59,9 @@ impl Functions {
             }
         }
         let holds = |function: &Function| function.status.iter().flat_map(|status| &status.databases).any(holds_something);
-        if !meant && again.is_none() && self.objects.get(key).is_some_and(|fresh| !holds(&fresh)) {
+        // Where nothing of this deployment was, another may be about to create something.
+        let ours = function.status.iter().flat_map(|status| &status.databases).any(|entry| self.target_of(entry).is_some());
+        if !meant && ours && again.is_none() && self.objects.get(key).is_some_and(|fresh| !holds(&fresh)) {
             return self.let_go(key, now).await;
         }
         again
@@ -107,7 +110,7 @@ impl Functions {
     /// Older versions keep no record of what is where, nor does a process that was killed. What may be in the databases of
     /// this process is put on record before it is dropped. Says whether that worked; nothing if there is no such thing.
     async fn note_unrecorded(&self, key: &Key, function: &Function, now: Timestamp) -> Option<bool> {
-        let wanted: Vec<&Target> = self.all.iter().filter(|target| is_for(&function.spec, target)).collect();
+        let wanted: Vec<&Target> = self.deployment.targets.iter().filter(|target| is_for(&function.spec, target)).collect();
         let is_recorded = function.status.as_ref().is_some_and(|status| !status.databases.is_empty());
         if is_recorded || wanted.is_empty() || !self.is_meant_for_here(function) {
             return None;
@@ -117,7 +120,7 @@ impl Functions {
             if status.databases.is_empty() {
                 let generation = status.observed_generation;
                 let may_be_there = |target: &&Target| {
-                    let entry = target::outcome(&target.database, &target.endpoint, generation, &Ok(()), now);
+                    let entry = self.deployment.outcome(&target.database, &target.endpoint, generation, &Ok(()), now);
                     TargetStatus { functions: declared.clone(), ..entry }
                 };
                 status.databases.extend(wanted.iter().map(may_be_there));

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::lease::Leader;
 use crate::prelude::Labels;
 use crate::store::{Event as Notice, Key, Objects, Severity, Store};
+use crate::summary::deployment;
 use crate::summary::machine::{Action, Event, Machine, Outcome, Submission};
 use crate::summary::metrics::Metrics;
 use crate::summary::operations::{Answers, Kusto, MAX_IDS, Refusal};
@@ -39,7 +40,7 @@ const LONGEST_TROUBLE: Duration = Duration::from_secs(120);
 /// Runs summary rules until it is told to stop.
 pub struct Runner {
     clusters: BTreeMap<String, Arc<dyn Kusto>>,
-    shared: Arc<Shared>,
+    shared: Shared,
 }
 
 struct Shared {
@@ -47,6 +48,8 @@ struct Shared {
     labels: Arc<Labels>,
     cluster: criteria::Labels,
     owner: Owner,
+    /// Whether another deployment runs a rule matters only to one that knows its own name.
+    deployment: Option<String>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
 }
@@ -66,19 +69,26 @@ impl Runner {
         variables.renamed().iter().for_each(|note| tracing::info!("{note}"));
         variables.rejected().iter().for_each(|note| tracing::warn!("{note}"));
         let cluster = labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        Runner { clusters, shared: Arc::new(Shared { store, labels: Arc::new(variables), cluster, owner, clock, metrics }) }
+        let deployment = None;
+        Runner { clusters, shared: Shared { store, labels: Arc::new(variables), cluster, owner, deployment, clock, metrics } }
+    }
+
+    /// Leaves rules alone that another deployment runs. `name` is the namespace and name of its own Lease.
+    pub fn deployment(mut self, name: impl Into<String>) -> Runner {
+        self.shared.deployment = Some(name.into());
+        self
     }
 
     /// Runs rules while `leader` says so, until `shutdown`. It may be stopped at any point: what is on its way is in the
     /// status of its rule.
     pub async fn run(self, leader: Leader, shutdown: CancellationToken) {
-        let mut tasks = JoinSet::new();
+        let (mut tasks, shared) = (JoinSet::new(), Arc::new(self.shared));
         for (name, kusto) in self.clusters {
             let database = Database {
                 name,
                 kusto,
-                objects: self.shared.store.objects(),
-                shared: self.shared.clone(),
+                objects: shared.store.objects(),
+                shared: shared.clone(),
                 slots: BTreeMap::new(),
                 trouble: Mutex::default(),
             };
@@ -321,7 +331,7 @@ fn backfill_phase(machine: &Machine) -> Option<BackfillPhase> {
 /// What became of a write.
 enum Written {
     Yes,
-    /// The rule is gone, is another one of that name, or has another owner.
+    /// The rule is gone, is another one of that name, or is somebody else's.
     NotOurs,
 }
 
@@ -339,6 +349,10 @@ impl Shared {
             return slot;
         }
         if self.owner == Owner::Ingestor && !self.criteria_match(key, rule, now).await {
+            return slot;
+        }
+        if let Some(other) = self.other_deployment(rule) {
+            self.leave(key, rule, other, now).await;
             return slot;
         }
         let machine = match machine {
@@ -410,15 +424,37 @@ impl Shared {
         }
     }
 
+    fn other_deployment<'a>(&self, rule: &'a SummaryRule) -> Option<&'a str> {
+        deployment::other(rule, self.deployment.as_deref()?)
+    }
+
+    /// Says that another deployment runs a rule.
+    async fn leave(&self, key: &Key, rule: &SummaryRule, other: &str, now: Timestamp) {
+        let message = deployment::message(other);
+        self.tell_once(rule, deployment::LEFT, deployment::RUN_BY_ANOTHER, &message).await;
+        let change = |fresh: &mut SummaryRule| {
+            if self.other_deployment(fresh) == Some(other) {
+                deployment::leave(fresh, &message, now);
+            }
+        };
+        if let Err(error) = self.store.update_status(key, &change).await {
+            tracing::warn!(rule = %key, %error, "that another deployment runs a summary rule could not be reported");
+        }
+    }
+
     async fn save(&self, key: &Key, rule: &SummaryRule, state: &State) -> Result<Written, crate::store::StoreError> {
         // The change may be applied more than once; the last time counts.
         let applied = AtomicU8::new(0);
         let change = |present: &mut SummaryRule| {
-            let ours = present.metadata.uid == rule.metadata.uid && Owner::of(present) == Some(self.owner);
+            let same = present.metadata.uid == rule.metadata.uid;
+            let ours = same && Owner::of(present) == Some(self.owner) && self.other_deployment(present).is_none();
             applied.store(if ours { 1 } else { 2 }, Ordering::Relaxed);
             if ours {
                 state.write(present, self.owner, self.clock.now());
                 self.write_rejected_labels(present);
+                if let Some(own) = &self.deployment {
+                    deployment::record(present, own, self.clock.now());
+                }
                 if self.owner == Owner::Ingestor {
                     conditions::remove(&mut present.status.get_or_insert_default().conditions, CRITERIA);
                 }

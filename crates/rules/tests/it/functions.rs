@@ -12,7 +12,7 @@ use rules::lease::Leader;
 use rules::runner::Executor;
 use rules::store::memory::MemoryStore;
 use rules::store::{Key, Store};
-use rules::target::{Metrics, Target};
+use rules::target::{Deployment, Metrics, Target};
 use serde_json::{Value, json};
 
 use crate::fake_kusto::{FakeKusto, cases, error, error_of_vector, labels, only, without_cel};
@@ -43,7 +43,7 @@ struct Setup {
 }
 
 fn executor(store: Arc<dyn Store<Function>>, targets: Vec<Target>, labels: Labels) -> Box<dyn Executor> {
-    only(Functions::of_each_endpoint(store, targets, &labels, &Metrics::default()))
+    only(Functions::of_each_endpoint(store, &Deployment::new("ns/one", targets), &labels, &Metrics::default()))
 }
 
 fn setup(databases: &[&str], objects: Vec<Function>) -> Setup {
@@ -434,7 +434,8 @@ impl TwoClusters {
         if !sick_is_first {
             targets.reverse();
         }
-        let executors = Functions::of_each_endpoint(store.clone(), targets, &labels(&Value::Null), &Metrics::default());
+        let executors =
+            Functions::of_each_endpoint(store.clone(), &Deployment::new("ns/one", targets), &labels(&Value::Null), &Metrics::default());
         let running = Running::start(executors, start());
         Self { sick, well, store, running }
     }

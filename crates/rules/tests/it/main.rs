@@ -4,6 +4,7 @@
 
 mod api_server;
 mod clock;
+mod deployments;
 mod fake_api;
 mod fake_kusto;
 mod files;

@@ -12,7 +12,7 @@ use rules::management_command::ManagementCommands;
 use rules::runner::Executor;
 use rules::store::memory::MemoryStore;
 use rules::store::{Key, Store};
-use rules::target::{Metrics, Target};
+use rules::target::{Deployment, Metrics, Target};
 use serde_json::{Value, json};
 
 use crate::fake_kusto::{FakeKusto, cases, error, labels, only, without_cel};
@@ -37,7 +37,7 @@ fn scoped(scope: &str) -> ManagementCommand {
 }
 
 fn executor(store: Arc<dyn Store<ManagementCommand>>, targets: Vec<Target>, labels: Labels) -> Box<dyn Executor> {
-    only(ManagementCommands::of_each_endpoint(store, targets, &labels, &Metrics::default()))
+    only(ManagementCommands::of_each_endpoint(store, &Deployment::new("ns/one", targets), &labels, &Metrics::default()))
 }
 
 #[tokio::test]
@@ -105,7 +105,9 @@ async fn a_cluster_means_once_for_each_cluster() {
     let (kusto, other) = (FakeKusto::new(), FakeKusto::new());
     let store = Arc::new(MemoryStore::new([scoped("Cluster")]));
     let targets = vec![kusto.target("A"), kusto.target("B"), other.target_at("Logs", "https://other")];
-    for mut commands in ManagementCommands::of_each_endpoint(store.clone(), targets, &labels(&Value::Null), &Metrics::default()) {
+    for mut commands in
+        ManagementCommands::of_each_endpoint(store.clone(), &Deployment::new("ns/one", targets), &labels(&Value::Null), &Metrics::default())
+    {
         commands.pass(start(), &Leader::always()).await;
     }
     assert_eq!((kusto.said().len(), other.said().len()), (1, 1));
@@ -254,7 +256,7 @@ async fn a_leader_whose_watch_is_late_repeats_no_command() {
             let mut first = executor(store.clone(), vec![kusto.target("A")], labels(&Value::Null));
             first.pass(start(), &Leader::always()).await;
         } else {
-            let began = json!([{"target": "https://c", "status": "Failed", "observedGeneration": 1, "message": "run 1 has begun",
+            let began = json!([{"target": "https://c", "endpoint": "https://c", "status": "Failed", "observedGeneration": 1, "message": "run 1 has begun",
                 "started": "2025-01-01T00:00:00Z"}]);
             let began: Vec<crds::TargetStatus> = serde_json::from_value(began).unwrap();
             store.update_status(&key(), &|command| command.status.get_or_insert_default().targets.clone_from(&began)).await.unwrap();
@@ -277,7 +279,15 @@ async fn an_endpoint_that_hangs_holds_up_no_other() {
     let store = Arc::new(MemoryStore::new([scoped("AllDatabases"), other]));
     let start_all = |now| {
         let targets = vec![sick.target_at("Sick", "https://sick"), well.target_at("Well", "https://well")];
-        Running::start(ManagementCommands::of_each_endpoint(store.clone(), targets, &labels(&Value::Null), &Metrics::default()), now)
+        Running::start(
+            ManagementCommands::of_each_endpoint(
+                store.clone(),
+                &Deployment::new("ns/one", targets),
+                &labels(&Value::Null),
+                &Metrics::default(),
+            ),
+            now,
+        )
     };
     let owner = |object: &ManagementCommand| object.status.as_ref().and_then(|status| status.conditions.first().cloned());
     // Both have run where all is well, and their conditions say so.
@@ -320,7 +330,12 @@ async fn an_unknown_outcome_stands_while_another_endpoint_fails() {
     let store = Arc::new(MemoryStore::new([object]));
     failing.answers(|_, _| Err(error(Kind::Transient, Some(503), "busy")));
     let targets = vec![killed.target_at("Killed", "https://killed"), failing.target_at("Failing", "https://failing")];
-    let mut executors = ManagementCommands::of_each_endpoint(store.clone(), targets, &labels(&Value::Null), &Metrics::default());
+    let mut executors = ManagementCommands::of_each_endpoint(
+        store.clone(),
+        &Deployment::new("ns/one", targets),
+        &labels(&Value::Null),
+        &Metrics::default(),
+    );
     for minute in 12..60 {
         for commands in &mut executors {
             commands.pass(minutes(minute), &Leader::always()).await;
