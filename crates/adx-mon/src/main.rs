@@ -1,12 +1,13 @@
 //! `adx-mon`: one command for people.
 //!
 //! `adx-mon up` runs collector, ingestor and an embedded Kusto on this machine; `adx-mon query` asks a Kusto endpoint,
-//! `adx-mon crds` prints the custom resource definitions.
+//! `adx-mon crds` prints the custom resource definitions, `adx-mon wal` shows and mends storage directories.
 
 mod host;
 mod progress;
 mod query;
 mod up;
+mod wal;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -31,7 +32,8 @@ Examples:
   adx-mon query 'NodeLoad1 | top 5 by Timestamp'
   adx-mon query --database Logs --format csv 'OTelLogs | take 100' > logs.csv
   adx-mon query                                an interactive prompt
-  adx-mon crds | kubectl apply -f -            AlertRule, SummaryRule and the others, in a cluster";
+  adx-mon crds | kubectl apply -f -            AlertRule, SummaryRule and the others, in a cluster
+  adx-mon wal ls /var/lib/adx-mon/collector    what waits in a storage directory";
 
 #[derive(Subcommand)]
 enum Command {
@@ -45,6 +47,8 @@ enum Command {
         #[arg(long)]
         kind: Option<String>,
     },
+    /// Look into storage directories of collectors and ingestors, check, mend and send what is there
+    Wal(wal::Options),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Up(options) => runtime.block_on(up::run(options)),
         Command::Query(options) => query::run(&options, &runtime),
+        Command::Wal(options) => return wal::run(&options, &runtime),
         Command::Crds { kind } => print_crds(kind.as_deref()),
     };
     match result {

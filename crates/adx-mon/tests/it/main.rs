@@ -14,3 +14,4 @@ mod rules;
 mod sdk;
 mod support;
 mod traces;
+mod wal;

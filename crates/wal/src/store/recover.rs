@@ -549,7 +549,7 @@ impl Replay {
 }
 
 /// Ten bits that tell this host's ids from those of another.
-fn host() -> u16 {
+pub(super) fn host() -> u16 {
     let name = rustix::system::uname();
     (xxhash_rust::xxh3::xxh3_64(name.nodename().to_bytes()) % 1023) as u16
 }

@@ -38,7 +38,6 @@ pub(super) struct Fold {
     pub(super) begun: HashMap<SegmentId, u64>,
     /// Segments sealed since the checkpoint, by table and last LSN.
     pub(super) later: HashMap<TableKey, BTreeMap<u64, (SegmentId, u64)>>,
-    pub(super) settled: HashSet<SegmentId>,
     /// Rows that are in no segment.
     pub(super) rows: BTreeMap<TableKey, JournalRows>,
     pub(super) frames: u64,
@@ -69,14 +68,10 @@ impl Fold {
 
     fn look_ahead(&mut self, disk: &dyn Disk, loaded: &Loaded) -> Result<(), OpenError> {
         let mut files = Files::new(disk, loaded);
-        let spoken = |kind: u8| matches!(kind, frames::SEALED | frames::SETTLED);
-        for frame in loaded.frames.iter().filter(|frame| frame.place.lsn > self.as_of && spoken(frame.kind)) {
+        for frame in loaded.frames.iter().filter(|frame| frame.place.lsn > self.as_of && frame.kind == frames::SEALED) {
             let raw = files.frame(frame)?;
             let Ok(head) = read_head(raw) else { continue };
-            if frame.kind == frames::SETTLED {
-                let items = frames::decode_settled(head.directory).unwrap_or_default();
-                self.settled.extend(items.into_iter().map(|item| item.segment));
-            } else if let Ok(record) = SealedRecord::read(&mut Cursor::new(head.directory)) {
+            if let Ok(record) = SealedRecord::read(&mut Cursor::new(head.directory)) {
                 self.later.entry(record.table).or_default().insert(record.last_lsn, (record.id, record.first_lsn));
             }
         }
@@ -125,7 +120,6 @@ impl Fold {
             rows.rows += u64::from(section.rows).saturating_sub(*lost);
             rows.bytes += section.pieces.iter().map(|piece| u64::from(*piece)).sum::<u64>();
             rows.since_ms.get_or_insert(data.time_ms);
-            rows.first_lsn.get_or_insert(frame.place.lsn);
         }
         self.state.data(&data, &lost);
         Some(())

@@ -21,6 +21,7 @@ use crate::journal::frame::read_head;
 use crate::journal::scan::{self, Files, Loaded};
 use crate::segment::{self, FileName};
 use crate::store::frames::{self, DataHead, SealedRecord};
+use crate::store::recover;
 use crate::store::stage::unpack;
 use crate::store::tables::{disk_name, open_name};
 use crate::store::takeover::{id_of, key_of};
@@ -84,7 +85,7 @@ pub struct Item {
     pub digest: Option<u64>,
     /// The file.
     pub path: PathBuf,
-    /// The documented name, for `POST /transfer?filename=`.
+    /// The documented name, for `POST /transfer?filename=`; empty for rows of the journal.
     pub file_name: String,
     /// Why it is a dead letter.
     pub reason: Option<String>,
@@ -105,7 +106,6 @@ struct JournalRows {
     rows: u64,
     bytes: u64,
     since_ms: Option<u64>,
-    first_lsn: Option<u64>,
 }
 
 /// What a journal knows.
@@ -264,9 +264,6 @@ impl Snapshot {
 
     fn journal_rows(&mut self) {
         for (table, rows) in self.fold.rows.iter().filter(|(_, rows)| rows.rows > 0) {
-            // The same name whenever it is asked for: a receiver may know it already.
-            let time = segment::FlakeIds::new(0, 0).next_id(rows.since_ms.unwrap_or(0));
-            let id = SegmentId(time | (rows.first_lsn.unwrap_or(0) & 0x1FFF));
             self.items.push(Item {
                 place: Place::Journal,
                 table: Some(table.clone()),
@@ -277,7 +274,7 @@ impl Snapshot {
                 number: None,
                 digest: None,
                 path: self.dir.join("journal"),
-                file_name: crate::store::tables::file_name(table, id),
+                file_name: String::new(),
                 reason: None,
                 rebuilt_from: None,
             });
@@ -288,14 +285,17 @@ impl Snapshot {
     fn other_files(&mut self, disk: &dyn Disk, entries: &[Entry]) -> Result<(), OpenError> {
         let mut known: Vec<PathBuf> = self.items.iter().map(|item| item.path.clone()).collect();
         known.sort();
-        // A settled one goes when its settlement is durable; one that was sealed or is open holds rows of the journal.
-        let gone = |id: SegmentId| self.journal.is_some() && (self.fold.settled.contains(&id) || id.0 > self.fold.state.last_id);
-        let doomed = |id: SegmentId| self.fold.state.doomed.contains_key(&id);
+        let state = &self.fold.state;
+        let lost_frames = self.loaded.skipped.iter().any(|skipped| !skipped.torn);
+        // One of ours whose Sealed frame is lost: its rows are in the journal.
+        let ours = |id: SegmentId| id.0 > state.last_id && (lost_frames || id.0 >> 13 & 0x3FF == u64::from(recover::host()));
+        // A settled one goes when its settlement is durable.
+        let gone = |id: SegmentId| self.journal.is_some() && (ours(id) || state.doomed.contains_key(&id));
         let mut files = Vec::new();
         for entry in entries.iter().filter(|entry| !entry.is_dir && entry.name != "lock" && !entry.name.ends_with(".tmp")) {
             let path = self.dir.join(&entry.name);
             let id = id_of(&entry.name);
-            if known.binary_search(&path).is_ok() || id.is_some_and(|id| gone(id) || doomed(id)) {
+            if known.binary_search(&path).is_ok() || id.is_some_and(gone) {
                 continue;
             }
             match entry.name.ends_with(".wal") && FileName::parse(&entry.name).is_ok() {
