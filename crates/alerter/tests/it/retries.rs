@@ -31,7 +31,7 @@ async fn the_window_stays_the_same_and_pauses_double() {
         assert_eq!(world.kusto.asked("Hot").len(), 1 + failures, "nothing was asked before");
         world.clock.set(again);
     }
-    assert_eq!(world.status("hot").status, "Error");
+    world.until(|world| world.status("hot").status == "Error").await;
     assert!(world.status("hot").message.starts_with("Query execution failed: HTTP_503"), "{}", world.status("hot").message);
     world.kusto.answer("Hot", Answer::Rows(vec![("Title", "string"), ("Severity", "int")], Vec::new()));
     world.until(|world| world.status("hot").status == "Success").await;
