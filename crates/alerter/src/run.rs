@@ -204,6 +204,7 @@ pub async fn start(config: Config, surroundings: Surroundings, shutdown: Cancell
         slots: config.concurrency.max(1),
         leading: leading.clone(),
         wake: wakes.clone(),
+        progress: progress.clone(),
     };
     let (engine, writer) = Engine::new(parts, news);
     let rules = store.objects();

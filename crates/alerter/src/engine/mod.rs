@@ -13,7 +13,7 @@ mod rule;
 mod slots;
 mod table;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use crate::channel::Sender;
 use crate::delivery::{Progress, log_dropped};
 use crate::metrics::{Metrics, Outcome};
 use crate::schedule::Schedule;
-use crate::state::{Cursor, Record, State, StateError};
+use crate::state::{Cursor, Dropped, Record, State, StateError};
 pub use evaluate::Settings;
 use evaluate::{Again, Evaluation, evaluate, evaluate_quickly};
 use report::{Ran, Report, Reporter};
@@ -82,6 +82,8 @@ pub struct Parts {
     pub leading: watch::Receiver<bool>,
     /// Told when the outbox has something new.
     pub wake: Vec<Arc<Notify>>,
+    /// Told of notifications that found no room in the outbox, as of deliveries.
+    pub progress: Sender<Progress>,
 }
 
 /// The scheduler.
@@ -524,7 +526,7 @@ async fn keep(parts: Parts, running: Running, mut evaluation: Evaluation) -> Eva
         return evaluation;
     }
     match parts.state.record(record, parts.clock.now()).await {
-        Ok(dropped) => dropped.iter().for_each(|dropped| log_dropped(&parts.metrics, dropped, "too many notifications wait")),
+        Ok(dropped) => tell_of_dropped(&parts, dropped).await,
         Err(error) => {
             tracing::error!(%error, rule = %running.key, "what a rule found cannot be kept: it runs again");
             evaluation = Evaluation { took: evaluation.took, ..Evaluation::broken(evaluation.window, &error) };
@@ -534,6 +536,16 @@ async fn keep(parts: Parts, running: Running, mut evaluation: Evaluation) -> Eva
         parts.wake.iter().for_each(|wake| wake.notify_one());
     }
     evaluation
+}
+
+/// Notifications went because the outbox is full: each is logged, and the status of each rule names its last one.
+async fn tell_of_dropped(parts: &Parts, dropped: Vec<Dropped>) {
+    const WHY: &str = "too many notifications wait";
+    dropped.iter().for_each(|dropped| log_dropped(&parts.metrics, dropped, WHY));
+    let last_by_rule: BTreeMap<String, String> = dropped.into_iter().map(|dropped| (dropped.rule, dropped.title)).collect();
+    for (rule, title) in last_by_rule {
+        parts.progress.send(Progress { rule, error: Some(WHY.to_owned()), given_up: Some(title) }).await;
+    }
 }
 
 /// The pause before the window runs again, after so many failures in a row.
