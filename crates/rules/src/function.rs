@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -90,14 +91,8 @@ impl Functions {
             return None;
         }
         if let Some(message) = mistake {
-            self.write(key, |status| {
-                status.status = State::PermanentFailure;
-                status.observed_generation = generation;
-                status.error.clone_from(&message);
-                reconciled(status, generation, Truth::False, "ValidationFailed", &message, now);
-            })
-            .await;
-            return None;
+            let written = self.say_mistake(key, function, &message, now).await;
+            return (!written).then(|| after(now, PAUSES.0));
         }
         let wanted: Vec<&Target> = self.targets.iter().filter(|target| is_for(&function.spec, target)).collect();
         if wanted.is_empty() && !known.databases.iter().any(|entry| self.target_of(entry).is_some()) {
@@ -105,9 +100,10 @@ impl Functions {
         }
         let matched = self.evaluate(function);
         if !matched.as_ref().is_ok_and(Outcome::proceeds) {
-            self.say_criteria(key, function, &matched, now).await;
+            let again = (!self.say_criteria(key, function, &matched, now).await).then(|| after(now, PAUSES.0));
             // An expression with a mistake says nothing about what is there.
-            return if matched.is_ok() { self.drop_leftovers(key, function, false, now).await } else { None };
+            let dropping = if matched.is_ok() { self.drop_leftovers(key, function, false, now).await } else { None };
+            return earliest(again, dropping);
         }
         let is_open = |target: &&Target| !is_decided(function, &known, target, generation);
         let open: Vec<Target> = wanted.into_iter().filter(is_open).cloned().collect();
@@ -213,14 +209,33 @@ impl Functions {
         Criteria::new(&BTreeMap::new(), function.spec.criteria_expression.trim()).evaluate(&self.labels)
     }
 
-    /// Says whether the function is meant for this cluster.
-    async fn say_criteria(&self, key: &Key, function: &Function, outcome: &Matched, now: Timestamp) {
+    /// Says that the spec is none that could be applied; returns whether that worked. It is told by whoever is first to say it.
+    async fn say_mistake(&self, key: &Key, function: &Function, message: &str, now: Timestamp) -> bool {
+        const REASON: &str = "ValidationFailed";
+        let generation = function.metadata.generation.unwrap_or_default();
+        let is_news = AtomicBool::new(false);
+        let written = self.write(key, |status| {
+            status.status = State::PermanentFailure;
+            status.observed_generation = generation;
+            message.clone_into(&mut status.error);
+            is_news.store(reconciled(status, generation, Truth::False, REASON, message, now), Ordering::Relaxed);
+        });
+        let written = written.await;
+        if written && is_news.into_inner() {
+            self.tell(function, REASON, message).await;
+        }
+        written
+    }
+
+    /// Says whether the function is meant for this cluster, and tells of an expression with a mistake. Returns whether that
+    /// worked.
+    async fn say_criteria(&self, key: &Key, function: &Function, outcome: &Matched, now: Timestamp) -> bool {
         let generation = function.metadata.generation.unwrap_or_default();
         let known = function.status.clone().unwrap_or_default();
         let (said, proceeds) = (conditions::get(&known.conditions, CRITERIA), outcome.as_ref().is_ok_and(Outcome::proceeds));
         let was_meant = known.databases.iter().any(|entry| self.target_of(entry).is_some());
         if !target::is_news(said, generation, proceeds, was_meant) {
-            return;
+            return true;
         }
         let expression = function.spec.criteria_expression.trim();
         let labels = match self.labels.to_string() {
@@ -245,9 +260,10 @@ impl Functions {
                 (Truth::False, "CriteriaExpressionError", message)
             }
         };
-        self.write(key, |status| {
+        let is_news = AtomicBool::new(false);
+        let written = self.write(key, |status| {
             let desired = Desired { type_: CRITERIA, status: truth, reason, message: &message, observed_generation: Some(generation) };
-            conditions::set(&mut status.conditions, &desired, now);
+            is_news.store(conditions::set(&mut status.conditions, &desired, now), Ordering::Relaxed);
             // The API server takes no status without it.
             status.last_time_reconciled.get_or_insert(Time(now));
             match outcome {
@@ -267,8 +283,12 @@ impl Functions {
                     reconciled(status, generation, Truth::False, "CriteriaEvaluationFailed", &message, now);
                 }
             }
-        })
-        .await;
+        });
+        let written = written.await;
+        if written && outcome.is_err() && is_news.into_inner() {
+            self.tell(function, reason, &message).await;
+        }
+        written
     }
 
     /// Writes the outcome in one database; says whether that worked.
@@ -498,9 +518,12 @@ fn validate(spec: &FunctionSpec) -> Result<(), String> {
     spec.validate().map_err(|error| format!("invalid Function spec: {error}"))
 }
 
-pub(crate) fn reconciled(status: &mut FunctionStatus, generation: i64, truth: Truth, reason: &str, message: &str, now: Timestamp) {
+/// Says how the function does, and whether that is new.
+pub(crate) fn reconciled(status: &mut FunctionStatus, generation: i64, truth: Truth, reason: &str, message: &str, now: Timestamp) -> bool {
     let desired = Desired { type_: RECONCILED, status: truth, reason, message, observed_generation: Some(generation) };
-    if conditions::set(&mut status.conditions, &desired, now) {
+    let is_new = conditions::set(&mut status.conditions, &desired, now);
+    if is_new {
         status.last_time_reconciled = Some(Time(now));
     }
+    is_new
 }

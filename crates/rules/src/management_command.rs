@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use crds::conditions::{self, Desired, Truth};
-use crds::criteria::{Criteria, Labels, Outcome};
+use crds::criteria::{Criteria, CriteriaError, Labels, Outcome};
 use crds::{ManagementCommand, ManagementCommandSpec, ManagementCommandStatus, Scope, State, TargetStatus, Time};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
@@ -32,6 +32,7 @@ use crate::lease::Leader;
 use crate::runner::Executor;
 use crate::store::{Change, Event, Key, Objects, Severity, Store};
 use crate::target::{self, Deployment, Metrics, Retries, Target, later};
+use crate::window::after;
 
 pub(crate) const OWNER: &str = "managementcommand.adx-mon.azure.com";
 const CRITERIA: &str = "managementcommand.adx-mon.azure.com/CriteriaMatch";
@@ -120,16 +121,18 @@ impl ManagementCommands {
         let scope = match scope(&command.spec) {
             Ok(scope) => scope,
             Err(message) => {
-                let change = |command: &mut ManagementCommand| {
-                    owner(command.status.get_or_insert_default(), generation, Truth::False, "Failed", &message, now);
-                };
-                self.write(key, &change).await;
-                return None;
+                let written = self.say_mistake(key, command, &message, now).await;
+                return (!written).then(|| after(now, PAUSES.0));
             }
         };
         let places = self.places(scope, &command.spec);
-        if !places.iter().any(|place| self.is_ours(place)) || !self.criteria(key, command, generation, now).await {
+        if !places.iter().any(|place| self.is_ours(place)) {
             return None;
+        }
+        let matched = self.evaluate(command);
+        let said = self.say_criteria(key, command, &matched, now).await;
+        if !matched.is_ok_and(|outcome| outcome.proceeds()) {
+            return (!said).then(|| after(now, PAUSES.0));
         }
         let kind = if scope == Scope::Cluster { "cluster" } else { "database" };
         let statement = format!(".execute {kind} script with (ThrowOnErrors = true) <|{}", command.spec.body);
@@ -230,7 +233,7 @@ impl ManagementCommands {
         };
         self.metrics.count("ManagementCommand", result.as_ref().map_or_else(|(state, _)| *state, |()| State::Success));
         if let Err((_, note)) = &result {
-            self.tell(task, "Failed", format!("{name}: {note}")).await;
+            self.tell(task.command, "Failed", format!("{name}: {note}")).await;
         }
         let outcome = self.deployment.outcome(name, &target.endpoint, task.generation, &result, now);
         if let Some(run) = self.runs.get_mut(&task.id()) {
@@ -283,7 +286,7 @@ impl ManagementCommands {
         if !self.write(task.key, &change).await {
             return now.checked_add(PAUSES.0).ok();
         }
-        self.tell(task, OUTCOME_UNKNOWN, message).await;
+        self.tell(task.command, OUTCOME_UNKNOWN, message).await;
         None
     }
 
@@ -313,9 +316,9 @@ impl ManagementCommands {
         owner(status, generation, truth, reason, &message, now);
     }
 
-    async fn tell(&self, task: &Task<'_>, reason: &str, note: String) {
+    async fn tell(&self, command: &ManagementCommand, reason: &str, note: String) {
         let (action, reason) = ("Execute".to_owned(), reason.to_owned());
-        self.store.event(task.command, Event { severity: Severity::Warning, action, reason, note }).await;
+        self.store.event(command, Event { severity: Severity::Warning, action, reason, note }).await;
     }
 
     fn places(&self, scope: Scope, spec: &ManagementCommandSpec) -> Vec<Place> {
@@ -331,33 +334,54 @@ impl ManagementCommands {
         }
     }
 
-    async fn criteria(&self, key: &Key, command: &ManagementCommand, generation: i64, now: Timestamp) -> bool {
-        let expression = command.spec.criteria_expression.trim();
-        if expression.is_empty() {
+    fn evaluate(&self, command: &ManagementCommand) -> Matched {
+        Criteria::new(&BTreeMap::new(), command.spec.criteria_expression.trim()).evaluate(&self.labels)
+    }
+
+    /// Says that the spec is none that could be run; returns whether that worked. It is told by whoever is first to say it.
+    async fn say_mistake(&self, key: &Key, command: &ManagementCommand, message: &str, now: Timestamp) -> bool {
+        let generation = command.metadata.generation.unwrap_or_default();
+        let is_news = AtomicBool::new(false);
+        let change = |command: &mut ManagementCommand| {
+            let status = command.status.get_or_insert_default();
+            is_news.store(owner(status, generation, Truth::False, "Failed", message, now), Ordering::Relaxed);
+        };
+        let written = self.write(key, &change).await;
+        if written && is_news.load(Ordering::Relaxed) {
+            self.tell(command, "ValidationFailed", message.to_owned()).await;
+        }
+        written
+    }
+
+    /// Says whether the command is meant for this cluster, and tells of an expression with a mistake. Returns whether that
+    /// worked.
+    async fn say_criteria(&self, key: &Key, command: &ManagementCommand, outcome: &Matched, now: Timestamp) -> bool {
+        let (expression, generation) = (command.spec.criteria_expression.trim(), command.metadata.generation.unwrap_or_default());
+        let proceeds = outcome.as_ref().is_ok_and(Outcome::proceeds);
+        let said = command.status.as_ref().and_then(|status| conditions::get(&status.conditions, CRITERIA));
+        if expression.is_empty() || !target::is_news(said, generation, proceeds, false) {
             return true;
         }
-        let outcome = Criteria::new(&BTreeMap::new(), expression).evaluate(&self.labels);
         let labels = self.labels.to_string();
-        let (truth, reason, message) = match &outcome {
-            Ok(outcome) if outcome.proceeds() => (Truth::True, "CriteriaMatched", format!("{expression:?} is true for {labels}")),
+        let (truth, reason, message) = match outcome {
+            Ok(_) if proceeds => (Truth::True, "CriteriaMatched", format!("{expression:?} is true for {labels}")),
             Ok(_) => (Truth::False, "CriteriaNotMatched", format!("{expression:?} is false for {labels}; not run on this cluster")),
             Err(error) => (Truth::False, "CriteriaExpressionError", format!("criteriaExpression evaluation failed: {error}")),
         };
-        let proceeds = outcome.as_ref().is_ok_and(Outcome::proceeds);
-        let said = command.status.as_ref().and_then(|status| conditions::get(&status.conditions, CRITERIA));
-        if !target::is_news(said, generation, proceeds, false) {
-            return proceeds;
-        }
+        let is_news = AtomicBool::new(false);
         let change = |command: &mut ManagementCommand| {
             let status = command.status.get_or_insert_default();
             let desired = Desired { type_: CRITERIA, status: truth, reason, message: &message, observed_generation: Some(generation) };
-            conditions::set(&mut status.conditions, &desired, now);
+            is_news.store(conditions::set(&mut status.conditions, &desired, now), Ordering::Relaxed);
             if outcome.is_err() {
                 owner(status, generation, Truth::False, "Failed", &message, now);
             }
         };
-        self.write(key, &change).await;
-        proceeds
+        let written = self.write(key, &change).await;
+        if written && outcome.is_err() && is_news.load(Ordering::Relaxed) {
+            self.tell(command, reason, message.clone()).await;
+        }
+        written
     }
 
     /// Writes the status; says whether that worked.
@@ -396,6 +420,8 @@ impl Executor for ManagementCommands {
     }
 }
 
+type Matched = Result<Outcome, CriteriaError>;
+
 /// In the words of older versions.
 fn scope(spec: &ManagementCommandSpec) -> Result<Scope, String> {
     match (spec.database.as_str(), spec.scope.as_str()) {
@@ -421,7 +447,15 @@ fn is_lost(entry: &TargetStatus) -> bool {
     entry.started.is_some() && entry.status == State::PermanentFailure
 }
 
-pub(crate) fn owner(status: &mut ManagementCommandStatus, generation: i64, truth: Truth, reason: &str, message: &str, now: Timestamp) {
+/// Says how the command does, and whether that is new.
+pub(crate) fn owner(
+    status: &mut ManagementCommandStatus,
+    generation: i64,
+    truth: Truth,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) -> bool {
     let desired = Desired { type_: OWNER, status: truth, reason, message, observed_generation: Some(generation) };
-    conditions::set(&mut status.conditions, &desired, now);
+    conditions::set(&mut status.conditions, &desired, now)
 }

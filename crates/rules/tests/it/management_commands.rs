@@ -11,7 +11,7 @@ use rules::lease::Leader;
 use rules::management_command::ManagementCommands;
 use rules::runner::Executor;
 use rules::store::memory::MemoryStore;
-use rules::store::{Key, Store};
+use rules::store::{Key, Severity, Store};
 use rules::target::{Deployment, Metrics, Target};
 use serde_json::{Value, json};
 
@@ -347,4 +347,64 @@ async fn an_unknown_outcome_stands_while_another_endpoint_fails() {
     assert!(failing.said().len() > 5 && killed.said().is_empty());
     let told = store.events().iter().filter(|(_, event)| event.reason == "OutcomeUnknown").count();
     assert_eq!(told, 1);
+}
+
+/// Scope or criteria, and the reason of the event.
+const MISTAKES: [(&str, &str, &str); 3] =
+    [("Database", "", "ValidationFailed"), ("Everywhere", "", "ValidationFailed"), ("Cluster", "region ==", "CriteriaExpressionError")];
+
+fn mistaken(scope: &str, expression: &str) -> ManagementCommand {
+    let mut command = scoped(scope);
+    expression.clone_into(&mut command.spec.criteria_expression);
+    command
+}
+
+/// Of several endpoints, and of several deployments, one tells; and again of an edited one.
+#[tokio::test]
+async fn a_mistake_is_told_by_an_event_once_for_each_generation() {
+    for (scope, expression, reason) in MISTAKES {
+        let kusto = FakeKusto::new();
+        let store = Arc::new(MemoryStore::new([mistaken(scope, expression)]));
+        let deployment = |name: &str| {
+            let targets = vec![kusto.target_at("DB", "https://a"), kusto.target_at("DB", "https://b")];
+            let deployment = Deployment::new(format!("{name}/ingestor"), targets);
+            ManagementCommands::of_each_endpoint(store.clone(), &deployment, &labels(&Value::Null), &Metrics::default())
+        };
+        let mut executors: Vec<Box<dyn Executor>> = ["one", "two"].into_iter().flat_map(deployment).collect();
+        for generation in 1..=2 {
+            for executor in &mut executors {
+                assert_eq!(executor.pass(start(), &Leader::always()).await, None);
+                assert_eq!(executor.pass(minutes(1), &Leader::always()).await, None);
+            }
+            let events = store.events();
+            assert_eq!(events.len(), generation, "{scope}: {events:?}");
+            let event = &events[generation - 1].1;
+            let owner = store.objects().get(&key()).unwrap().status.clone().unwrap().conditions;
+            let owner = owner.iter().find(|condition| condition.type_ == "managementcommand.adx-mon.azure.com").unwrap();
+            assert_eq!((event.reason.as_str(), event.severity), (reason, Severity::Warning), "{scope}");
+            assert_eq!(event.note, owner.message, "{scope}");
+            store.update(&key(), &|command| command.spec.body = ".y".to_owned()).await.unwrap();
+        }
+        assert_eq!(kusto.said(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_mistake_that_cannot_be_written_is_written_and_told_later() {
+    for (scope, expression, reason) in MISTAKES {
+        let store = Arc::new(FailingStore::new([mistaken(scope, expression)]));
+        let mut commands = executor(store.clone(), vec![FakeKusto::new().target("A")], labels(&Value::Null));
+        store.fail(true);
+        let next = commands.pass(start(), &Leader::always()).await.expect("it comes back");
+        assert_eq!(store.inner.events(), []);
+        store.fail(false);
+        assert_eq!(commands.pass(next, &Leader::always()).await, None);
+        let told: Vec<String> = store.inner.events().into_iter().map(|(_, event)| event.reason).collect();
+        assert_eq!(told, [reason], "{scope}");
+    }
+    // Those who only do not mean this cluster have no mistake.
+    let store = Arc::new(FailingStore::new([mistaken("Cluster", "1 == 2")]));
+    let mut commands = executor(store.clone(), vec![FakeKusto::new().target("A")], labels(&Value::Null));
+    assert_eq!(commands.pass(start(), &Leader::always()).await, None);
+    assert_eq!(store.inner.events(), []);
 }
