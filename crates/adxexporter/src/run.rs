@@ -113,7 +113,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         let clusters = config.databases.iter().map(|(name, client)| (name.clone(), kusto(client))).collect();
         let labels = config.labels.clone().into_iter().collect();
         executors.push(Box::new(Unserved::<SummaryRule>::new(rules.clone(), served, labels)));
-        Runner::new(rules, clusters, &config.labels, Owner::Exporter, config.clock.clone(), summary_metrics)
+        let runner = Runner::new(rules, clusters, &config.labels, Owner::Exporter, config.clock.clone(), summary_metrics);
+        match &sources.deployment {
+            Some(name) => runner.deployment(name),
+            None => runner,
+        }
     });
     let clock = config.clock.clone();
     let shared = Arc::new(Shared {

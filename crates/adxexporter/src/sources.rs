@@ -60,6 +60,8 @@ pub(crate) struct Sources {
     pub(crate) summary_rules: Option<Arc<dyn Store<SummaryRule>>>,
     /// Whether this process acts.
     pub(crate) leader: Leader,
+    /// Namespace and name of the lease, by which others know this deployment.
+    pub(crate) deployment: Option<String>,
     /// The election, if there is one.
     campaign: Option<Campaign>,
 }
@@ -69,7 +71,9 @@ impl Sources {
         match rules {
             Rules::Cluster { kubeconfig, namespace } => in_cluster(kubeconfig.as_deref(), namespace).await,
             Rules::Files { rules, data } => in_files(&rules, &data).await,
-            Rules::Stores { exporters, summary_rules, leader } => Ok(Sources { exporters, summary_rules, leader, campaign: None }),
+            Rules::Stores { exporters, summary_rules, leader } => {
+                Ok(Sources { exporters, summary_rules, leader, deployment: None, campaign: None })
+            }
         }
     }
 
@@ -89,11 +93,12 @@ async fn in_cluster(kubeconfig: Option<&Path>, namespace: Option<String>) -> any
     let options = kubernetes::Options::new(COMPONENT);
     let exporters = KubernetesStore::<MetricsExporter>::start(client.clone(), options.clone());
     let summary_rules = KubernetesStore::<SummaryRule>::start(client.clone(), options);
+    let deployment = Some(format!("{namespace}/{LEASE}"));
     let lease = lease::Options { namespace, name: LEASE.to_owned(), holder: lease::host_name(), timing: lease::Timing::default() };
     let campaign = Campaign::start(client, lease);
     let leader = campaign.leader();
     let summary_rules: Option<Arc<dyn Store<SummaryRule>>> = Some(Arc::new(summary_rules));
-    Ok(Sources { exporters: Arc::new(exporters), summary_rules, leader, campaign: Some(campaign) })
+    Ok(Sources { exporters: Arc::new(exporters), summary_rules, leader, deployment, campaign: Some(campaign) })
 }
 
 async fn in_files(rules: &Path, data: &Path) -> anyhow::Result<Sources> {
@@ -104,5 +109,6 @@ async fn in_files(rules: &Path, data: &Path) -> anyhow::Result<Sources> {
         tracing::error!(%error, "a mistake in the rules");
     }
     let summary_rules: Option<Arc<dyn Store<SummaryRule>>> = Some(Arc::new(summary_rules));
-    Ok(Sources { exporters: Arc::new(exporters), summary_rules, leader: Leader::always(), campaign: None })
+    let (leader, deployment) = (Leader::always(), None);
+    Ok(Sources { exporters: Arc::new(exporters), summary_rules, leader, deployment, campaign: None })
 }

@@ -3,6 +3,10 @@
 //! A rule has one cursor, so two deployments that have a database of the same name on clusters of their own would each run a
 //! part of its windows. So the first to write its status is on record there and runs it alone, whether or not it is alive: to
 //! hand a rule over would leave windows of the one cluster to the other. A user may do it, by an annotation.
+//!
+//! A deployment is known by the namespace and name of its Lease: `adx-mon/ingestor`, `adx-mon/adxexporter`. Those of one
+//! namespace serve the same clusters, and which of them runs a rule is for its [owner](super::owner) to say. So exporters
+//! take over what the ingestors of their namespace run, and leave alone what those of another do.
 
 use crds::conditions::{self, Desired, Truth};
 use crds::{Condition, SummaryRule};
@@ -23,9 +27,13 @@ fn of(rule: &SummaryRule) -> Option<&str> {
     annotated.filter(|name| !name.is_empty()).or_else(on_record)
 }
 
-/// The deployment that runs a rule, unless it is `own`.
+/// The deployment that runs a rule, unless it is of the same namespace as `own`.
 pub(super) fn other<'a>(rule: &'a SummaryRule, own: &str) -> Option<&'a str> {
-    of(rule).filter(|name| *name != own)
+    of(rule).filter(|name| namespace(name) != namespace(own))
+}
+
+fn namespace(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(namespace, _)| namespace)
 }
 
 /// Puts on record who runs a rule.

@@ -405,13 +405,18 @@ impl Shared {
     /// Takes a rule over if that is safe, and returns when to try again if not.
     async fn claim(&self, key: &Key, rule: &SummaryRule, now: Timestamp) -> Option<Timestamp> {
         let claim = |rule: &SummaryRule| State::read(rule).map_or(Claim::Never, |state| owner::claim(rule, &state, now));
-        match claim(rule) {
+        let claimed = claim(rule);
+        if let (Claim::At(_), Some(other)) = (claimed, self.other_deployment(rule)) {
+            self.leave(key, rule, other, now).await;
+            return None;
+        }
+        match claimed {
             Claim::Never => None,
             Claim::At(at) if at > now => Some(at),
             Claim::At(_) => {
                 // Decided again on the object as it is when it is written.
                 let take = |rule: &mut SummaryRule| {
-                    if matches!(claim(rule), Claim::At(at) if at <= now) {
+                    if matches!(claim(rule), Claim::At(at) if at <= now) && self.other_deployment(rule).is_none() {
                         owner::take_over(rule);
                     }
                 };

@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::FailingStore;
 
+mod deployments;
+
 const HEALTH: &str = "summaryrule.adx-mon.azure.com";
 
 /// Kusto over HTTP: takes async commands, and tells how they went.
@@ -497,46 +499,4 @@ async fn no_window_is_begun_before_it_is_on_record_and_none_twice() {
     once.dedup();
     assert_eq!(starts, once);
     running.stop().await;
-}
-
-/// A rule has one cursor: two clusters would each get some of the windows.
-#[tokio::test]
-async fn of_two_deployments_one_runs_a_rule_and_the_status_says_which() {
-    let ((one, one_client), (two, two_client)) = (Service::start().await, Service::start().await);
-    let store = Arc::new(FailingStore::new([rule("r", "DB")]));
-    let start = |name: &'static str, client: &kusto::Client| {
-        Running::with(store.clone(), &[("DB", client.clone())], Owner::Ingestor, move |runner| runner.deployment(name))
-    };
-    let complete = |until: &str| {
-        let end = at(until);
-        let status = store.objects().get(&Key::new("ns", "r")).and_then(|rule| rule.status.clone()).unwrap_or_default();
-        status.last_window_end.is_some_and(|last| last.0 >= end) && status.backlog == 0
-    };
-    let first = start("a/ingestor", &one_client);
-    first.until("it is on record", || first.condition("r", "Deployment").is_some()).await;
-    let other = start("b/ingestor", &two_client);
-    other.until("it is left", || other.condition("r", "DeploymentConflict").is_some()).await;
-    for hour in ["10", "11", "12"] {
-        let end = format!("2024-01-01T{hour}:00:00Z");
-        first.until("a window is complete", || complete(&end)).await;
-    }
-    assert_eq!((one.commands().len(), two.commands().len()), (3, 0));
-    let (truth, message) = first.condition("r", "DeploymentConflict").unwrap();
-    assert!(truth == "True" && message.starts_with("a/ingestor runs this rule, on its cluster only"), "{message}");
-    assert_eq!(store.inner.events().iter().filter(|(_, event)| event.reason == "RunByAnother").count(), 1);
-
-    // Handed over, the other goes on where the first one ended.
-    first.stop().await;
-    let hand_over = |rule: &mut SummaryRule| {
-        let annotations = rule.metadata.annotations.get_or_insert_default();
-        annotations.insert("adx-mon.azure.com/deployment".to_owned(), "b/ingestor".to_owned());
-    };
-    store.update(&Key::new("ns", "r"), &hand_over).await.unwrap();
-    other.until("the next window is complete", || complete("2024-01-01T13:00:00Z")).await;
-    let commands = two.commands();
-    assert!(commands.len() == 1 && commands[0].contains("_startTime=datetime(2024-01-01T12:00:00Z)"), "{commands:?}");
-    assert_eq!(other.condition("r", "Deployment"), Some(("True".to_owned(), "b/ingestor".to_owned())));
-    assert_eq!(other.condition("r", "DeploymentConflict"), None);
-    assert_eq!(one.commands().len(), 3);
-    other.stop().await;
 }
