@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crds::conditions::{self, Desired, Truth};
 use crds::criteria::Decision;
-use crds::{AlertRule, Time};
+use crds::{AlertRule, Condition, Time};
 use jiff::{SignedDuration, Timestamp};
 use rules::clock::Clock;
 use rules::store::{Event, Key, Severity, Store, StoreError};
@@ -82,6 +82,8 @@ struct Line {
     written_counts: Counts,
     written_at: Option<Timestamp>,
     events: Vec<Event>,
+    /// Whether a notification was given up and none was taken since.
+    gave_up: bool,
     writing: bool,
 }
 
@@ -93,10 +95,41 @@ struct Facts {
     message: String,
     alerts: bool,
     gate: Option<Decision>,
-    /// Why deliveries fail; nothing inside if they work again.
-    delivery: Option<Option<String>>,
+    /// Nothing where no delivery ever failed.
+    delivery: Option<Delivery>,
     /// The last window that no query will look at.
     skipped: Option<String>,
+}
+
+/// How deliveries do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Delivery {
+    /// They work again.
+    AllTaken,
+    /// They fail, and are made again.
+    Fails(String),
+    /// The last that failed is not made again.
+    GivenUp(String),
+}
+
+impl Delivery {
+    /// What the condition of a status says.
+    fn of(condition: &Condition) -> Delivery {
+        match (condition.status.as_str(), condition.reason.as_str()) {
+            ("True", _) => Delivery::AllTaken,
+            (_, GIVEN_UP) => Delivery::GivenUp(condition.message.clone()),
+            _ => Delivery::Fails(condition.message.clone()),
+        }
+    }
+
+    /// Status, reason and message of the condition.
+    fn said(&self) -> (Truth, &'static str, &str) {
+        match self {
+            Delivery::AllTaken => (Truth::True, ALL_TAKEN, "all notifications were taken"),
+            Delivery::Fails(why) => (Truth::False, "TargetFails", why),
+            Delivery::GivenUp(what) => (Truth::False, GIVEN_UP, what),
+        }
+    }
 }
 
 /// What changes from run to run.
@@ -231,18 +264,23 @@ impl Reporter {
         let key = Key::new(namespace, name);
         // Notifications of rules that are gone are delivered too.
         let Some(line) = book.lines.get_mut(&key) else { return };
-        let failing = matches!(line.now.delivery, Some(Some(_)));
+        let failing = !matches!(line.now.delivery, None | Some(Delivery::AllTaken));
         match (progress.error, progress.given_up) {
             (Some(why), Some(title)) => {
                 let note = format!("nobody was told of {title:?}, which is not sent again: {why}");
-                line.now.delivery = Some(Some(note.clone()));
-                line.tell(Event { severity: Severity::Warning, action: "Deliver".into(), reason: "NotificationGivenUp".into(), note });
+                (line.now.delivery, line.gave_up) = (Some(Delivery::GivenUp(note.clone())), true);
+                line.tell(Event { severity: Severity::Warning, action: "Deliver".into(), reason: GIVEN_UP.into(), note });
             }
             (Some(why), None) => {
-                line.now.delivery = Some(Some(format!("notifications wait and are sent again until they are taken: {why}")));
+                let why = format!("notifications wait and are sent again until they are taken: {why}");
+                line.now.delivery = Some(Delivery::Fails(why));
             }
             (None, _) if failing && self.state.waiting_of(progress.rule).await.is_ok_and(|waiting| waiting == 0) => {
-                line.now.delivery = Some(None);
+                line.now.delivery = Some(Delivery::AllTaken);
+                if std::mem::take(&mut line.gave_up) {
+                    let note = "notifications are taken again, and none waits".to_owned();
+                    line.tell(Event { severity: Severity::Normal, action: "Deliver".into(), reason: ALL_TAKEN.into(), note });
+                }
             }
             (None, _) => return,
         }
@@ -259,12 +297,13 @@ impl Reporter {
                 alerts: status.last_alerts_generated > 0,
                 gate: None,
                 skipped: None,
-                delivery: conditions::get(&status.conditions, DELIVERED).map(|c| (c.status != "True").then(|| c.message.clone())),
+                delivery: conditions::get(&status.conditions, DELIVERED).map(Delivery::of),
                 status: status.status,
                 message: status.message,
             };
             let counts = Counts { ran: None, last_alert: status.last_alert_time.map(|time| time.0) };
             Line {
+                gave_up: matches!(facts.delivery, Some(Delivery::GivenUp(_))),
                 now: facts.clone(),
                 written: facts,
                 counts: counts.clone(),
@@ -380,6 +419,8 @@ impl Book {
 }
 
 const DELIVERED: &str = "Delivered";
+const ALL_TAKEN: &str = "AllTaken";
+const GIVEN_UP: &str = "NotificationGivenUp";
 const SKIPPED: &str = "Skipped";
 
 fn warn(line: &mut Line, action: &str, reason: &str) {
@@ -428,123 +469,11 @@ fn apply(object: &mut AlertRule, facts: &Facts, counts: &Counts, settled: Option
         conditions::set(&mut status.conditions, &desired, now);
     }
     if let Some(delivery) = &facts.delivery {
-        let (status_, reason, message) = match delivery {
-            None => (Truth::True, "AllTaken", "all notifications were taken"),
-            Some(why) => (Truth::False, "TargetFails", why.as_str()),
-        };
+        let (status_, reason, message) = delivery.said();
         let desired = Desired { type_: DELIVERED, status: status_, reason, message, observed_generation: generation };
         conditions::set(&mut status.conditions, &desired, now);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use crds::criteria::{Criteria, Wording};
-    use rules::clock::ManualClock;
-    use rules::store::memory::MemoryStore;
-    use rules::window::Window;
-
-    use super::*;
-
-    fn reporter(folder: &tempfile::TempDir) -> (watch::Sender<bool>, Reporter) {
-        let (leads, leading) = watch::channel(false);
-        let mut rule = AlertRule::new("r", crds::AlertRuleSpec::default());
-        rule.metadata.namespace = Some("n".to_owned());
-        let reporter = Reporter {
-            store: Arc::new(MemoryStore::new([rule])),
-            clock: Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)),
-            state: State::open(folder.path()).unwrap(),
-            metrics: Metrics::register(&mut prometheus_client::registry::Registry::default(), "r"),
-            leading,
-            reports: mpsc::channel(1).1,
-            progress: mpsc::channel(1).1,
-        };
-        (leads, reporter)
-    }
-
-    #[tokio::test]
-    async fn an_edit_that_changes_nothing_else_moves_the_observed_generation() {
-        let folder = tempfile::tempdir().unwrap();
-        let (leads, reporter) = reporter(&folder);
-        leads.send_replace(true);
-        let (mut book, key) = (Book::default(), Key::new("n", "r"));
-        let gate = Criteria::new(&Default::default(), "").decide(&Default::default(), Wording::Alerter);
-        let soon = Timestamp::UNIX_EPOCH + SETTLE;
-        for generation in [7, 8] {
-            let seen = Report::Seen { key: key.clone(), generation: Some(generation), gate: gate.clone(), invalid: None };
-            reporter.note(&mut book, seen);
-            assert_eq!(book.due.get(&key), Some(soon));
-            reporter.start_writes(&mut book, soon);
-            let done = book.writes.join_next_with_id().await.unwrap();
-            reporter.ended(&mut book, done);
-            let conditions = reporter.store.objects().get(&key).unwrap().status.clone().unwrap().conditions;
-            assert_eq!(conditions::get(&conditions, "Criteria").unwrap().observed_generation, Some(generation));
-        }
-    }
-
-    fn skipped(second: i64) -> Report {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        Report::Skipped(Key::new("n", "r"), Window { start: at(second), end: at(second + 1) })
-    }
-
-    #[tokio::test]
-    async fn nothing_gathers_while_another_leads_and_little_while_a_write_runs() {
-        let folder = tempfile::tempdir().unwrap();
-        let (leads, reporter) = reporter(&folder);
-        let mut book = Book::default();
-        (0..100).for_each(|second| reporter.note(&mut book, skipped(second)));
-        assert!(book.lines.is_empty() && book.due.next().is_none());
-        leads.send_replace(true);
-        (0..100).for_each(|second| reporter.note(&mut book, skipped(second)));
-        let events = &book.lines[&Key::new("n", "r")].events;
-        assert_eq!(events.len(), MAX_EVENTS);
-        // The newest are kept.
-        assert!(
-            events[MAX_EVENTS - 1]
-                .note
-                .contains(&Window { start: Timestamp::from_second(99).unwrap(), end: Timestamp::from_second(100).unwrap() }.to_string())
-        );
-    }
-
-    #[tokio::test]
-    async fn a_notification_that_is_given_up_is_told_by_status_and_event() {
-        let folder = tempfile::tempdir().unwrap();
-        let (leads, reporter) = reporter(&folder);
-        leads.send_replace(true);
-        let (mut book, key) = (Book::default(), Key::new("n", "r"));
-        reporter.note(&mut book, skipped(0));
-        let delivered = async |book: &mut Book, given_up: Option<&str>| {
-            let progress = Progress { rule: "n/r".into(), error: Some("it answered 400".into()), given_up: given_up.map(str::to_owned) };
-            reporter.delivered(book, progress).await;
-            let events: Vec<String> = book.lines[&key].events.iter().map(|event| event.reason.clone()).collect();
-            let soon = Timestamp::UNIX_EPOCH + SETTLE;
-            reporter.start_writes(book, soon);
-            let done = book.writes.join_next_with_id().await.unwrap();
-            reporter.ended(book, done);
-            let conditions = reporter.store.objects().get(&key).unwrap().status.clone().unwrap().conditions;
-            (conditions::get(&conditions, DELIVERED).unwrap().message.clone(), events)
-        };
-        let (message, events) = delivered(&mut book, None).await;
-        assert!(message.contains("sent again until they are taken: it answered 400"), "{message}");
-        assert_eq!(events, ["WindowSkipped"]);
-        let (message, events) = delivered(&mut book, Some("Disk full")).await;
-        assert_eq!(message, "nobody was told of \"Disk full\", which is not sent again: it answered 400");
-        assert_eq!(events, ["NotificationGivenUp"]);
-    }
-
-    #[tokio::test]
-    async fn a_write_that_panics_is_made_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let (leads, reporter) = reporter(&folder);
-        leads.send_replace(true);
-        let (mut book, key) = (Book::default(), Key::new("n", "r"));
-        reporter.note(&mut book, skipped(0));
-        book.lines.get_mut(&key).unwrap().writing = true;
-        let task = book.writes.spawn(async { panic!("on purpose") });
-        book.writing.insert(task.id(), key.clone());
-        let done = book.writes.join_next_with_id().await.unwrap();
-        reporter.ended(&mut book, done);
-        assert_eq!((book.lines[&key].writing, book.due.get(&key)), (false, Some(Timestamp::UNIX_EPOCH + RETRY)));
-    }
-}
+mod tests;
