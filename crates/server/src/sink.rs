@@ -121,7 +121,8 @@ impl Sink for WalSink {
         }
         let (done, committed) = oneshot::channel();
         // A receiver that is gone belongs to a client that is gone: the rows are stored all the same.
-        self.store.commit(request, Box::new(move |outcome| drop(done.send(outcome))));
+        let spent = self.store.commit(request, Box::new(move |outcome| drop(done.send(outcome))));
+        RowSet::give_back(spent);
         Box::pin(async move {
             match committed.await {
                 Ok(Ok(_lsn)) => Ok(()),

@@ -3,6 +3,7 @@
 use crate::export::ExportRows;
 use crate::schema::{SampleType, Schema};
 use foldhash::fast::RandomState;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,6 +16,13 @@ const MAX_TABLES: usize = 10_000;
 
 /// First allocation of a table's rows: a few samples.
 const FIRST_BYTES: usize = 2048;
+
+/// Buffers that are kept for the next set, and the largest of them.
+const MAX_SPARE: usize = 1024;
+const MAX_SPARE_BYTES: usize = 4096;
+
+/// Buffers that no set uses at the moment.
+static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 /// CSV rows for one table.
 #[derive(Clone, Debug)]
@@ -81,6 +89,7 @@ impl RowSet {
 
     /// The rows by table.
     pub fn into_tables(mut self) -> Vec<TableRows> {
+        RowSet::give_back(std::mem::take(&mut self.spare));
         self.tables.retain(|table| table.rows > 0);
         self.tables
     }
@@ -106,6 +115,29 @@ impl RowSet {
             bytes.clear();
             bytes
         }));
+    }
+
+    /// Keeps the memory of rows whose bytes are elsewhere now for the sets that come: a request writes to hundreds of
+    /// tables, and fresh memory for each costs more than the rows.
+    pub fn give_back(mut buffers: Vec<Vec<u8>>) {
+        let mut spare = SPARE.lock();
+        buffers.retain(|buffer| buffer.capacity() <= MAX_SPARE_BYTES);
+        buffers.truncate(MAX_SPARE.saturating_sub(spare.len()));
+        spare.append(&mut buffers);
+    }
+
+    /// A buffer for the rows of a table.
+    fn buffer(&mut self) -> Vec<u8> {
+        if self.spare.is_empty() {
+            self.spare = std::mem::take(&mut *SPARE.lock());
+        }
+        match self.spare.pop() {
+            Some(mut buffer) => {
+                buffer.clear();
+                buffer
+            }
+            None => Vec::with_capacity(FIRST_BYTES),
+        }
     }
 
     /// What the taps of the intake took ([`crate::MetricIntake::tap`]), in their order; empty when they took nothing.
@@ -142,13 +174,14 @@ impl RowSet {
         if index == MAX_TABLES {
             return None;
         }
+        let bytes = self.buffer();
         self.tables.push(TableRows {
             database: to.database.clone(),
             table: to.table.clone(),
             schema: to.schema.clone(),
             sample_type: to.sample_type,
             rows: 0,
-            bytes: self.spare.pop().unwrap_or_else(|| Vec::with_capacity(FIRST_BYTES)),
+            bytes,
         });
         Some(index)
     }

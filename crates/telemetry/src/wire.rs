@@ -135,8 +135,33 @@ impl<'a> Reader<'a> {
     }
 
     /// Number and value of the next field, `None` at the end of the message.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<(u32, Value)>, WireError> {
+        match self.usual_bytes() {
+            Some((field, span)) => Ok(Some((field, Value::Bytes(span)))),
+            None => self.next_any(),
+        }
+    }
+
+    /// The next field when it is bytes in a field below 16, and shorter than 16 KiB; `None`, with nothing read, when it
+    /// is anything else.
+    #[inline(always)]
+    fn usual_bytes(&mut self) -> Option<(u32, Span)> {
+        let &[tag, low, ref rest @ ..] = self.body.get(self.pos..self.end)? else { return None };
+        let (len, head) = match rest {
+            _ if low < 0x80 => (usize::from(low), 2),
+            &[high @ ..0x80, ..] => (usize::from(low & 0x7f) | usize::from(high) << 7, 3),
+            _ => return None,
+        };
+        let start = self.pos + head;
+        if tag & 0x87 != 2 || tag < 8 || len > self.end - start {
+            return None;
+        }
+        self.pos = start + len;
+        Some((u32::from(tag >> 3), Span { start: start as u32, len: len as u32 }))
+    }
+
+    fn next_any(&mut self) -> Result<Option<(u32, Value)>, WireError> {
         while self.pos < self.end {
             let (field, wire_type) = self.tag()?;
             if wire_type == 3 {
@@ -146,6 +171,19 @@ impl<'a> Reader<'a> {
             return Ok(Some((field, self.value(wire_type)?)));
         }
         Ok(None)
+    }
+
+    /// The next field when it is bytes in `field`, a number below 16, and shorter than 128 bytes; `None`, with nothing
+    /// read, when it is anything else. Most of a body is such fields.
+    #[inline]
+    pub(crate) fn short_bytes(&mut self, field: u8) -> Option<Span> {
+        let &[tag, len @ ..0x80, ref rest @ ..] = self.body.get(self.pos..self.end)? else { return None };
+        if tag != (field << 3 | 2) || rest.len() < usize::from(len) {
+            return None;
+        }
+        let span = Span { start: self.pos as u32 + 2, len: u32::from(len) };
+        self.pos += 2 + usize::from(len);
+        Some(span)
     }
 
     #[inline]
@@ -254,5 +292,37 @@ impl<'a> Reader<'a> {
     /// Whether everything was read.
     pub(crate) fn at_end(&self) -> bool {
         self.pos >= self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Bytes like those of messages: tags, lengths of one and two bytes, and what is between.
+    fn message() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![Just(0x0a), Just(0x12), Just(0x1a), Just(0x7a), Just(0x82), 0u8..6, Just(0x80), any::<u8>()];
+        prop::collection::vec(byte, 0..300)
+    }
+
+    proptest! {
+        #[test]
+        fn the_short_ways_read_what_the_long_way_reads(body in message(), cut in any::<prop::sample::Index>()) {
+            let mut short = Reader::within(&body, Span { start: 0, len: cut.index(body.len() + 1) as u32 });
+            loop {
+                let mut long = short;
+                let (field, mut shortest) = (((body.get(short.pos).copied().unwrap_or(0) >> 3) & 0xf).max(1), short);
+                let read = (format!("{:?}", short.next()), short.pos);
+                prop_assert_eq!(&read, &(format!("{:?}", long.next_any()), long.pos));
+                if let Some(span) = shortest.short_bytes(field) {
+                    let read_so = (format!("{:?}", Ok::<_, WireError>(Some((u32::from(field), Value::Bytes(span))))), shortest.pos);
+                    prop_assert_eq!(&read, &read_so);
+                }
+                if read.0.starts_with("Err") || read.0 == "Ok(None)" {
+                    break;
+                }
+            }
+        }
     }
 }

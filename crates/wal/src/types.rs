@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl fmt::Display for Durability {
 }
 
 /// Destination of rows. Rows of one key share a segment, and so a header line.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Eq, PartialOrd, Ord)]
 pub struct TableKey {
     /// Database name.
     pub database: Arc<str>,
@@ -48,6 +49,21 @@ pub struct TableKey {
     pub table: Arc<str>,
     /// Schema hash in lower-case base 36; empty where the default mapping applies.
     pub schema: Arc<str>,
+}
+
+impl PartialEq for TableKey {
+    fn eq(&self, other: &TableKey) -> bool {
+        // Mostly the very same names: then their text need not be fetched.
+        let same = |a: &Arc<str>, b: &Arc<str>| Arc::ptr_eq(a, b) || a == b;
+        same(&self.table, &other.table) && same(&self.database, &other.database) && same(&self.schema, &other.schema)
+    }
+}
+
+impl Hash for TableKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Few tables of one name differ in the rest.
+        self.table.hash(state);
+    }
 }
 
 /// By table. Every section of every request is looked up in several of these.

@@ -11,7 +11,7 @@ use super::maintain::{CheckpointRun, LastCheckpoint, SyncJob};
 use super::quota::Admission;
 use super::shared::Shared;
 use super::stage::{Contents, Staged};
-use super::tables::{Incoming, Tables};
+use super::tables::Tables;
 use crate::Refusal;
 use crate::disk::Disk;
 use crate::journal::frame::Body;
@@ -74,8 +74,6 @@ pub(crate) struct Engine {
     /// Tables to seal, oldest first.
     due: VecDeque<TableKey>,
     due_set: TableSet,
-    /// Tables to freeze next when memory is short.
-    freeze_next: VecDeque<TableKey>,
     /// Sealed segments whose files are not synced.
     pub(super) unsynced: HashSet<SegmentId>,
     /// Segments whose sync failed: their files are written anew before the next checkpoint.
@@ -134,7 +132,6 @@ impl Engine {
             stuck: None,
             due: VecDeque::new(),
             due_set: TableSet::default(),
-            freeze_next: VecDeque::new(),
             unsynced: HashSet::new(),
             suspects: HashSet::new(),
             renames: VecDeque::new(),
@@ -386,7 +383,7 @@ impl Engine {
             match entry.apply {
                 Apply::Data(head, contents) => {
                     state.data(&head, &[]);
-                    self.buffer(&head, contents, lsn);
+                    self.tables.push(&head, contents, lsn, self.now_ms);
                 }
                 Apply::Seal(record) => {
                     state.seal(&record);
@@ -417,22 +414,6 @@ impl Engine {
         sealed
     }
 
-    /// Rows of a committed frame go to the buffers.
-    pub(super) fn buffer(&mut self, head: &DataHead, contents: Contents, lsn: u64) {
-        let mut sections = head.sections.iter();
-        contents.take_each(|content| {
-            let Some(section) = sections.next() else { return };
-            let incoming = Incoming {
-                header: &section.header,
-                sample_type: section.sample_type,
-                blocks: section.blocks,
-                rows: u64::from(section.rows),
-                content,
-            };
-            self.tables.push(&section.table, incoming, lsn, self.now_ms);
-        });
-    }
-
     fn seal_all_answer(&self) -> Result<u64, Refusal> {
         match &self.stuck {
             Some(refusal) => Err(refusal.clone()),
@@ -441,7 +422,7 @@ impl Engine {
         }
     }
 
-    /// Keeps the buffers inside their pool: whole blocks at once, then the largest tables.
+    /// Keeps rows inside their memory: whole blocks go at once, then the largest tables.
     pub(super) fn relieve(&mut self) {
         if self.stuck.is_some() {
             return;
@@ -451,15 +432,20 @@ impl Engine {
                 return;
             }
         }
-        while self.tables.buffered > self.options.memtable_bytes {
-            if self.freeze_next.is_empty() {
-                self.freeze_next = self.tables.by_size().into();
-            }
-            let Some(table) = self.freeze_next.pop_front() else { return };
+        if self.tables.held() <= self.options.memtable_bytes {
+            return;
+        }
+        // So far down that what is left can be moved together without doing so all the time.
+        let left = self.options.memtable_bytes / 4;
+        for table in if self.tables.buffered > left { self.tables.by_size() } else { Vec::new() } {
             if !self.freeze(&table, false) {
                 return;
             }
+            if self.tables.buffered <= left {
+                break;
+            }
         }
+        self.tables.compact();
     }
 
     pub(super) fn refresh_now(&mut self) {

@@ -10,7 +10,7 @@ mod maintain;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod model;
-mod pile;
+mod pool;
 mod quota;
 mod reader;
 mod recover;
@@ -83,16 +83,20 @@ impl Store {
 
     /// Commits a request: encodes it here, then queues it. `done` is called from the commit thread when the
     /// request is as durable as the options promise, or at once when it is refused.
-    pub fn commit(&self, request: Request, done: Done) {
-        match stage::stage(request, self.block_bytes, self.shared().now_ms.load(Ordering::Relaxed)) {
+    ///
+    /// Returns the buffers of small sections, whose rows were copied: whoever commits many finds their memory warm.
+    pub fn commit(&self, request: Request, done: Done) -> Vec<Vec<u8>> {
+        let mut spent = Vec::with_capacity(request.sections.len());
+        match stage::stage(request, self.block_bytes, self.shared().now_ms.load(Ordering::Relaxed), &mut spent) {
             Err(refusal) => done(Err(refusal)),
             Ok(staged) => self.handle.send_commit(staged, done),
         }
+        spent
     }
 
     /// Commits a request and waits.
     pub fn commit_wait(&self, request: Request) -> Result<u64, Refusal> {
-        wait(|done| self.commit(request, done))
+        wait(|done| drop(self.commit(request, done)))
     }
 
     /// Tells the time, milliseconds since 1970. The owner calls it about every 250 ms: segments are sealed by

@@ -411,7 +411,7 @@ impl Replay {
         let one = DataHead { sections: vec![section.clone()], ..DataHead::default() };
         let mut contents = Contents::default();
         contents.push(content);
-        self.engine.buffer(&one, contents, lsn);
+        self.engine.tables.push(&one, contents, lsn, self.engine.now_ms);
         let Some((record, Found::Lost)) = self.segment_of(&section.table, lsn) else { return };
         let (id, layout) = (record.id, record.layout.clone());
         if self.planned.get(&section.table) == Some(&id) {

@@ -3,7 +3,6 @@
 //! Small sections are packed together into parts of 64 KiB and compressed once; large ones become ready
 //! blocks, which the segment later takes as they are.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::frames::{DATA, DataHead, Pieces, SectionHead};
@@ -26,18 +25,20 @@ pub(crate) struct Staged {
     pub(crate) contents: Contents,
 }
 
-/// The rows or blocks of sections. Small ones lie side by side in the buffers they were packed in, so that the commit
-/// thread reads and frees few large pieces of memory instead of very many small ones.
+/// The rows or blocks of sections. Small ones lie side by side in the buffers they were packed in, which the commit
+/// thread keeps as they are.
 #[derive(Default)]
 pub(crate) struct Contents {
-    buffers: Vec<Vec<u8>>,
-    places: Vec<Place>,
+    /// Every byte of them belongs to a section.
+    pub(crate) buffers: Vec<Vec<u8>>,
+    pub(crate) places: Vec<Place>,
 }
 
-struct Place {
-    buffer: usize,
-    start: usize,
-    len: usize,
+/// Where a section is.
+pub(crate) struct Place {
+    pub(crate) buffer: usize,
+    pub(crate) start: usize,
+    pub(crate) len: usize,
 }
 
 impl Contents {
@@ -53,17 +54,6 @@ impl Contents {
     /// Memory that is held.
     fn held(&self) -> usize {
         self.buffers.iter().map(Vec::len).sum()
-    }
-
-    /// The sections, in their order; one that has a buffer to itself comes with it.
-    pub(crate) fn take_each(mut self, mut take: impl FnMut(Cow<'_, [u8]>)) {
-        for Place { buffer, start, len } in self.places {
-            if len == self.buffers[buffer].len() {
-                take(Cow::Owned(std::mem::take(&mut self.buffers[buffer])));
-            } else {
-                take(Cow::Borrowed(&self.buffers[buffer][start..start + len]));
-            }
-        }
     }
 
     /// Adds a section with a buffer to itself.
@@ -85,9 +75,9 @@ impl Staged {
     }
 }
 
-/// Checks a request and encodes it.
-pub(crate) fn stage(request: Request, block_bytes: usize, time_ms: u64) -> Result<Staged, Refusal> {
-    let mut packer = Packer::new(&request.sections);
+/// Checks a request and encodes it. The buffers of rows that were copied are added to `spent`.
+pub(crate) fn stage(request: Request, block_bytes: usize, time_ms: u64, spent: &mut Vec<Vec<u8>>) -> Result<Staged, Refusal> {
+    let mut packer = Packer::new(&request.sections, spent);
     let mut names = Names::default();
     let mut sections = Vec::with_capacity(request.sections.len());
     for section in request.sections {
@@ -139,8 +129,10 @@ fn check_part(part: &str, what: &str) -> Result<(), Refusal> {
     if FileName::valid_part(part) { Ok(()) } else { Err(Refusal::Invalid(format!("{what} {part:?} cannot be part of a segment name"))) }
 }
 
-struct Packer {
+struct Packer<'s> {
     body: Body,
+    /// Buffers of rows that were copied.
+    spent: &'s mut Vec<Vec<u8>>,
     /// Raw bytes of the part that is being filled.
     part: Vec<u8>,
     /// Of the rows that are still to come, what goes into parts.
@@ -150,14 +142,15 @@ struct Packer {
     scratch: Scratch,
 }
 
-impl Packer {
-    fn new(sections: &[Section]) -> Packer {
+impl<'s> Packer<'s> {
+    fn new(sections: &[Section], spent: &'s mut Vec<Vec<u8>>) -> Packer<'s> {
         let small = |section: &Section| match &section.body {
             SectionBody::Rows(rows) if rows.len() < LARGE => rows.len(),
             _ => 0,
         };
         Packer {
             body: Body::default(),
+            spent,
             part: Vec::new(),
             small: sections.iter().map(small).sum(),
             raw: 0,
@@ -201,6 +194,7 @@ impl Packer {
                 self.part.reserve_exact(self.small.min(PART_RAW));
             }
             self.part.extend_from_slice(&rows);
+            self.spent.push(rows);
         }
         self.small -= len;
         [len as u32].into_iter().collect()

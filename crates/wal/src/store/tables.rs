@@ -1,16 +1,16 @@
-//! Rows on their way into segments: per-table buffers out of one pool, and the open segments behind them.
+//! Rows on their way into segments: the pieces of each table in one pool, and the open segments behind them.
 //!
 //! A table that is idle is not in here: no buffer, no file, no timer.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::OpenRecord;
-use super::frames::SealedRecord;
-use super::pile::Pile;
+use super::frames::{DataHead, SealedRecord, SectionHead};
+use super::pool::{Home, Piece, Pool};
+use super::stage::{Contents, Place};
 use crate::disk::{Disk, File, Open};
 use crate::segment::{self, BlockMeta, FileName, HEADER, Scratch};
 use crate::types::{SegmentId, TableKey, TableMap};
@@ -62,7 +62,7 @@ pub(crate) struct Table {
 
 /// Consecutive rows of one form.
 enum Run {
-    Rows { header: Arc<[u8]>, sample_type: u8, rows: Pile, pieces: VecDeque<(u32, u32)> },
+    Rows { header: Arc<[u8]>, sample_type: u8, pieces: VecDeque<Piece> },
     Blocks { bytes: Vec<u8>, rows: u64 },
 }
 
@@ -79,8 +79,11 @@ pub(crate) struct OpenSegment {
 /// All tables with unsealed rows.
 pub(crate) struct Tables {
     pub(crate) map: TableMap<Table>,
-    /// Bytes of all buffers.
+    pool: Pool,
+    /// Bytes of all rows and blocks that are in no segment.
     pub(crate) buffered: usize,
+    /// Bytes of blocks among them.
+    blocks: usize,
     /// Bytes of all open segments.
     pub(crate) open_bytes: u64,
     /// Open segments with writes that are not synced.
@@ -99,7 +102,9 @@ impl Tables {
     pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, block_bytes: usize, segment_max_bytes: u64) -> Tables {
         Tables {
             map: TableMap::default(),
+            pool: Pool::default(),
             buffered: 0,
+            blocks: 0,
             open_bytes: 0,
             dirty: HashSet::new(),
             written_bytes: 0,
@@ -112,8 +117,31 @@ impl Tables {
         }
     }
 
-    /// Takes the rows of a committed section.
-    pub(crate) fn push(&mut self, key: &TableKey, section: Incoming<'_>, lsn: u64, now_ms: u64) {
+    /// Takes the rows of a committed frame.
+    pub(crate) fn push(&mut self, head: &DataHead, contents: Contents, lsn: u64, now_ms: u64) {
+        let Contents { mut buffers, places } = contents;
+        let mut last: Option<(usize, Home)> = None;
+        for (section, Place { buffer, start, len }) in head.sections.iter().zip(places) {
+            if section.blocks {
+                self.blocks += len;
+                // Blocks have their buffer to themselves.
+                let run = Run::Blocks { bytes: std::mem::take(&mut buffers[buffer]), rows: u64::from(section.rows) };
+                self.add(section, len, lsn, now_ms, |table| table.runs.push_back(run));
+                continue;
+            }
+            let home = match last {
+                Some((known, home)) if known == buffer => home,
+                _ => self.pool.add(std::mem::take(&mut buffers[buffer])),
+            };
+            last = Some((buffer, home));
+            self.add(section, len, lsn, now_ms, |table| table.push(section, home.piece(start, len, section.rows)));
+        }
+    }
+
+    /// Counts a section of `len` bytes, and gives it to its table.
+    #[inline]
+    fn add(&mut self, section: &SectionHead, len: usize, lsn: u64, now_ms: u64, give: impl FnOnce(&mut Table)) {
+        let key = &section.table;
         let table = match self.map.get_mut(key) {
             Some(table) => table,
             None => self.map.entry(key.clone()).or_default(),
@@ -122,13 +150,28 @@ impl Tables {
             (table.first_ms, table.first_lsn) = (now_ms, lsn);
         }
         let before = table.buffered;
-        table.buffered += section.content.len();
-        self.buffered += section.content.len();
-        table.buffered_rows += section.rows;
+        table.buffered += len;
+        self.buffered += len;
+        table.buffered_rows += u64::from(section.rows);
         if before < self.block_bytes && table.buffered >= self.block_bytes {
             self.grown.push(key.clone());
         }
-        table.push(section);
+        give(table);
+    }
+
+    /// Memory of all rows and blocks that are in no segment.
+    pub(crate) fn held(&self) -> usize {
+        self.pool.held() + self.blocks
+    }
+
+    /// Moves what is left of rows together, so that little more is held than they need.
+    pub(crate) fn compact(&mut self) {
+        let runs = self.map.values_mut().flat_map(|table| &mut table.runs);
+        let pieces = runs.filter_map(|run| match run {
+            Run::Rows { pieces, .. } => Some(pieces),
+            Run::Blocks { .. } => None,
+        });
+        self.pool.compact(|each| pieces.flatten().for_each(each));
     }
 
     /// Writes the buffer of a table into its open segment. With `whole_blocks` the last, smaller one stays.
@@ -146,7 +189,7 @@ impl Tables {
                 out.extend_from_slice(&HEADER);
             }
             let start = out.len();
-            chunk.encode(table.runs.front(), &mut out, &mut self.scratch);
+            chunk.encode(table.runs.front(), &self.pool, &mut out, &mut self.scratch);
             let file = self.files.get(open.id)?;
             file.write_at(&out, open.bytes)?;
             self.dirty.insert(open.id);
@@ -161,7 +204,8 @@ impl Tables {
             }
             self.open_bytes += out.len() as u64;
             self.buffered -= chunk.bytes;
-            table.remove(&chunk);
+            self.blocks -= if chunk.pieces.is_none() { chunk.bytes } else { 0 };
+            table.remove(&chunk, &mut self.pool);
             if open_is_full(table, self.segment_max_bytes) {
                 self.full.push(key.clone());
             }
@@ -264,15 +308,6 @@ fn open_is_full(table: &Table, max: u64) -> bool {
     table.open.as_ref().is_some_and(|open| open.bytes >= max)
 }
 
-/// A committed section.
-pub(crate) struct Incoming<'a> {
-    pub(crate) header: &'a Arc<[u8]>,
-    pub(crate) sample_type: u8,
-    pub(crate) blocks: bool,
-    pub(crate) rows: u64,
-    pub(crate) content: Cow<'a, [u8]>,
-}
-
 impl Table {
     /// Rows in the open segment.
     pub(crate) fn open_rows(&self) -> u64 {
@@ -283,24 +318,17 @@ impl Table {
         self.runs.is_empty() && self.open.is_none()
     }
 
-    fn push(&mut self, section: Incoming<'_>) {
-        if section.blocks {
-            self.runs.push_back(Run::Blocks { bytes: section.content.into_owned(), rows: section.rows });
-            return;
-        }
-        let piece = (section.content.len() as u32, section.rows as u32);
+    #[inline]
+    fn push(&mut self, section: &SectionHead, piece: Piece) {
         match self.runs.back_mut() {
-            Some(Run::Rows { header, sample_type, rows, pieces })
-                if *sample_type == section.sample_type && (Arc::ptr_eq(header, section.header) || header == section.header) =>
+            Some(Run::Rows { header, sample_type, pieces })
+                if *sample_type == section.sample_type && (Arc::ptr_eq(header, &section.header) || *header == section.header) =>
             {
-                rows.push(section.content);
                 pieces.push_back(piece);
             }
             _ => {
-                let mut rows = Pile::default();
-                rows.push(section.content);
                 let (header, sample_type) = (section.header.clone(), section.sample_type);
-                self.runs.push_back(Run::Rows { header, sample_type, rows, pieces: [piece].into() });
+                self.runs.push_back(Run::Rows { header, sample_type, pieces: [piece].into() });
             }
         }
     }
@@ -314,7 +342,7 @@ impl Table {
                 let mut chunk = Chunk { bytes: 0, rows: 0, pieces: Some(0) };
                 let mut closed = self.runs.len() > 1;
                 let planned = self.plan.front().copied();
-                for (len, rows) in pieces {
+                for Piece { len, rows, .. } in pieces {
                     let taken = chunk.pieces.unwrap_or(0);
                     let fits = chunk.bytes + *len as usize <= room || taken == 0;
                     if planned.map_or(!fits, |plan| taken == plan) {
@@ -331,13 +359,12 @@ impl Table {
         }
     }
 
-    fn remove(&mut self, chunk: &Chunk) {
+    fn remove(&mut self, chunk: &Chunk, pool: &mut Pool) {
         self.buffered -= chunk.bytes;
         self.buffered_rows -= chunk.rows;
         let empty = match self.runs.front_mut() {
-            Some(Run::Rows { rows, pieces, .. }) => {
-                rows.take(chunk.bytes);
-                pieces.drain(..chunk.pieces.unwrap_or(0) as usize);
+            Some(Run::Rows { pieces, .. }) => {
+                pieces.drain(..chunk.pieces.unwrap_or(0) as usize).for_each(|piece| pool.release(piece));
                 self.plan.pop_front();
                 pieces.is_empty()
             }
@@ -361,14 +388,15 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn encode(&self, run: Option<&Run>, out: &mut Vec<u8>, scratch: &mut Scratch) {
+    fn encode(&self, run: Option<&Run>, pool: &Pool, out: &mut Vec<u8>, scratch: &mut Scratch) {
         match run {
             Some(Run::Blocks { bytes, .. }) => out.extend_from_slice(bytes),
-            Some(Run::Rows { header, sample_type, rows, .. }) => {
+            Some(Run::Rows { header, sample_type, pieces }) => {
                 let meta = BlockMeta { sample_type: *sample_type, rows: self.rows.min(u64::from(u32::MAX)) as u32 };
                 segment::encode_block_with(out, meta, scratch, |value| {
                     value.extend_from_slice(header);
-                    rows.copy_to(self.bytes, value);
+                    let pieces = pieces.iter().take(self.pieces.unwrap_or(0) as usize);
+                    pieces.for_each(|piece| value.extend_from_slice(pool.get(*piece)));
                 });
             }
             None => {}

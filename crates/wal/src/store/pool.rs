@@ -1,0 +1,195 @@
+//! The memory of rows that are not in a segment yet: the buffers of their requests, as they came.
+//!
+//! A request has a few rows for each of many tables. Copying them to a buffer of each table would touch as many cold
+//! places in memory; so they stay where they are until they are written, and tables know their pieces. A buffer goes
+//! when its last piece is released. [`Pool::compact`] moves what is left of many buffers together.
+
+/// Size of the buffers that little requests share, and that pieces are moved together in.
+const SHARED_BYTES: usize = 64 << 10;
+
+/// Requests of fewer bytes share a buffer.
+const LITTLE: usize = 8 << 10;
+
+/// Where the rows of one section are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Piece {
+    buffer: u32,
+    start: u32,
+    pub(crate) len: u32,
+    pub(crate) rows: u32,
+}
+
+/// Where a buffer was put.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Home {
+    buffer: u32,
+    start: u32,
+}
+
+impl Home {
+    /// The piece at `start` of what was put there.
+    #[inline]
+    pub(crate) fn piece(self, start: usize, len: usize, rows: u32) -> Piece {
+        Piece { buffer: self.buffer, start: self.start + start as u32, len: len as u32, rows }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    /// Bytes of pieces that were not released.
+    live: usize,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    buffers: Vec<Buffer>,
+    /// Empty places among them.
+    free: Vec<u32>,
+    /// The buffer that is added to.
+    shared: Option<u32>,
+    held: usize,
+}
+
+impl Pool {
+    /// Takes bytes, all of which belong to pieces.
+    pub(crate) fn add(&mut self, bytes: Vec<u8>) -> Home {
+        if bytes.len() < LITTLE {
+            return self.add_copy(&bytes);
+        }
+        let live = bytes.len();
+        Home { buffer: self.insert(Buffer { bytes, live }), start: 0 }
+    }
+
+    /// The bytes of a piece.
+    #[inline]
+    pub(crate) fn get(&self, piece: Piece) -> &[u8] {
+        let start = piece.start as usize;
+        &self.buffers[piece.buffer as usize].bytes[start..start + piece.len as usize]
+    }
+
+    /// Takes a piece away.
+    #[inline]
+    pub(crate) fn release(&mut self, piece: Piece) {
+        let buffer = &mut self.buffers[piece.buffer as usize];
+        buffer.live -= piece.len as usize;
+        if buffer.live == 0 {
+            self.remove(piece.buffer);
+        }
+    }
+
+    /// Memory that is held, which is more than the pieces where others of their buffers were released.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Moves all pieces into as few buffers as they need. `each` is to call its argument for every piece there is.
+    pub(crate) fn compact(&mut self, each: impl FnOnce(&mut dyn FnMut(&mut Piece))) {
+        let mut packed = Pool::default();
+        each(&mut |piece| {
+            let home = packed.add_copy(self.get(*piece));
+            self.release(*piece);
+            *piece = home.piece(0, piece.len as usize, piece.rows);
+        });
+        *self = packed;
+    }
+
+    fn add_copy(&mut self, bytes: &[u8]) -> Home {
+        let room = |buffer: &Buffer| buffer.bytes.capacity() - buffer.bytes.len();
+        let shared = self.shared.filter(|shared| room(&self.buffers[*shared as usize]) >= bytes.len());
+        let at = shared.unwrap_or_else(|| {
+            let bytes = Vec::with_capacity(SHARED_BYTES.max(bytes.len()));
+            let at = self.insert(Buffer { bytes, live: 0 });
+            self.shared = Some(at);
+            at
+        });
+        let buffer = &mut self.buffers[at as usize];
+        let start = buffer.bytes.len() as u32;
+        buffer.bytes.extend_from_slice(bytes);
+        buffer.live += bytes.len();
+        Home { buffer: at, start }
+    }
+
+    fn insert(&mut self, buffer: Buffer) -> u32 {
+        self.held += buffer.bytes.capacity();
+        match self.free.pop() {
+            Some(at) => {
+                self.buffers[at as usize] = buffer;
+                at
+            }
+            None => {
+                self.buffers.push(buffer);
+                self.buffers.len() as u32 - 1
+            }
+        }
+    }
+
+    fn remove(&mut self, at: u32) {
+        self.held -= std::mem::take(&mut self.buffers[at as usize]).bytes.capacity();
+        self.free.push(at);
+        self.shared.take_if(|shared| *shared == at);
+        if self.free.len() == self.buffers.len() {
+            *self = Pool::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// The lengths of the pieces of a buffer.
+        Add(Vec<usize>),
+        Release(prop::sample::Index),
+        Compact,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => prop::collection::vec(prop_oneof![1usize..600, 1usize..30_000], 1..6).prop_map(Step::Add),
+            8 => any::<prop::sample::Index>().prop_map(Step::Release),
+            1 => Just(Step::Compact),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_is_there_until_it_is_released(steps in prop::collection::vec(step(), 1..80)) {
+            let (mut pool, mut pieces) = (Pool::default(), Vec::new());
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Add(lens) => {
+                        let contents: Vec<Vec<u8>> = lens.iter().enumerate().map(|(i, len)| vec![(number * 7 + i) as u8; *len]).collect();
+                        let home = pool.add(contents.concat());
+                        let mut start = 0;
+                        for content in contents {
+                            pieces.push((home.piece(start, content.len(), number as u32), number as u32, content.clone()));
+                            start += content.len();
+                        }
+                    }
+                    Step::Release(which) if !pieces.is_empty() => {
+                        let (piece, ..) = pieces.swap_remove(which.index(pieces.len()));
+                        pool.release(piece);
+                    }
+                    Step::Release(_) => {}
+                    Step::Compact => {
+                        pool.compact(|each| pieces.iter_mut().for_each(|(piece, ..)| each(piece)));
+                        let live: usize = pieces.iter().map(|(_, _, content)| content.len()).sum();
+                        // At the end of each buffer less than a piece is unused.
+                        prop_assert!(pool.held() <= 2 * live + SHARED_BYTES, "{} for {live}", pool.held());
+                    }
+                }
+                for (piece, rows, content) in &pieces {
+                    prop_assert_eq!(pool.get(*piece), &content[..]);
+                    prop_assert_eq!(piece.rows, *rows);
+                }
+                prop_assert_eq!(pool.held(), pool.buffers.iter().map(|buffer| buffer.bytes.capacity()).sum::<usize>());
+                prop_assert!(!pieces.is_empty() || pool.held() == 0);
+            }
+        }
+    }
+}
