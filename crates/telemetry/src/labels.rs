@@ -83,7 +83,8 @@ impl Labels {
 
     /// Makes a label without adding it.
     pub(crate) fn label(&self, body: &[u8], name: Span, value: Span) -> Label {
-        Label { key: sort_key(self.text(body, name)), name, value }
+        let (base, start, len) = self.place(body, name);
+        Label { key: sort_key(base, start, len), name, value }
     }
 
     /// Adds a label.
@@ -170,7 +171,8 @@ impl Labels {
         let Self { entries, arena, .. } = self;
         for present in entries {
             if same_name(arena, body, present, label) {
-                *present = Label { key: sort_key(text_of(arena, body, name)), name, value: present.value };
+                let text = text_of(arena, body, name);
+                *present = Label { key: sort_key(text, 0, text.len()), name, value: present.value };
             }
         }
     }
@@ -200,19 +202,23 @@ fn full_order(arena: &[u8], body: &[u8], a: &Label, b: &Label) -> Ordering {
     a.iter().map(u8::to_ascii_lowercase).cmp(b.iter().map(u8::to_ascii_lowercase))
 }
 
-/// The first eight bytes of a name in lower case as a big-endian number; `__name__` sorts before everything.
+/// The first eight bytes of the name at `start` of `base` in lower case as a big-endian number; `__name__` sorts before
+/// everything.
 #[inline]
-fn sort_key(name: &[u8]) -> u64 {
-    let prefix = match name.first_chunk::<8>() {
-        Some(_) if name == NAME => return 0,
-        Some(first) => *first,
+fn sort_key(base: &[u8], start: usize, len: usize) -> u64 {
+    let text = &base[start..];
+    let prefix = match text.first_chunk::<8>() {
+        Some(_) if len == NAME.len() && text.starts_with(NAME) => return 0,
+        // Bytes beyond a short name are cut off: to copy only those of the name would be to wait for that copy.
+        Some(first) => u64::from_be_bytes(*first) & !u64::MAX.checked_shr(8 * len as u32).unwrap_or(0),
         None => {
             let mut padded = [0; 8];
-            padded[..name.len()].copy_from_slice(name);
-            padded
+            let len = len.min(text.len());
+            padded[..len].copy_from_slice(&text[..len]);
+            u64::from_be_bytes(padded)
         }
     };
-    lower_case(u64::from_be_bytes(prefix)).max(1)
+    lower_case(prefix).max(1)
 }
 
 /// ASCII letters of eight bytes in lower case.

@@ -21,6 +21,9 @@ use crate::types::{BatchRecord, Done, Options, SegmentId, Settlement, TableKey, 
 /// Segments that are sealed with one group, unless all are asked for: bounds how long a group takes.
 const SEALS_PER_GROUP: usize = 32;
 
+/// Tables that are frozen with one group, unless memory runs out.
+const FREEZES_PER_GROUP: usize = 64;
+
 /// What the engine is asked to do.
 pub(crate) enum Msg {
     Commit(Box<Staged>, Done),
@@ -74,6 +77,8 @@ pub(crate) struct Engine {
     /// Tables to seal, oldest first.
     due: VecDeque<TableKey>,
     due_set: TableSet,
+    /// Tables to freeze until memory is within its bounds.
+    freeze_next: VecDeque<TableKey>,
     /// Sealed segments whose files are not synced.
     pub(super) unsynced: HashSet<SegmentId>,
     /// Segments whose sync failed: their files are written anew before the next checkpoint.
@@ -132,6 +137,7 @@ impl Engine {
             stuck: None,
             due: VecDeque::new(),
             due_set: TableSet::default(),
+            freeze_next: VecDeque::new(),
             unsynced: HashSet::new(),
             suspects: HashSet::new(),
             renames: VecDeque::new(),
@@ -175,7 +181,7 @@ impl Engine {
 
     /// Whether a step without messages would do something.
     pub(crate) fn has_work(&self) -> bool {
-        self.stuck.is_none() && (!self.due.is_empty() || !self.tables.full.is_empty())
+        self.stuck.is_none() && (!self.due.is_empty() || !self.tables.full.is_empty() || !self.freeze_next.is_empty())
     }
 
     fn gather(&mut self, messages: Vec<Msg>) -> Group {
@@ -422,7 +428,8 @@ impl Engine {
         }
     }
 
-    /// Keeps rows inside their memory: whole blocks go at once, then the largest tables.
+    /// Keeps rows inside their memory: whole blocks go at once, then the largest tables, some with each group so that
+    /// acknowledgements do not wait for all of them.
     pub(super) fn relieve(&mut self) {
         if self.stuck.is_some() {
             return;
@@ -432,19 +439,28 @@ impl Engine {
                 return;
             }
         }
-        if self.tables.held() <= self.options.memtable_bytes {
-            return;
+        let most = self.options.memtable_bytes;
+        if self.freeze_next.is_empty() {
+            if self.tables.held() <= most {
+                return;
+            }
+            self.freeze_next = self.tables.by_size().into();
         }
         // So far down that what is left can be moved together without doing so all the time.
-        let left = self.options.memtable_bytes / 4;
-        for table in if self.tables.buffered > left { self.tables.by_size() } else { Vec::new() } {
+        let left = most / 4;
+        let mut frozen = 0;
+        while self.tables.buffered > left
+            && let Some(table) = self.freeze_next.pop_front()
+        {
             if !self.freeze(&table, false) {
                 return;
             }
-            if self.tables.buffered <= left {
-                break;
+            frozen += 1;
+            if frozen == FREEZES_PER_GROUP && self.tables.held() <= most + most / 4 {
+                return;
             }
         }
+        self.freeze_next.clear();
         self.tables.compact();
     }
 

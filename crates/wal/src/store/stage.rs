@@ -82,7 +82,7 @@ pub(crate) fn stage(request: Request, block_bytes: usize, time_ms: u64, spent: &
     let mut sections = Vec::with_capacity(request.sections.len());
     for section in request.sections {
         names.check(&section)?;
-        sections.extend(packer.section(section, block_bytes)?);
+        packer.section(section, block_bytes, &mut sections)?;
     }
     if request.marks.iter().any(|(key, _)| key.is_empty()) {
         return Err(Refusal::Invalid("a mark has an empty key".into()));
@@ -159,8 +159,9 @@ impl<'s> Packer<'s> {
         }
     }
 
-    /// Adds a section; nothing for one without rows.
-    fn section(&mut self, section: Section, block_bytes: usize) -> Result<Option<SectionHead>, Refusal> {
+    /// Adds a section, and its head to `heads`; nothing for one without rows.
+    #[inline]
+    fn section(&mut self, section: Section, block_bytes: usize, heads: &mut Vec<SectionHead>) -> Result<(), Refusal> {
         let rows = section.rows;
         let (blocks, content) = match section.body {
             SectionBody::Rows(rows) if rows.len() < LARGE => (false, rows),
@@ -170,16 +171,18 @@ impl<'s> Packer<'s> {
             SectionBody::Blocks(blocks) => (true, blocks),
         };
         if content.is_empty() {
-            return if rows == 0 { Ok(None) } else { Err(Refusal::Invalid(format!("{} has no bytes", section.table))) };
+            return if rows == 0 { Ok(()) } else { Err(Refusal::Invalid(format!("{} has no bytes", section.table))) };
         }
         self.raw += content.len();
         if self.raw > MAX_BODY {
             return Err(Refusal::Invalid("the request is too large: use a transfer".into()));
         }
         let pieces = if blocks { self.push_blocks(content)? } else { self.push_rows(content) };
-        Ok(Some(SectionHead { table: section.table, header: section.header, sample_type: section.sample_type, blocks, rows, pieces }))
+        heads.push(SectionHead { table: section.table, header: section.header, sample_type: section.sample_type, blocks, rows, pieces });
+        Ok(())
     }
 
+    #[inline]
     fn push_rows(&mut self, rows: Vec<u8>) -> Pieces {
         if self.part.len() + rows.len() > PART_RAW {
             self.flush();
@@ -197,7 +200,7 @@ impl<'s> Packer<'s> {
             self.spent.push(rows);
         }
         self.small -= len;
-        [len as u32].into_iter().collect()
+        Pieces::from_buf([len as u32])
     }
 
     /// Blocks are compressed already: stored as they are, as many to a part as fit.
