@@ -390,7 +390,7 @@ pub struct Usage {
     pub journal_bytes: u64,
     /// Bytes per database: segments, buffered rows and dead letters.
     pub databases: BTreeMap<Arc<str>, u64>,
-    /// Rows in memory.
+    /// Memory of rows that are in no segment.
     pub memtable_bytes: u64,
     /// Files in `dead/`.
     pub dead_bytes: u64,

@@ -390,7 +390,7 @@ impl Engine {
             total_bytes,
             journal_bytes: self.writer.bytes(),
             databases: self.admission.unsealed.clone(),
-            memtable_bytes: self.tables.buffered as u64,
+            memtable_bytes: self.tables.held() as u64,
             refusing: self.stuck.clone().or(full.then_some(Refusal::DiskFull)),
             written_bytes: self.writer.written_bytes() + self.tables.written_bytes,
             ..Usage::default()

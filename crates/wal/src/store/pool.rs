@@ -4,11 +4,8 @@
 //! places in memory; so they stay where they are until they are written, and tables know their pieces. A buffer goes
 //! when its last piece is released. [`Pool::compact`] moves what is left of many buffers together.
 
-/// Size of the buffers that little requests share, and that pieces are moved together in.
+/// Largest size of the buffers that little requests share, and that pieces are moved together in.
 const SHARED_BYTES: usize = 64 << 10;
-
-/// Requests of fewer bytes share a buffer.
-const LITTLE: usize = 8 << 10;
 
 /// Where the rows of one section are.
 #[derive(Debug, Clone, Copy)]
@@ -42,8 +39,10 @@ struct Buffer {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
+    /// Size of shared buffers.
+    shared_bytes: usize,
     buffers: Vec<Buffer>,
     /// Empty places among them.
     free: Vec<u32>,
@@ -53,9 +52,14 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
+    /// A pool that may come to hold `most` bytes.
+    pub(crate) fn new(most: usize) -> Pool {
+        Pool { shared_bytes: (most / 64).min(SHARED_BYTES), buffers: Vec::new(), free: Vec::new(), shared: None, held: 0 }
+    }
+
     /// Takes bytes, all of which belong to pieces.
     pub(crate) fn add(&mut self, bytes: Vec<u8>) -> Home {
-        if bytes.len() < LITTLE {
+        if bytes.len() < self.shared_bytes / 8 {
             return self.add_copy(&bytes);
         }
         let live = bytes.len();
@@ -86,7 +90,8 @@ impl Pool {
 
     /// Moves all pieces into as few buffers as they need. `each` is to call its argument for every piece there is.
     pub(crate) fn compact(&mut self, each: impl FnOnce(&mut dyn FnMut(&mut Piece))) {
-        let mut packed = Pool::default();
+        let mut packed = Pool::new(0);
+        packed.shared_bytes = self.shared_bytes;
         each(&mut |piece| {
             let home = packed.add_copy(self.get(*piece));
             self.release(*piece);
@@ -99,7 +104,7 @@ impl Pool {
         let room = |buffer: &Buffer| buffer.bytes.capacity() - buffer.bytes.len();
         let shared = self.shared.filter(|shared| room(&self.buffers[*shared as usize]) >= bytes.len());
         let at = shared.unwrap_or_else(|| {
-            let bytes = Vec::with_capacity(SHARED_BYTES.max(bytes.len()));
+            let bytes = Vec::with_capacity(self.shared_bytes.max(bytes.len()));
             let at = self.insert(Buffer { bytes, live: 0 });
             self.shared = Some(at);
             at
@@ -130,7 +135,8 @@ impl Pool {
         self.free.push(at);
         self.shared.take_if(|shared| *shared == at);
         if self.free.len() == self.buffers.len() {
-            *self = Pool::default();
+            // Not even the list of a great number of them is kept.
+            (self.buffers, self.free) = (Vec::new(), Vec::new());
         }
     }
 }
@@ -158,8 +164,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_in_is_there_until_it_is_released(steps in prop::collection::vec(step(), 1..80)) {
-            let (mut pool, mut pieces) = (Pool::default(), Vec::new());
+        fn what_goes_in_is_there_until_it_is_released(most in prop_oneof![Just(1 << 20), Just(8 << 20)], steps in prop::collection::vec(step(), 1..80)) {
+            let (mut pool, mut pieces) = (Pool::new(most), Vec::new());
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Add(lens) => {

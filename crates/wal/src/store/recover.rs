@@ -161,7 +161,7 @@ impl Replay {
         if let Some(file) = loaded.unused_file() {
             writer.reuse(file.sequence, file.len);
         }
-        let tables = Tables::new(Arc::clone(&disk), &dir, options.block_bytes, options.segment_max_bytes);
+        let tables = Tables::new(Arc::clone(&disk), &options);
         let mut engine = Engine::new(options, disk, writer, tables, shared, now_ms);
         engine.last_checkpoint.lsn = checkpoint.as_of;
         engine.last_checkpoint.at_ms = now_ms;

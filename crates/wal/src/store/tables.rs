@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::checkpoint::OpenRecord;
@@ -13,7 +13,7 @@ use super::pool::{Home, Piece, Pool};
 use super::stage::{Contents, Place};
 use crate::disk::{Disk, File, Open};
 use crate::segment::{self, BlockMeta, FileName, HEADER, Scratch};
-use crate::types::{SegmentId, TableKey, TableMap};
+use crate::types::{Options, SegmentId, TableKey, TableMap};
 
 /// Name of a segment that is being written: nobody may read it.
 pub(crate) fn open_name(id: SegmentId) -> String {
@@ -99,10 +99,11 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, block_bytes: usize, segment_max_bytes: u64) -> Tables {
+    pub(crate) fn new(disk: Arc<dyn Disk>, options: &Options) -> Tables {
+        let Options { memtable_bytes, block_bytes, segment_max_bytes, ref dir, .. } = *options;
         Tables {
             map: TableMap::default(),
-            pool: Pool::default(),
+            pool: Pool::new(memtable_bytes),
             buffered: 0,
             blocks: 0,
             open_bytes: 0,
@@ -470,6 +471,8 @@ impl FileCache {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::path::Path;
+
     use crate::disk::sim::SimDisk;
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use wal::disk::sim::SimDisk;
 use wal::{BatchRecord, BatchState, Filtered, Known, Options, Outcome, RealDisk, Receipt, Refusal, Request, SectionBody, Store};
 
 use crate::support::*;
@@ -203,4 +204,25 @@ fn a_directory_is_opened_once() {
     let dir = tempfile::tempdir().unwrap();
     let (_store, _) = open(dir.path());
     assert!(matches!(Store::open(Options::new(dir.path()), RealDisk::new(), NOW), Err(wal::OpenError::Locked { .. })));
+}
+
+#[test]
+fn rows_in_memory_stay_within_their_bounds() {
+    let disk = SimDisk::new(1);
+    let options = Options { memtable_bytes: 64 << 10, block_bytes: 16 << 10, ..Options::new("/d") };
+    let most = options.memtable_bytes as u64;
+    let (store, _) = Store::open_inline(options, disk.disk(), NOW).unwrap();
+    let mut largest = 0;
+    for number in 0..3000usize {
+        // A table that gets most of the rows, many that get a few, and requests of one little section.
+        let rows = |table: String, n: usize| section(&table, &(0..n).map(|i| format!("{number}-{i}")).collect::<Vec<_>>());
+        let sections = match number % 3 {
+            0 => vec![rows("One".into(), 1)],
+            1 => (0..20).map(|i| rows(format!("T{}", (number + i * 7) % 400), 1 + i % 3)).collect(),
+            _ => [rows("Hot".into(), 300)].into_iter().chain((0..5).map(|i| rows(format!("T{}", (number * i) % 400), 2))).collect(),
+        };
+        store.commit_wait(request(sections)).unwrap();
+        largest = largest.max(store.usage().memtable_bytes);
+    }
+    assert!(largest > most / 2 && largest <= most, "{largest} of {most}");
 }
