@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// and ManagementCommand, for the databases Metrics and Logs; changes are seen while it runs
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
+    /// Labels of this cluster, for the criteria of rules and, as _region, in their KQL
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', requires = "rules", value_parser = label)]
+    cluster_labels: Vec<(String, String)>,
     /// Use ports N … N+6 instead of the usual ones; for tests and second instances
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=ports::HIGHEST_BASE))]
     port_base: Option<u16>,
@@ -56,6 +59,13 @@ pub(crate) struct Options {
 
 fn period(text: &str) -> Result<Duration, String> {
     kustd::parse_period(text).ok_or_else(|| "that is no period of time such as 7d, 12h or 30m".to_owned())
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE".to_owned()),
+    }
 }
 
 /// Starts everything, says how to use it, and runs until SIGINT or SIGTERM; then drains in the direction of the data.
@@ -131,7 +141,10 @@ impl System {
         };
         let sources = CancellationToken::new();
         let rules = match &options.rules {
-            Some(path) => Some(Rules::start(path, ports, data_dir).await.context("starting the rules")?),
+            Some(path) => {
+                let labels = options.cluster_labels.iter().cloned().collect();
+                Some(Rules::start(path, labels, ports, data_dir).await.context("starting the rules")?)
+            }
             None => None,
         };
         let mut console = rules.as_ref().map_or_else(axum::Router::new, |rules| rules.router.clone());

@@ -10,7 +10,7 @@ use adxexporter::push::PushConfig;
 use anyhow::{Context as _, Result};
 use axum::Json;
 use axum::routing::get;
-use crds::{AlertRule, Function, ManagementCommand, MetricsExporter, SummaryRule};
+use crds::{AlertRule, Function, ManagementCommand, MetricsExporter, SummaryRule, criteria};
 use kusto::QueryOptions;
 use prometheus_client::registry::Registry;
 use rules::clock::SystemClock;
@@ -88,8 +88,8 @@ fn described<K: Object>(objects: &Objects<K>, list: &mut Vec<Value>) {
 }
 
 impl Rules {
-    /// Reads the rules of `path`, a folder or a file, and starts to run them.
-    pub(super) async fn start(path: &Path, ports: &Ports, data_dir: &DataDir) -> Result<Rules> {
+    /// Reads the rules of `path`, a folder or a file, and starts to run those that are meant for these labels.
+    pub(super) async fn start(path: &Path, labels: BTreeMap<String, String>, ports: &Ports, data_dir: &DataDir) -> Result<Rules> {
         let folder = Folder::open(path, &data_dir.folder("rules")?)?;
         let kinds = Arc::new(Kinds::of(&folder).await);
         let count = kinds.list().len();
@@ -110,32 +110,33 @@ impl Rules {
         let clients = [METRICS, LOGS].map(|database| anyhow::Ok((database.to_owned(), client(&kusto)?)));
         let clients = clients.into_iter().collect::<Result<BTreeMap<_, _>>>()?;
         let served = Served::of("adx-mon up", WAY_OUT, &clients);
+        let cluster: criteria::Labels = labels.clone().into_iter().collect();
         let mut executors: Vec<Box<dyn runner::Executor>> = vec![
-            Box::new(Unserved::<Function>::new(kinds.functions.clone(), served.clone(), Default::default())),
-            Box::new(Unserved::<ManagementCommand>::new(kinds.commands.clone(), served.clone(), Default::default())),
-            Box::new(Unserved::<SummaryRule>::new(kinds.summaries.clone(), served, Default::default())),
+            Box::new(Unserved::<Function>::new(kinds.functions.clone(), served.clone(), cluster.clone())),
+            Box::new(Unserved::<ManagementCommand>::new(kinds.commands.clone(), served.clone(), cluster.clone())),
+            Box::new(Unserved::<SummaryRule>::new(kinds.summaries.clone(), served, cluster.clone())),
         ];
-        let labels = Default::default();
-        executors.extend(Functions::of_each_endpoint(kinds.functions.clone(), &deployment, &labels, &applied));
-        executors.extend(ManagementCommands::of_each_endpoint(kinds.commands.clone(), &deployment, &labels, &applied));
+        executors.extend(Functions::of_each_endpoint(kinds.functions.clone(), &deployment, &cluster, &applied));
+        executors.extend(ManagementCommands::of_each_endpoint(kinds.commands.clone(), &deployment, &cluster, &applied));
         others.spawn(runner::run(executors, Leader::always(), Arc::new(SystemClock), stop.clone()));
 
         let rollups = summary::metrics::Metrics::default();
         rollups.register(&mut registry);
         let clusters = [METRICS, LOGS].map(|name| anyhow::Ok((name.to_owned(), Arc::new(client(&kusto)?) as Arc<dyn Kusto>)));
         let clusters = clusters.into_iter().collect::<Result<BTreeMap<_, _>>>()?;
-        let summaries = Runner::new(kinds.summaries.clone(), clusters, &BTreeMap::new(), Owner::Ingestor, Arc::new(SystemClock), rollups);
+        let summaries = Runner::new(kinds.summaries.clone(), clusters, &labels, Owner::Ingestor, Arc::new(SystemClock), rollups);
         others.spawn(summaries.run(Leader::always(), stop.clone()));
         others.close();
 
         let databases = [METRICS, LOGS].map(|name| anyhow::Ok((name.to_owned(), client(&kusto)?)));
         let databases = databases.into_iter().collect::<Result<BTreeMap<_, _>>>()?;
-        let push = PushConfig::new(&format!("http://{}/v1/metrics", ports.otlp_http));
+        let push = PushConfig { resource: labels.clone(), ..PushConfig::new(&format!("http://{}/v1/metrics", ports.otlp_http)) };
         let source = adxexporter::Rules::Stores { exporters: kinds.exporters.clone(), summary_rules: None, leader: Leader::always() };
-        let exporter = adxexporter::Config::new(databases, push, source);
+        let exporter = adxexporter::Config { labels: labels.clone(), ..adxexporter::Config::new(databases, push, source) };
         let exporter = adxexporter::start(exporter, stop.clone()).await.context("starting the exporter of metrics")?;
 
-        let alerter = alerts(client(&kusto)?, alerter_config(ports, &kusto, data_dir)?, surroundings(&kinds, &folder), stop.clone());
+        let config = alerter_config(labels, ports, &kusto, data_dir)?;
+        let alerter = alerts(client(&kusto)?, config, surroundings(&kinds, &folder), stop.clone());
         let alerter = tokio::spawn(alerter);
 
         let listed = get(move || async move { Json(json!({ "rules": kinds.list(), "mistakes": mistakes_of(&folder) })) });
@@ -184,15 +185,16 @@ fn client(kusto: &str) -> Result<kusto::Client> {
     Ok(kusto::Client::builder(kusto).application("adx-mon-up").build()?)
 }
 
-fn alerter_config(ports: &Ports, kusto: &str, data_dir: &DataDir) -> Result<alerter::Config> {
+/// The labels `cloud` and `region` are settings of the alerter.
+fn alerter_config(mut labels: BTreeMap<String, String>, ports: &Ports, kusto: &str, data_dir: &DataDir) -> Result<alerter::Config> {
     Ok(alerter::Config {
         listen: ports.alerter,
         kusto_endpoints: [METRICS, LOGS].map(|name| (name.to_owned(), kusto.to_owned())).into(),
         credentials: None,
         trusted_hosts: Vec::new(),
-        cloud: String::new(),
-        region: "local".to_owned(),
-        tags: BTreeMap::new(),
+        cloud: labels.remove("cloud").unwrap_or_default(),
+        region: labels.remove("region").unwrap_or_else(|| "local".to_owned()),
+        tags: labels,
         alerter_address: String::new(),
         alertmanager_url: None,
         concurrency: 4,

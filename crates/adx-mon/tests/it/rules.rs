@@ -32,6 +32,12 @@ fn commands(document: &str) -> Vec<(String, String)> {
     commands
 }
 
+/// The rules of the document: `yaml` blocks of objects.
+fn documented_rules(document: &str) -> Vec<&str> {
+    let blocks = document.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks.filter(|block| block.starts_with("apiVersion: ")).collect()
+}
+
 /// Runs `adx-mon query --format csv "…"` against this system.
 fn run(up: &Up, command: &str) -> Result<String, String> {
     let query = command.strip_prefix("adx-mon query --format csv \"").and_then(|rest| rest.strip_suffix('"'));
@@ -64,11 +70,17 @@ fn the_document_tells_what_happens() {
                spec: {database: Metrics, interval: 1m, query: 'NoSuchTable | project Title = \"x\", Severity = 1'}\n";
     std::fs::write(folder.path().join("bad.yaml"), bad).unwrap();
 
-    let up = Up::start(&["--durability", "process", "--rules", folder.path().to_str().unwrap()]);
-    assert!(up.welcome.contains("5 rules run"), "{}", up.welcome);
     let document = std::fs::read_to_string(repository("docs/rules.md")).unwrap();
+    let documented = documented_rules(&document);
+    assert_eq!(documented.len(), 1, "the document's rules");
+    std::fs::write(folder.path().join("documented.yaml"), documented[0]).unwrap();
+    let labels = document.split("--cluster-labels\n").nth(1).unwrap().split('`').next().unwrap();
+
+    let rules = folder.path().to_str().unwrap();
+    let up = Up::start(&["--durability", "process", "--rules", rules, "--cluster-labels", labels]);
+    assert!(up.welcome.contains("7 rules run"), "{}", up.welcome);
     let commands = commands(&document);
-    assert_eq!(commands.len(), 4, "the document's commands");
+    assert_eq!(commands.len(), 5, "the document's commands");
     for (command, expected) in &commands {
         // rules run once a minute, over the minute before
         eventually_within(Duration::from_secs(300), command, || match run(&up, command) {
@@ -87,6 +99,14 @@ fn the_document_tells_what_happens() {
         let message = status["message"].as_str().unwrap_or_default();
         if status["status"] == "Error" && message.contains("NoSuchTable") { Ok(()) } else { Err(status.to_string()) }
     });
+    eventually("the function for tests is not applied, and says so", || {
+        let status = status(&up, "for-tests");
+        if status["reason"] == "CriteriaNotMatched" { Ok(()) } else { Err(status.to_string()) }
+    });
+    eventually("the backfill is complete", || {
+        let status = status(&up, "rows-by-region");
+        if status["backfill"]["phase"] == "Completed" { Ok(()) } else { Err(status.to_string()) }
+    });
     for rule in ["memory-full", "cpu-seconds"] {
         eventually(rule, || match status(&up, rule) {
             status if status["status"] == "Success" => Ok(()),
@@ -100,7 +120,7 @@ fn the_document_tells_what_happens() {
     eventually("the mistake is listed", || {
         let list: Value = serde_json::from_str(&up.get(&up.console("/rules")).unwrap()).unwrap();
         let mistakes = list["mistakes"].to_string();
-        if mistakes.contains("cpu-per-minute.yaml") && list["rules"].as_array().unwrap().len() == 5 {
+        if mistakes.contains("cpu-per-minute.yaml") && list["rules"].as_array().unwrap().len() == 7 {
             Ok(())
         } else {
             Err(list.to_string())

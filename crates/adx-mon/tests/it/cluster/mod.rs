@@ -242,6 +242,10 @@ async fn apply_functions_and_commands(world: &World) {
     world.create::<Function>("b-recent", spec(".create-or-alter function Recent() { Cpu | where Timestamp > ago(1m) }")).await.unwrap();
     world.create::<ManagementCommand>("runs", spec(".set-or-append Runs <| print At = now()")).await.unwrap();
     world.create::<ManagementCommand>("wrong", spec(".alter table NoSuchTable docstring 'x'")).await.unwrap();
+    let mut misspelt = spec(".create-or-alter function Misspelt() { print 1 }");
+    misspelt["criteriaExpression"] = json!("regoin == 'eastus'");
+    world.create::<Function>("misspelt", misspelt.clone()).await.unwrap();
+    world.create::<ManagementCommand>("misspelt", misspelt).await.unwrap();
 }
 
 async fn functions_and_commands_are_applied(world: &World) {
@@ -263,6 +267,8 @@ async fn functions_and_commands_are_applied(world: &World) {
     let wrong = wrong.status.unwrap();
     assert!(condition(&wrong.conditions, COMMAND).unwrap().2.contains("NoSuchTable"), "{wrong:?}");
     event(world, "ManagementCommand", "wrong").await;
+    event(world, "ManagementCommand", "misspelt").await;
+    event(world, "Function", "misspelt").await;
 
     world.api::<Function>().delete("a-hottest", &DeleteParams::default()).await.unwrap();
     eventually(async || match world.api::<Function>().get_opt("a-hottest").await {

@@ -178,7 +178,10 @@ async fn fill(kusto: &kusto::Client) {
 
 async fn start_alertmanager(program: PathBuf, folder: &TempDir) -> (Process, String) {
     let config = folder.path().join("alertmanager.yml");
-    std::fs::write(&config, "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n").unwrap();
+    // The one of docs/rules.md.
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/rules.md")).unwrap();
+    let from = document.find("```yaml\nroute:").expect("the document's configuration") + "```yaml\n".len();
+    std::fs::write(&config, document[from..].split("```").next().unwrap()).unwrap();
     let port = free_ports(1);
     let mut command = Command::new(program);
     command.arg(format!("--config.file={}", config.display()));
