@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde_json::json;
 
 use crate::fake::{Answer, Kusto, Reply};
 use crate::support::text;
-use crate::world::{World, condition, rule};
+use crate::world::{TICK, World, condition, rule};
 
 /// What a query may take in these tests; the client adds five seconds in which the service may say so itself.
 const DEADLINE: Duration = Duration::from_millis(300);
@@ -131,6 +132,37 @@ async fn a_query_that_takes_long_gets_its_time() {
     let metrics = world.get("/metrics").await;
     assert!(metrics.contains("evaluations_total{outcome=\"service_error\"} 0") && metrics.contains("queries_cut_off_total 1"), "{metrics}");
     assert_eq!((world.kusto.asked("Long").len(), world.kusto.asked(".set").len()), (2, 1));
+    world.stop().await;
+}
+
+/// What Kusto took while it hung is waited for once. From then on the rule is on time, and one of the quick ones.
+#[tokio::test]
+async fn a_rule_whose_query_hung_is_back_on_schedule_and_has_missed_nothing() {
+    let mut world = World::new().await;
+    // Far more than an answer takes on a busy machine.
+    let seconds = Duration::from_secs;
+    (world.config.deadlines.query, world.config.deadlines.quick) = (seconds(5), seconds(4));
+    world.kusto.answer("Stuck", Answer::Hang);
+    world.store.apply(rule("stuck", "Stuck"));
+    world.start().await;
+    world.until(|world| world.kusto.asked("Stuck").len() == 2).await;
+    world.kusto.alert("Stuck", "a");
+    world.until(|world| world.status("stuck").message.contains("DEADLINE")).await;
+    let failed = world.now();
+    let retry = world.advance_to_deadline_within(failed + TICK, failed + SignedDuration::from_secs(3)).await;
+    world.clock.set(retry);
+    world.until(|world| world.status("stuck").status == "Success").await;
+    for round in 3..6 {
+        world.until(|world| world.kusto.asked("Stuck").len() == round).await;
+        let (start, end) = world.kusto.asked("Stuck")[round - 1].window.unwrap();
+        let (before, begun) = (&world.kusto.asked("Stuck")[round - 2], world.kusto.asked("Stuck")[0].window.unwrap().0);
+        assert_eq!(start, if round == 3 { begun } else { before.window.unwrap().1 + TICK }, "round {round}");
+        assert!(round == 3 || world.now().duration_since(end).as_secs() <= 1, "round {round} is late");
+        world.advance(300);
+    }
+    let debug: serde_json::Value = serde_json::from_str(&world.get("/debug/rules").await).unwrap();
+    assert_eq!(debug["ns/stuck"]["slow"], false);
+    assert!(world.get("/metrics").await.contains("queries_cut_off_total 1"));
     world.stop().await;
 }
 
