@@ -500,3 +500,16 @@ async fn no_window_is_begun_before_it_is_on_record_and_none_twice() {
     assert_eq!(starts, once);
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_body_of_a_megabyte_is_submitted_and_others_go_on() {
+    let (service, client) = Service::start().await;
+    let mut big = rule("big", "DB");
+    big.spec.body.push_str(&format!("\n// {}", "x".repeat(1 << 20)));
+    let running = Running::start(Owner::Ingestor, [big, rule("small", "DB")], &[("DB", client)]);
+    let done = |name| running.rule(name).status.as_ref().is_some_and(|s| s.last_window_end.is_some());
+    running.until("both windows are complete", || done("big") && done("small")).await;
+    let longest = service.commands().iter().map(String::len).max();
+    assert!(longest > Some(1 << 20) && service.commands().len() == 2, "{longest:?}");
+    running.stop().await;
+}
