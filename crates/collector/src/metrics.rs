@@ -226,7 +226,7 @@ impl Metrics {
         let help = "Targets that annotations ask for and that are not scraped; /targets says why";
         registry.register("adxmon_collector_scrape_targets_dropped", help, m.scrape_targets_dropped.clone());
         registry.register("adxmon_collector_scrape_bad_lines", "Scraped lines that could not be used", m.bad_lines.clone());
-        let help = "Exemplars of scraped pages, for which tables have no column";
+        let help = "Exemplars that no exporter of their source takes; tables have no column for them";
         registry.register("adxmon_collector_exemplars_dropped", help, m.exemplars_dropped.clone());
         registry.register("adxmon_collector_config_reloads", "Reloads of the configuration by result", m.reloads.clone());
         m.last_reload_successful.set(1);

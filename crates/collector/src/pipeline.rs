@@ -123,6 +123,10 @@ impl Pipeline {
         for exporter in exporters.iter().filter_map(|name| config.exporters.iter().find(|exporter| exporter.name == *name)) {
             intake = intake.tap(exporter.rules.compile()?);
         }
+        let exemplars = self.metrics.exemplars_dropped.clone();
+        let intake = intake.on_exemplars_lost(move |lost| {
+            exemplars.inc_by(lost);
+        });
         Ok(match &self.metrics.dropped {
             Some(dropped) => intake.on_drop(dropped.counter()),
             None => intake,

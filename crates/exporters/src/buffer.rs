@@ -334,9 +334,10 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Where samples are kept; the table's name is the version of their lines.
+/// Where samples are kept; the table's name is the version of their lines. Those of version 1 have no exemplars and read the
+/// same.
 const SAMPLES_DATABASE: &str = "export";
-const SAMPLES_TABLE: &str = "SamplesV1";
+const SAMPLES_TABLE: &str = "SamplesV2";
 
 /// Segments that are sent before they are settled together, at most,
 const ROUND_SEGMENTS: usize = 64;

@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use telemetry::client::{Series, remote_write_body};
-use telemetry::export::ExportSeries;
+use telemetry::client::{Series, add_series};
+use telemetry::export::{ExportExemplar, ExportSeries};
 
 use crate::attempt::{Again, Failure, Pushed, asked_pause, first_words, read_answer};
 use crate::exporter::{Added, Client, Origin};
 use crate::http::{HttpOptions, Poster, redacted};
-use crate::samples::Samples;
+use crate::samples::{Line, Samples};
 use crate::tls::install_crypto;
 
 /// Where to and how samples are written.
@@ -51,10 +51,10 @@ pub struct EndpointError {
 pub struct RemoteWrite {
     config: RemoteWriteConfig,
     poster: Poster,
-    series: Vec<Series>,
+    series: Vec<(Series, Vec<ExportExemplar>)>,
     count: usize,
     bytes: usize,
-    /// Samples and body of each request, or why there is none.
+    /// Samples, exemplars without one included, and body of each request, or why there is none.
     ready: VecDeque<(u64, Result<Bytes, String>)>,
     samples: Samples,
 }
@@ -78,14 +78,16 @@ impl Client for RemoteWrite {
         if full {
             self.finish();
         }
-        let Some((time_ms, value, same, series)) = self.samples.read(row) else { return Added::Skipped };
-        match self.series.last_mut().filter(|_| same) {
-            Some(last) => last.samples.push((time_ms, value)),
-            None => {
-                let labels = labels_of(series);
-                self.bytes += labels.iter().map(|(name, value)| name.len() + value.len() + 6).sum::<usize>();
-                self.series.push(Series { labels, samples: vec![(time_ms, value)] });
-            }
+        let Some(Line { timestamp_ms, value, exemplars, same, series, .. }) = self.samples.read(row) else { return Added::Skipped };
+        if !same || self.series.is_empty() {
+            let labels = labels_of(series);
+            self.bytes += labels.iter().map(size).sum::<usize>();
+            self.series.push((Series { labels, samples: Vec::new() }, Vec::new()));
+        }
+        if let Some((series, sent)) = self.series.last_mut() {
+            series.samples.extend(value.map(|value| (timestamp_ms, value)));
+            let exemplars = exemplars.into_iter().map(|exemplar| of_sample(exemplar, timestamp_ms));
+            sent.extend(exemplars.inspect(|exemplar| self.bytes += 18 + exemplar.labels.iter().map(size).sum::<usize>()));
         }
         self.count += 1;
         self.bytes += 18;
@@ -98,7 +100,8 @@ impl Client for RemoteWrite {
             return;
         }
         self.bytes = 0;
-        let plain = remote_write_body(&series);
+        let mut plain = Vec::new();
+        series.iter().for_each(|(series, exemplars)| add_series(&mut plain, series, exemplars));
         let samples = std::mem::take(&mut self.count) as u64;
         self.ready.push_back((samples, compressed(&plain)));
     }
@@ -134,6 +137,18 @@ impl Client for RemoteWrite {
     fn discard(&mut self) {
         self.ready.pop_front();
     }
+}
+
+/// About what a label takes in a request.
+fn size((name, value): &(String, String)) -> usize {
+    name.len() + value.len() + 6
+}
+
+/// An exemplar as Prometheus wants it, with a time of its own.
+fn of_sample(exemplar: ExportExemplar, timestamp_ms: i64) -> ExportExemplar {
+    let timestamp_ms = Some(exemplar.timestamp_ms.unwrap_or(timestamp_ms));
+    let labels = exemplar.labels.into_iter().map(|(name, value)| (in_alphabet(&name, false).into_owned(), value)).collect();
+    ExportExemplar { timestamp_ms, labels, ..exemplar }
 }
 
 /// A body as receivers want it, or why it cannot be.

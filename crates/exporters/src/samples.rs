@@ -1,6 +1,6 @@
 //! Lines of samples, read with one series at a time in memory: most lines differ from the one before in time and value only.
 
-use telemetry::export::{ExportSample, ExportSeries};
+use telemetry::export::{ExportExemplar, ExportSample, ExportSeries};
 
 /// Reads lines and remembers the last series.
 #[derive(Debug, Default)]
@@ -9,9 +9,24 @@ pub(crate) struct Samples {
     series: ExportSeries,
 }
 
+/// What a line says.
+#[derive(Debug)]
+pub(crate) struct Line<'s> {
+    /// Milliseconds since 1970.
+    pub(crate) timestamp_ms: i64,
+    /// None where exemplars come without a sample.
+    pub(crate) value: Option<f64>,
+    pub(crate) exemplars: Vec<ExportExemplar>,
+    /// Whether the series is that of the line before.
+    pub(crate) same: bool,
+    /// The series as it stands in the line.
+    pub(crate) text: &'s [u8],
+    pub(crate) series: &'s ExportSeries,
+}
+
 impl Samples {
-    /// Time, value and series of a line, and whether the series is that of the line before.
-    pub(crate) fn read(&mut self, line: &[u8]) -> Option<(i64, f64, bool, &ExportSeries)> {
+    /// A line, read.
+    pub(crate) fn read(&mut self, line: &[u8]) -> Option<Line<'_>> {
         let sample = ExportSample::read(line)?;
         let same = self.text == sample.series;
         if !same {
@@ -19,6 +34,7 @@ impl Samples {
             self.text.clear();
             self.text.extend_from_slice(sample.series);
         }
-        Some((sample.timestamp_ms, sample.value, same, &self.series))
+        let exemplars = ExportExemplar::read_all(sample.exemplars);
+        Some(Line { timestamp_ms: sample.timestamp_ms, value: sample.value, exemplars, same, text: &self.text, series: &self.series })
     }
 }

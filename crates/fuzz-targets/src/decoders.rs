@@ -1,5 +1,6 @@
 //! Wire formats and KQL: no panic, and whatever is accepted becomes whole CSV records of the table's width.
 
+use telemetry::export::{ExportExemplar, ExportSample, ExportSeries};
 use telemetry::rules::MetricRules;
 use telemetry::{
     DecodeError, Encoding, ExpositionFormat, LogIntake, LogOptions, MetricIntake, Outcome, PageProgress, Reading, RowSet, ScrapedPage,
@@ -8,8 +9,9 @@ use telemetry::{
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
+/// With an exporter, so that exemplars are read.
 fn metrics() -> MetricIntake {
-    MetricIntake::new("Metrics", MetricRules::default(), Vec::new())
+    MetricIntake::new("Metrics", MetricRules::default(), Vec::new()).tap(MetricRules::default())
 }
 
 fn logs() -> LogIntake {
@@ -21,7 +23,8 @@ fn traces() -> TraceIntake {
 }
 
 /// Reads the rows with another CSV reader: as many records as are counted, each as wide as the table. Returns how many.
-fn records(rows: RowSet) -> u64 {
+fn records(mut rows: RowSet) -> u64 {
+    exports(&mut rows);
     let mut all = 0;
     for table in rows.into_tables() {
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&table.bytes[..]);
@@ -36,6 +39,20 @@ fn records(rows: RowSet) -> u64 {
         all += u64::from(found);
     }
     all
+}
+
+/// Lines for exporters are as many as are counted, and can be read.
+fn exports(rows: &mut RowSet) {
+    for export in rows.take_exports() {
+        let lines = export.bytes.split_inclusive(|byte| *byte == b'\n');
+        assert_eq!(lines.clone().count(), export.rows as usize, "lines and their count");
+        for line in lines {
+            let sample = ExportSample::read(line);
+            let series = sample.and_then(|sample| ExportSeries::read(sample.series));
+            let exemplars = sample.map(|sample| (sample.exemplars.is_empty(), ExportExemplar::read_all(sample.exemplars).is_empty()));
+            assert!(series.is_some() && exemplars.is_some_and(|(none, read)| none == read), "{}", String::from_utf8_lossy(line));
+        }
+    }
 }
 
 /// For formats in which one item is one row: what was accepted is what is there.

@@ -8,7 +8,8 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use serde_json::{Value, json};
-use telemetry::client::{Series, remote_write_body};
+use telemetry::client::{Series, add_series, remote_write_body};
+use telemetry::export::ExportExemplar;
 use wal::disk::sim::SimDisk;
 use wal::{Outcome, Request, Section, SectionBody, Settlement, Store, TableKey};
 
@@ -149,11 +150,16 @@ fn remote_write() -> Vec<u8> {
         labels: vec![label("__name__", name), label("adxmon_database", "Other"), label("host", "a,\"b\"\n")],
         samples: vec![(1_700_000_000_000, value), (-1, f64::NAN)],
     };
-    remote_write_body(&[series("http_requests_total", 1.5), series("up", 0.0)])
+    let mut body = remote_write_body(&[series("http_requests_total", 1.5), series("up", 0.0)]);
+    let exemplar =
+        ExportExemplar { timestamp_ms: Some(1), value: 0.5, labels: vec![label("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736")] };
+    add_series(&mut body, &series("with", 1.0), std::slice::from_ref(&exemplar));
+    add_series(&mut body, &Series { samples: Vec::new(), ..series("alone", 1.0) }, &[exemplar]);
+    body
 }
 
-/// Two series of `up{host="a"}` with their symbols, one with a sample, one with a native histogram; written by hand, field by
-/// field of `types.proto`.
+/// Series of `up{host="a"}` with their symbols, with a sample, with a native histogram and with one of custom buckets; written
+/// by hand, field by field of `types.proto`.
 fn remote_write_2() -> Vec<u8> {
     let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
     let mut body: Vec<u8> = ["", "__name__", "up", "host", "a"].iter().flat_map(|symbol| field(4, symbol.as_bytes())).collect();
@@ -163,7 +169,10 @@ fn remote_write_2() -> Vec<u8> {
     body.extend(field(5, &[refs.clone(), field(2, &sample), exemplar, field(5, &[1 << 3, 1])].concat()));
     let histogram =
         [&[1 << 3, 6, 3 << 3 | 1][..], &8.0f64.to_le_bytes(), &[4 << 3, 0, 6 << 3, 1], &field(11, &[2 << 3, 2]), &field(12, &[4, 2])];
-    body.extend(field(5, &[refs, field(3, &histogram.concat())].concat()));
+    body.extend(field(5, &[refs.clone(), field(3, &histogram.concat())].concat()));
+    let bounds = [[0x82, 0x01, 16].as_slice(), &0.5f64.to_le_bytes(), &1.0f64.to_le_bytes()].concat();
+    let custom = [&[1 << 3, 6, 4 << 3, 105][..], &field(11, &[2 << 3, 3]), &field(12, &[2, 2, 2]), &bounds];
+    body.extend(field(5, &[refs, field(3, &custom.concat())].concat()));
     body
 }
 

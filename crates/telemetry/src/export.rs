@@ -2,9 +2,11 @@
 //! stored and read back.
 //!
 //! The rows of tables will not do: a table's name is the metric's name normalised, and the `Labels` column lacks
-//! `adxmon_*`. A line is `<milliseconds>\t<bits of the value, hex>\t<kind>\t<metric>[\t<label>\t<value>]…\n`. The bits
-//! keep what a number as text would lose: a stale marker is a NaN of its own. In texts tab, newline, backslash and quote
-//! are escaped, so that a line is also one CSV record of one field.
+//! `adxmon_*`. A line is `<milliseconds>\t<bits of the value, hex>\t[x<length>\t<exemplars>]<kind>\t<metric>[\t<label>\t<value>]…\n`.
+//! The bits keep what a number as text would lose: a stale marker is a NaN of its own. An exemplar, of which there may be
+//! several in `length` bytes, is `[milliseconds]\t<bits of the value>\t<number of labels>\t[<label>\t<value>\t]…`; where
+//! exemplars come without a sample, its bits are `-`. In texts tab, newline, backslash and quote are escaped, so that a
+//! line is also one CSV record of one field.
 
 use std::borrow::Cow;
 
@@ -57,15 +59,37 @@ pub struct ExportRows {
 }
 
 impl ExportRows {
-    pub(crate) fn append(&mut self, timestamp_ms: i64, value: f64, series: &[u8]) {
-        if self.bytes.len() > MAX_BYTES {
-            self.lost += 1;
-            return;
+    pub(crate) fn append(&mut self, timestamp_ms: i64, value: f64, exemplars: &[u8], series: &[u8]) {
+        if self.has_room() {
+            crate::text::integer(&mut self.bytes, timestamp_ms);
+            self.bytes.push(b'\t');
+            crate::text::hex(&mut self.bytes, &value.to_bits().to_be_bytes());
+            self.end_line(exemplars, series);
         }
-        crate::text::integer(&mut self.bytes, timestamp_ms);
+    }
+
+    /// Exemplars whose sample came without them.
+    pub(crate) fn append_exemplars(&mut self, exemplars: &[u8], series: &[u8]) {
+        if self.has_room() {
+            self.bytes.extend_from_slice(b"0\t-");
+            self.end_line(exemplars, series);
+        }
+    }
+
+    fn has_room(&mut self) -> bool {
+        let room = self.bytes.len() <= MAX_BYTES;
+        self.lost += u64::from(!room);
+        room
+    }
+
+    fn end_line(&mut self, exemplars: &[u8], series: &[u8]) {
         self.bytes.push(b'\t');
-        crate::text::hex(&mut self.bytes, &value.to_bits().to_be_bytes());
-        self.bytes.push(b'\t');
+        if !exemplars.is_empty() {
+            self.bytes.push(b'x');
+            crate::text::integer(&mut self.bytes, exemplars.len() as i64);
+            self.bytes.push(b'\t');
+            self.bytes.extend_from_slice(exemplars);
+        }
         self.bytes.extend_from_slice(series);
         self.bytes.push(b'\n');
         self.rows += 1;
@@ -82,6 +106,29 @@ pub(crate) fn write_series<'t>(out: &mut Vec<u8>, kind: SeriesKind, metric: &[u8
         for text in [name, value] {
             out.push(b'\t');
             escape(out, text);
+        }
+    }
+}
+
+/// Appends one exemplar.
+pub(crate) fn write_exemplar<'t>(
+    out: &mut Vec<u8>,
+    timestamp_ms: Option<i64>,
+    value: f64,
+    labels: impl ExactSizeIterator<Item = (&'t [u8], &'t [u8])>,
+) {
+    if let Some(timestamp_ms) = timestamp_ms {
+        crate::text::integer(out, timestamp_ms);
+    }
+    out.push(b'\t');
+    crate::text::hex(out, &value.to_bits().to_be_bytes());
+    out.push(b'\t');
+    crate::text::integer(out, labels.len() as i64);
+    out.push(b'\t');
+    for (name, value) in labels {
+        for text in [name, value] {
+            escape(out, text);
+            out.push(b'\t');
         }
     }
 }
@@ -126,8 +173,10 @@ fn unescape(text: &[u8]) -> String {
 pub struct ExportSample<'a> {
     /// Milliseconds since 1970.
     pub timestamp_ms: i64,
-    /// The value, bit by bit as it came.
-    pub value: f64,
+    /// The value, bit by bit as it came; none where exemplars come without a sample.
+    pub value: Option<f64>,
+    /// Exemplars of it, for [`ExportExemplar::read_all`].
+    pub exemplars: &'a [u8],
     /// Kind, metric and labels, for [`ExportSeries::read`].
     pub series: &'a [u8],
 }
@@ -138,8 +187,54 @@ impl<'a> ExportSample<'a> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let mut parts = line.splitn(3, |&byte| byte == b'\t');
         let timestamp_ms = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
-        let bits = u64::from_str_radix(std::str::from_utf8(parts.next()?).ok()?, 16).ok()?;
-        Some(Self { timestamp_ms, value: f64::from_bits(bits), series: parts.next()? })
+        let value = match parts.next()? {
+            b"-" => None,
+            bits => Some(float(bits)?),
+        };
+        let (exemplars, series) = split_exemplars(parts.next()?)?;
+        Some(Self { timestamp_ms, value, exemplars, series })
+    }
+}
+
+fn float(bits: &[u8]) -> Option<f64> {
+    u64::from_str_radix(std::str::from_utf8(bits).ok()?, 16).ok().map(f64::from_bits)
+}
+
+/// Exemplars, if there are any, and what is behind them.
+fn split_exemplars(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    let Some(counted) = rest.strip_prefix(b"x") else { return Some((&[], rest)) };
+    let end = counted.iter().position(|&byte| byte == b'\t')?;
+    let length: usize = std::str::from_utf8(&counted[..end]).ok()?.parse().ok()?;
+    counted[end + 1..].split_at_checked(length)
+}
+
+/// A value that a sample was made from, with what is known of where it came from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExportExemplar {
+    /// Milliseconds since 1970; none when it has the time of its sample.
+    pub timestamp_ms: Option<i64>,
+    /// The value.
+    pub value: f64,
+    /// Mostly `trace_id` and `span_id`.
+    pub labels: Vec<(String, String)>,
+}
+
+impl ExportExemplar {
+    /// Reads [`ExportSample::exemplars`], as far as they can be read.
+    pub fn read_all(exemplars: &[u8]) -> Vec<Self> {
+        let mut fields = exemplars.split(|&byte| byte == b'\t');
+        std::iter::from_fn(|| Self::read(&mut fields)).collect()
+    }
+
+    fn read<'t>(fields: &mut impl Iterator<Item = &'t [u8]>) -> Option<Self> {
+        let timestamp_ms = std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+        let value = float(fields.next()?)?;
+        let number: usize = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let mut labels = Vec::new();
+        for _ in 0..number {
+            labels.push((unescape(fields.next()?), unescape(fields.next()?)));
+        }
+        Some(Self { timestamp_ms, value, labels })
     }
 }
 
@@ -179,16 +274,32 @@ mod tests {
         fn lines_read_back_and_are_records_of_their_own(
             time in any::<i64>(), bits in any::<u64>(), metric in "[a\\t\\n\"\\\\é]{0,6}",
             labels in prop::collection::vec(("[a\\t\\n\"\\\\q]{0,4}", "[a\\t\\n\"\\\\n]{0,4}"), 0..4),
+            exemplars in prop::collection::vec((any::<Option<i64>>(), any::<i32>(), prop::collection::vec(("[a\\t\"]{0,3}", "[a\\n\\\\]{0,3}"), 0..3)), 0..3),
+            without_sample in any::<bool>(),
         ) {
             let mut series = Vec::new();
             let pairs = labels.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
             write_series(&mut series, SeriesKind::Counter, metric.as_bytes(), pairs);
             let mut rows = ExportRows::default();
-            rows.append(time, f64::from_bits(bits), &series);
+            let exemplars: Vec<_> = exemplars
+                .into_iter()
+                .map(|(timestamp_ms, value, labels)| ExportExemplar { timestamp_ms, value: value.into(), labels })
+                .collect();
+            let mut text = Vec::new();
+            for ExportExemplar { timestamp_ms, value, labels } in &exemplars {
+                write_exemplar(&mut text, *timestamp_ms, *value, labels.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+            }
+            if without_sample {
+                rows.append_exemplars(&text, &series);
+            } else {
+                rows.append(time, f64::from_bits(bits), &text, &series);
+            }
             prop_assert_eq!(rows.bytes.iter().filter(|&&b| b == b'\n').count(), 1);
             prop_assert!(!rows.bytes.contains(&b'"'));
             let sample = ExportSample::read(&rows.bytes).unwrap();
-            prop_assert_eq!((sample.timestamp_ms, sample.value.to_bits()), (time, bits));
+            let wanted = if without_sample { (0, None) } else { (time, Some(bits)) };
+            prop_assert_eq!((sample.timestamp_ms, sample.value.map(f64::to_bits)), wanted);
+            prop_assert_eq!(ExportExemplar::read_all(sample.exemplars), exemplars);
             prop_assert_eq!(ExportSeries::read(sample.series), Some(ExportSeries { kind: SeriesKind::Counter, metric, labels }));
         }
 
@@ -196,6 +307,7 @@ mod tests {
         fn any_bytes_are_read_or_refused(line in prop::collection::vec(any::<u8>(), 0..40)) {
             if let Some(sample) = ExportSample::read(&line) {
                 ExportSeries::read(sample.series);
+                ExportExemplar::read_all(sample.exemplars);
             }
         }
     }

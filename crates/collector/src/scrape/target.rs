@@ -55,7 +55,6 @@ struct Scraped {
     stored: u64,
     bad_lines: u64,
     bad_line: Option<String>,
-    exemplars: u64,
 }
 
 /// Why a scrape gave nothing.
@@ -151,7 +150,6 @@ impl Target {
             scraped.bad_line = scraped.bad_line.or(outcome.first_error);
             scraper.sink.commit(rows, outcome.filtered).await?;
         }
-        scraped.exemplars = progress.exemplars;
         if let Some(mut series) = series {
             series.finish();
             if self.last_page.as_ref().is_some_and(|last| last.series.lost_any(&series)) {
@@ -229,9 +227,8 @@ impl Target {
             Err(Failed::Down(_)) => "failed",
             Err(Failed::Refused(_)) => "refused",
         });
-        if let Ok(Scraped { bad_lines, exemplars, .. }) = &scraped {
+        if let Ok(Scraped { bad_lines, .. }) = &scraped {
             scraper.metrics.samples_rejected.inc_by(*bad_lines);
-            scraper.metrics.exemplars_dropped.inc_by(*exemplars);
             if *bad_lines > 0 {
                 scraper.count_bad_lines(&self.target, *bad_lines);
             }

@@ -70,13 +70,17 @@ async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     tokio::time::timeout(LONG, wait).await.unwrap_or_else(|_| panic!("{what} did not come"))
 }
 
-/// OTLP in, with a name that Prometheus does not take, a counter, and a value that has no short decimal form.
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// OTLP in, with a name that Prometheus does not take, a counter with an exemplar, and a value that has no short decimal form.
 fn request(now_ms: i64) -> Value {
     let nanos = (i128::from(now_ms) * 1_000_000).to_string();
     let point = |value: f64, host: &str| json!({"timeUnixNano": nanos, "asDouble": value, "attributes": [{"key": "host.name", "value": {"stringValue": host}}]});
+    let mut requests = point(12345678.0, "a");
+    requests["exemplars"] = json!([{"timeUnixNano": nanos, "asDouble": 0.25, "traceId": TRACE, "spanId": "00f067aa0ba902b7"}]);
     json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [
         {"name": "room.temperature", "gauge": {"dataPoints": [point(0.1 + 0.2, "a"), point(-4.5, "b")]}},
-        {"name": "requests", "sum": {"aggregationTemporality": 2, "isMonotonic": true, "dataPoints": [point(12345678.0, "a")]}},
+        {"name": "requests", "sum": {"aggregationTemporality": 2, "isMonotonic": true, "dataPoints": [requests]}},
     ]}]}]})
 }
 
@@ -112,15 +116,17 @@ async fn prometheus_has_what_was_written_to_it() {
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", dir.path().join("tsdb").display()))
             .arg(format!("--web.listen-address={address}"))
-            .arg("--web.enable-remote-write-receiver"),
+            .args(["--web.enable-remote-write-receiver", "--enable-feature=exemplar-storage"]),
     );
+    let ask = |path: &str, query: &str, times: &[(&str, f64)]| {
+        let mut url = reqwest::Url::parse(&format!("http://{address}/api/v1/{path}")).unwrap();
+        url.query_pairs_mut().append_pair("query", query).extend_pairs(times.iter().map(|(name, time)| (name, time.to_string())));
+        async move { client().get(url).send().await.ok()?.json::<Value>().await.ok() }
+    };
     let query = |query: &'static str| {
-        let parameters = [("query", query.to_owned()), ("time", (now as f64 / 1e3).to_string())];
-        let url = reqwest::Url::parse_with_params(&format!("http://{address}/api/v1/query"), parameters).unwrap();
+        let answer = ask("query", query, &[("time", now as f64 / 1e3)]);
         async move {
-            let answer = client().get(url).send().await.ok()?;
-            let answer: Value = answer.json().await.ok()?;
-            let result = answer["data"]["result"].as_array()?.clone();
+            let result = answer.await?["data"]["result"].as_array()?.clone();
             (!result.is_empty()).then_some(result)
         }
     };
@@ -131,6 +137,10 @@ async fn prometheus_has_what_was_written_to_it() {
     assert_eq!(values, [(labels("b"), -4.5), (labels("a"), 0.1 + 0.2)]);
     let requests = query("requests").await.unwrap();
     assert_eq!(requests[0]["value"][1], "12345678");
+    let around = [("start", now as f64 / 1e3 - 60.0), ("end", now as f64 / 1e3 + 60.0)];
+    let exemplars = ask("query_exemplars", "requests", &around).await.unwrap();
+    let exemplar = &exemplars["data"][0]["exemplars"][0];
+    assert_eq!((&exemplar["labels"]["trace_id"], &exemplar["value"]), (&json!(TRACE), &json!("0.25")), "{exemplars}");
     collector
         .until(
             &format!("adxmon_collector_exporter_sent_total{{exporter=\"PromToRemoteWrite\",endpoint=\"http://{address}/api/v1/write\"}}"),
@@ -170,7 +180,7 @@ async fn rotel_understands_what_is_exported() {
         let got = tokio::task::spawn_blocking(move || received.recv_timeout(LONG)).await.unwrap().unwrap();
         let resource = &got.resource_metrics[0];
         assert_eq!(resource.resource.as_ref().unwrap().attributes[0].key, "region", "{protocol}");
-        let mut points = Vec::new();
+        let (mut points, mut traces) = (Vec::new(), Vec::new());
         for metric in &resource.scope_metrics[0].metrics {
             let (kind, data_points) = match metric.data.as_ref().unwrap() {
                 Data::Gauge(gauge) => ("gauge", &gauge.data_points),
@@ -180,6 +190,7 @@ async fn rotel_understands_what_is_exported() {
             for point in data_points {
                 let Some(number_data_point::Value::AsDouble(value)) = point.value else { panic!("{point:?}") };
                 assert_eq!(point.time_unix_nano / 1_000_000, u64::try_from(now).unwrap());
+                traces.extend(point.exemplars.iter().map(|exemplar| (exemplar.trace_id[..2].to_vec(), exemplar.span_id[7])));
                 points.push((metric.name.as_str(), kind, point.attributes[0].key.as_str(), value));
             }
         }
@@ -189,6 +200,7 @@ async fn rotel_understands_what_is_exported() {
             ("requests", "counter", "host.name", 12345678.0),
         ];
         assert_eq!(points, wanted, "{protocol}");
+        assert_eq!(traces, [(vec![0x4b, 0xf9], 0xb7)], "{protocol}");
         collector.stop().await;
     }
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, DataPointFlags, Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point,
+    AggregationTemporality, DataPointFlags, Exemplar, Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, exemplar, metric,
+    number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
-use telemetry::export::SeriesKind;
+use telemetry::export::{ExportExemplar, SeriesKind};
 
 /// How large a batch may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,13 @@ impl Batch {
     }
 }
 
+/// Where a point stands in the batch that is being made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PointId {
+    metric: usize,
+    point: usize,
+}
+
 /// Collects points until a batch is full.
 #[derive(Debug)]
 pub struct Batcher {
@@ -74,14 +82,15 @@ impl Batcher {
     }
 
     /// As [`Batcher::add`], but points of one metric that follow each other share a message.
-    pub fn add_to_metric<'l>(
+    pub(super) fn add_to_metric<'l>(
         &mut self,
         (name, kind): (&str, SeriesKind),
         labels: impl Iterator<Item = (&'l str, &'l str)>,
-        time_ms: u64,
-        value: f64,
+        (time_ms, value): (u64, f64),
+        exemplars: &[ExportExemplar],
     ) -> Option<Batch> {
-        let point = number_point(labels, time_ms, value);
+        let mut point = number_point(labels, time_ms, value);
+        point.exemplars = exemplars.iter().map(|one| exemplar(one, time_ms)).collect();
         let size = point.encoded_len() + name.len() + PER_METRIC;
         let batch = self.make_room(size);
         match self.metrics.last_mut().filter(|metric| metric.name == name).and_then(|metric| points_of(metric, kind)) {
@@ -89,6 +98,28 @@ impl Batcher {
             None => self.push_metric(name, kind, point),
         }
         batch
+    }
+
+    /// The point that was added last.
+    pub(super) fn last_point(&mut self) -> Option<PointId> {
+        let metric = self.metrics.len().checked_sub(1)?;
+        Some(PointId { metric, point: points(self.metrics.get_mut(metric)?)?.len().checked_sub(1)? })
+    }
+
+    /// Adds exemplars to a point of the batch that is being made; false when they have no room in it.
+    pub(super) fn add_exemplars(&mut self, id: PointId, exemplars: &[ExportExemplar]) -> bool {
+        let Some(point) = self.metrics.get_mut(id.metric).and_then(points).and_then(|points| points.get_mut(id.point)) else {
+            return false;
+        };
+        let time_ms = point.time_unix_nano / 1_000_000;
+        let exemplars: Vec<_> = exemplars.iter().map(|one| exemplar(one, time_ms)).collect();
+        let size = exemplars.iter().map(|exemplar| exemplar.encoded_len() + PER_EXEMPLAR).sum::<usize>();
+        if self.bytes + size > self.bounds.bytes {
+            return false;
+        }
+        self.bytes += size;
+        point.exemplars.extend(exemplars);
+        true
     }
 
     /// The points that were not given out yet.
@@ -128,6 +159,18 @@ impl Batcher {
 /// Tags, lengths and numbers of the messages around a point, at most.
 const PER_METRIC: usize = 32;
 
+/// Tag and length of an exemplar, and what longer lengths of the messages around it take, at most.
+const PER_EXEMPLAR: usize = 16;
+
+/// The points of a metric.
+fn points(metric: &mut Metric) -> Option<&mut Vec<NumberDataPoint>> {
+    match metric.data.as_mut()? {
+        metric::Data::Gauge(gauge) => Some(&mut gauge.data_points),
+        metric::Data::Sum(sum) => Some(&mut sum.data_points),
+        _ => None,
+    }
+}
+
 /// The points of a metric, if it is of this kind.
 fn points_of(metric: &mut Metric, kind: SeriesKind) -> Option<&mut Vec<NumberDataPoint>> {
     match metric.data.as_mut()? {
@@ -152,6 +195,34 @@ fn number_point<'l>(labels: impl Iterator<Item = (&'l str, &'l str)>, time_ms: u
     }
 }
 
+/// As OpenTelemetry's rules for Prometheus say: `trace_id` and `span_id` are identities if they can be, everything else is an
+/// attribute.
+fn exemplar(one: &ExportExemplar, time_ms: u64) -> Exemplar {
+    let time_ms = one.timestamp_ms.map_or(time_ms, |time_ms| u64::try_from(time_ms).unwrap_or_default());
+    let mut exemplar = Exemplar {
+        time_unix_nano: time_ms.saturating_mul(1_000_000),
+        value: Some(exemplar::Value::AsDouble(one.value)),
+        ..Exemplar::default()
+    };
+    for (name, value) in &one.labels {
+        match (name.as_str(), identity(value)) {
+            ("trace_id", Some(id)) if id.len() == 16 => exemplar.trace_id = id,
+            ("span_id", Some(id)) if id.len() == 8 => exemplar.span_id = id,
+            _ => exemplar.filtered_attributes.push(attribute(name, value)),
+        }
+    }
+    exemplar
+}
+
+/// The bytes of hexadecimal digits, of which not all are zero.
+fn identity(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes().chunks(2);
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?, 16).ok();
+    let bytes: Vec<u8> = digits.map(byte).collect::<Option<_>>()?;
+    // A sign is no digit, though a number may have one.
+    (!text.contains('+') && bytes.iter().any(|byte| *byte != 0)).then_some(bytes)
+}
+
 /// Labels that carry the name or ADX-Mon's own routing stay here.
 fn is_sent(label: &str) -> bool {
     label != "__name__" && !label.starts_with("adxmon_")
@@ -164,8 +235,51 @@ fn attribute(key: &str, value: &str) -> KeyValue {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
+
+    fn with_labels(labels: &[(&str, &str)]) -> ExportExemplar {
+        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        ExportExemplar { timestamp_ms: None, value: 2.5, labels }
+    }
+
+    /// The table of "Exemplars" in OpenTelemetry's "Prometheus and OpenMetrics Compatibility".
+    #[test]
+    fn identities_of_exemplars_are_told_from_attributes() {
+        let good = [("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"), ("span_id", "00f067aa0ba902b7"), ("user", "u")];
+        let made = exemplar(&with_labels(&good), 7);
+        assert_eq!(made.trace_id[..2], [0x4b, 0xf9]);
+        assert_eq!((made.trace_id.len(), made.span_id), (16, vec![0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7]));
+        assert_eq!((made.time_unix_nano, made.value), (7_000_000, Some(exemplar::Value::AsDouble(2.5))));
+        assert_eq!(made.filtered_attributes, [attribute("user", "u")]);
+        let zero = "0".repeat(32);
+        for bad in ["", "xyz", "4bf9", &zero, "+bf92f3577b34da6a3ce929d0e0e4736", "é"] {
+            let made = exemplar(&with_labels(&[("trace_id", bad)]), 0);
+            assert_eq!((made.trace_id, made.filtered_attributes), (vec![], vec![attribute("trace_id", bad)]));
+        }
+    }
+
+    #[test]
+    fn exemplars_find_their_point_and_keep_the_bounds() {
+        let mut batcher = Batcher::new(&BTreeMap::new(), Bounds { points: 10, bytes: 300 });
+        assert!(batcher.last_point().is_none());
+        let mut add = |name| {
+            assert!(batcher.add_to_metric((name, SeriesKind::Counter), std::iter::empty(), (1, 1.0), &[]).is_none());
+            batcher.last_point().unwrap()
+        };
+        let (first, _) = (add("a"), add("b"));
+        assert!(batcher.add_exemplars(first, &[with_labels(&[])]));
+        assert!(!batcher.add_exemplars(first, &[with_labels(&[("l", &"x".repeat(300))])]));
+        let batch = batcher.take().unwrap();
+        assert!(!batcher.add_exemplars(first, &[with_labels(&[])]), "its batch is away");
+        let exemplars = |metric: &Metric| match metric.data.as_ref() {
+            Some(metric::Data::Sum(sum)) => sum.data_points[0].exemplars.len(),
+            other => panic!("{other:?}"),
+        };
+        let metrics = &batch.request().resource_metrics[0].scope_metrics[0].metrics;
+        assert_eq!(metrics.iter().map(exemplars).collect::<Vec<_>>(), [1, 0]);
+    }
 
     proptest! {
         #[test]
@@ -179,7 +293,7 @@ mod tests {
                 let labels = std::iter::once(("l", text.as_str()));
                 match shared {
                     false => batcher.add("m", labels, n as u64, 1.0),
-                    true => batcher.add_to_metric(("m", SeriesKind::Counter), labels, n as u64, 1.0),
+                    true => batcher.add_to_metric(("m", SeriesKind::Counter), labels, (n as u64, 1.0), &[]),
                 }
             };
             let mut batches: Vec<Batch> = labels.iter().enumerate().filter_map(&mut add).collect();

@@ -8,7 +8,7 @@ use exporters::otlp::{Bounds, OtlpMetrics, PushConfig};
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
 };
-use opentelemetry_proto::tonic::metrics::v1::{Metric, metric};
+use opentelemetry_proto::tonic::metrics::v1::{Exemplar, Metric, exemplar, metric};
 use prost::Message as _;
 use serde_json::Value;
 use telemetry::export::ExportRows;
@@ -122,6 +122,31 @@ async fn batches_are_bounded_and_what_the_receiver_drops_is_counted() {
 fn points(metric: &Metric) -> usize {
     let Some(metric::Data::Gauge(gauge)) = &metric.data else { panic!("{metric:?}") };
     gauge.data_points.len()
+}
+
+/// Those that came behind their sample find it as long as it is in the same batch; one without a sample cannot be sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn exemplars_are_those_of_their_points() {
+    let (rig, receiver) = (Rig::new(), Receiver::start([]).await);
+    rig.keep_exemplars().await;
+    let _exporter = rig.start(OtlpMetrics::new(PushConfig::new(&receiver.url), false).unwrap());
+    let got = metrics(&receiver.until_taken(1).await);
+    let [metric] = &got[..] else { panic!("{got:?}") };
+    let Some(metric::Data::Gauge(gauge)) = &metric.data else { panic!("{metric:?}") };
+    let facts: Vec<Vec<_>> = gauge
+        .data_points
+        .iter()
+        .map(|point| {
+            let fact = |exemplar: &Exemplar| {
+                let key = exemplar.filtered_attributes.iter().map(|attribute| attribute.key.as_str()).collect::<String>();
+                (exemplar.time_unix_nano, exemplar.value, exemplar.trace_id[0], key)
+            };
+            point.exemplars.iter().map(fact).collect()
+        })
+        .collect();
+    let fact = |ms: u64, value| (ms * 1_000_000, Some(exemplar::Value::AsDouble(value)), 0x4b, "http.user".to_owned());
+    assert_eq!(facts, [vec![fact(1, 0.5), fact(2, 0.25)], vec![]]);
+    rig.until("the count", |rig| (rig.sent(), rig.metric("skipped_total{name=\"ex\"}")) == (2.0, 1.0)).await;
 }
 
 /// A stale marker becomes OTLP's flag.

@@ -21,6 +21,18 @@ struct TimeSeries {
     labels: Vec<Label>,
     #[prost(message, repeated, tag = "2")]
     samples: Vec<Sample>,
+    #[prost(message, repeated, tag = "3")]
+    exemplars: Vec<Exemplar>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Exemplar {
+    #[prost(message, repeated, tag = "1")]
+    labels: Vec<Label>,
+    #[prost(double, tag = "2")]
+    value: f64,
+    #[prost(int64, tag = "3")]
+    timestamp: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -73,6 +85,25 @@ async fn requests_are_those_of_the_specification() {
     assert_eq!(labels, [("Zone", "1"), ("__name__", "up"), ("job", "j")]);
     let samples: Vec<_> = one.samples.iter().map(|s| (s.timestamp, s.value.to_bits())).collect();
     assert_eq!(samples, [(1, 1.5f64.to_bits()), (2, stale.to_bits())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exemplars_are_sent_with_their_series() {
+    let (rig, receiver) = (Rig::new(), Receiver::start([]).await);
+    rig.keep_exemplars().await;
+    let _exporter = rig.start(client(&receiver));
+    let got = receiver.until_taken(1).await;
+    let fact = |exemplar: &Exemplar| (exemplar.timestamp, exemplar.value);
+    let facts: Vec<_> = read(&got[0])
+        .iter()
+        .map(|series| (series.labels[1].value.clone(), series.samples.len(), series.exemplars.iter().map(fact).collect::<Vec<_>>()))
+        .collect();
+    let n = |n: &str| n.to_owned();
+    let expected = [(n("1"), 1, vec![(1, 0.5)]), (n("2"), 1, vec![]), (n("1"), 0, vec![(2, 0.25)]), (n("3"), 0, vec![(3, 0.75)])];
+    assert_eq!(facts, expected);
+    let labels: Vec<_> = read(&got[0])[0].exemplars[0].labels.iter().map(|label| label.name.clone()).collect();
+    assert_eq!(labels, ["trace_id", "http_user"]);
+    rig.until("the count", |rig| rig.sent() == 4.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

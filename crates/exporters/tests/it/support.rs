@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use exporters::{Buffer, BufferOptions, Client, Exporter, ExporterOptions, Metrics, RetryPolicy};
 use prometheus_client::registry::Registry;
-use telemetry::client::{Series, remote_write_body};
+use telemetry::client::{Series, add_series, remote_write_body};
+use telemetry::export::ExportExemplar;
 use telemetry::rules::MetricRules;
 use telemetry::{Encoding, LogIntake, LogOptions, MetricIntake, RowSet};
 use tempfile::TempDir;
@@ -101,8 +102,25 @@ impl Rig {
     }
 
     pub(crate) async fn keep_of(&self, intake: MetricIntake, series: &[Series]) {
+        self.keep_body(&intake, &remote_write_body(series)).await;
+    }
+
+    /// Keeps a sample with an exemplar, another one, and an exemplar of the first series, as Prometheus sends it.
+    pub(crate) async fn keep_exemplars(&self) {
+        let labels = [("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"), ("http.user", "u")];
+        let labels: Vec<_> = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let exemplar = |ms, value| ExportExemplar { timestamp_ms: Some(ms), value, labels: labels.clone() };
+        let mut body = Vec::new();
+        add_series(&mut body, &sample(1), &[exemplar(1, 0.5)]);
+        add_series(&mut body, &sample(2), &[]);
+        add_series(&mut body, &Series { samples: Vec::new(), ..sample(1) }, &[exemplar(2, 0.25)]);
+        add_series(&mut body, &Series { samples: Vec::new(), ..sample(3) }, &[exemplar(3, 0.75)]);
+        self.keep_body(&MetricIntake::new("M", MetricRules::default(), Vec::new()).tap(MetricRules::default()), &body).await;
+    }
+
+    async fn keep_body(&self, intake: &MetricIntake, body: &[u8]) {
         let mut rows = RowSet::new();
-        intake.remote_write(&remote_write_body(series), &mut rows).unwrap();
+        intake.remote_write(body, &mut rows).unwrap();
         for taken in rows.take_exports() {
             self.buffer.keep_samples(taken).await;
         }

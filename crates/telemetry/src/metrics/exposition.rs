@@ -1,7 +1,7 @@
 //! Lines of a metrics page: Prometheus text 0.0.4 and OpenMetrics 1.0.
 //!
 //! One line at a time, borrowed from the page; only label values with escapes are copied, into the arena of
-//! [`Labels`]. Help texts and units are not used; exemplars are told of.
+//! [`Labels`]. Help texts and units are not used; exemplars stay text until an exporter wants them.
 
 use super::families;
 use crate::export::SeriesKind;
@@ -63,8 +63,8 @@ pub(crate) struct Line {
     pub(crate) metric: Span,
     pub(crate) value: f64,
     pub(crate) timestamp_ms: Option<i64>,
-    /// Whether an exemplar follows.
-    pub(crate) exemplar: bool,
+    /// Where an exemplar stands, from its `#` on.
+    pub(crate) exemplar: Option<(usize, usize)>,
 }
 
 /// What a line is.
@@ -116,17 +116,36 @@ pub(crate) fn parse_line(
         return Err("no metric name");
     }
     let value = number(line.word()).ok_or("the value is not a number")?;
-    let mut word = line.word();
+    line.skip_space();
     let mut timestamp_ms = None;
-    if !matches!(word, [] | [b'#', ..]) {
-        timestamp_ms = Some(timestamp(word, format).ok_or("the timestamp is not a number")?);
-        word = line.word();
+    if !matches!(line.peek(), None | Some(b'#')) {
+        timestamp_ms = Some(timestamp(line.word(), format).ok_or("the timestamp is not a number")?);
+        line.skip_space();
     }
-    match word {
-        [] => Ok(Parsed::Sample(Line { metric, value, timestamp_ms, exemplar: false })),
-        [b'#', ..] => Ok(Parsed::Sample(Line { metric, value, timestamp_ms, exemplar: true })),
-        _ => Err("text after the timestamp"),
+    let exemplar = match line.peek() {
+        None => None,
+        Some(b'#') => Some((line.pos, line.end)),
+        Some(_) => return Err("text after the timestamp"),
+    };
+    Ok(Parsed::Sample(Line { metric, value, timestamp_ms, exemplar }))
+}
+
+/// Value and time of an exemplar, `# {labels} value [seconds]`; its labels are added to `labels`.
+pub(crate) fn parse_exemplar(page: &[u8], (start, end): (usize, usize), labels: &mut Labels) -> Option<(f64, Option<i64>)> {
+    let mut text = Cursor { page, pos: start + 1, end };
+    text.skip_space();
+    if text.peek() != Some(b'{') {
+        return None;
     }
+    text.pos += 1;
+    // There is no metric to be named.
+    text.labels(labels, &mut Span { start: 0, len: 1 }).ok()?;
+    let value = number(text.word())?;
+    let timestamp_ms = match text.word() {
+        [] => None,
+        word => Some(timestamp(word, ExpositionFormat::OpenMetrics)?),
+    };
+    text.word().is_empty().then_some((value, timestamp_ms))
 }
 
 struct Cursor<'a> {

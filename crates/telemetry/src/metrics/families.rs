@@ -6,6 +6,7 @@
 //! histogram with both kinds of buckets is taken by its classic ones, whose bounds stay the same; one with native buckets
 //! alone is converted as those of remote write are.
 
+use super::exemplars;
 use super::exponential::Exponential;
 use super::native_histogram::{self, SentSide};
 use super::scrape::{PageProgress, Target};
@@ -147,8 +148,8 @@ fn one_metric(request: &mut Request<'_, '_>, target: &mut Target<'_>, progress: 
     let mut series = Series { request, target, name: family.name, own, timestamp_ms: metric.timestamp_ms };
     match family.kind {
         SUMMARY => summary(&mut series, data),
-        HISTOGRAM | GAUGE_HISTOGRAM => histogram(&mut series, data, &mut progress.exemplars),
-        _ => number(&mut series, data, &mut progress.exemplars),
+        HISTOGRAM | GAUGE_HISTOGRAM => histogram(&mut series, data),
+        _ => number(&mut series, data),
     }
 }
 
@@ -209,17 +210,18 @@ impl Series<'_, '_, '_, '_, '_> {
 }
 
 /// Gauge, counter or untyped: one value, and an exemplar of a counter.
-fn number(series: &mut Series<'_, '_, '_, '_, '_>, data: Span, exemplars: &mut u64) -> Result<(), WireError> {
-    let mut number = 0.0;
+fn number(series: &mut Series<'_, '_, '_, '_, '_>, data: Span) -> Result<(), WireError> {
+    let (mut number, mut exemplar) = (0.0, None);
     let mut fields = Reader::within(series.request.body, data);
     while let Some((field, value)) = fields.next()? {
         match (field, value) {
             (1, Value::Fixed64(bits)) => number = f64::from_bits(bits),
             (1, _) => return Err(fields.error("unexpected wire type")),
-            (2, _) => *exemplars += 1,
+            (2, Value::Bytes(span)) => exemplar = Some(span),
             _ => {}
         }
     }
+    series.request.exposition_exemplars(exemplar.as_slice());
     series.write(b"", None, number);
     Ok(())
 }
@@ -274,6 +276,7 @@ struct Sent {
     float_zero_count: f64,
     negative: SentSide,
     positive: SentSide,
+    exemplars: Vec<Span>,
 }
 
 impl Sent {
@@ -301,25 +304,34 @@ impl Sent {
     }
 }
 
-fn histogram(series: &mut Series<'_, '_, '_, '_, '_>, data: Span, exemplars: &mut u64) -> Result<(), WireError> {
-    let sent = read_histogram(series.request.body, data, exemplars)?;
-    let (count, sum) = (sent.count(), sent.sum);
-    for (upper, count) in sent.buckets(data)? {
+fn histogram(series: &mut Series<'_, '_, '_, '_, '_>, data: Span) -> Result<(), WireError> {
+    let mut sent = read_histogram(series.request.body, data)?;
+    let (count, sum, exemplars) = (sent.count(), sent.sum, std::mem::take(&mut sent.exemplars));
+    let buckets = sent.buckets(data)?;
+    series.request.exposition_exemplars(&exemplars);
+    let mut exemplars = std::mem::take(&mut series.request.exemplars);
+    for (upper, count) in buckets {
+        series.request.exemplars = exemplars::up_to(&mut exemplars, upper);
         series.write(b"_bucket", Some((b"le", upper)), count);
     }
+    series.request.exemplars.append(&mut exemplars);
+    series.request.lose_exemplars();
     series.write(b"_sum", None, sum);
     series.write(b"_count", None, count);
     Ok(())
 }
 
-fn read_histogram(body: &[u8], data: Span, exemplars: &mut u64) -> Result<Sent, WireError> {
+fn read_histogram(body: &[u8], data: Span) -> Result<Sent, WireError> {
     let mut sent = Sent::default();
     let mut fields = Reader::within(body, data);
     while let Some((field, value)) = fields.next()? {
         match (field, value) {
             (1, Value::Varint(count)) => sent.count = count as f64,
             (2, Value::Fixed64(bits)) => sent.sum = f64::from_bits(bits),
-            (3, Value::Bytes(bucket)) => wire::push(&mut sent.classic, read_bucket(body, bucket, exemplars)?, bucket)?,
+            (3, Value::Bytes(bucket)) => {
+                let read = read_bucket(body, bucket, &mut sent.exemplars)?;
+                wire::push(&mut sent.classic, read, bucket)?;
+            }
             (4, Value::Fixed64(bits)) => sent.float_count = f64::from_bits(bits),
             (5, Value::Varint(number)) => sent.schema = native_histogram::zigzag(number),
             (6, Value::Fixed64(bits)) => sent.zero_threshold = f64::from_bits(bits),
@@ -327,7 +339,7 @@ fn read_histogram(body: &[u8], data: Span, exemplars: &mut u64) -> Result<Sent, 
             (8, Value::Fixed64(bits)) => sent.float_zero_count = f64::from_bits(bits),
             (9..=11, value) => sent.negative.field(body, field - 9, value)?,
             (12..=14, value) => sent.positive.field(body, field - 12, value)?,
-            (16, _) => *exemplars += 1,
+            (16, Value::Bytes(exemplar)) => wire::push(&mut sent.exemplars, exemplar, exemplar)?,
             (1..=8, _) => return Err(fields.error("unexpected wire type")),
             _ => {}
         }
@@ -335,14 +347,14 @@ fn read_histogram(body: &[u8], data: Span, exemplars: &mut u64) -> Result<Sent, 
     Ok(sent)
 }
 
-fn read_bucket(body: &[u8], message: Span, exemplars: &mut u64) -> Result<(f64, f64), WireError> {
+fn read_bucket(body: &[u8], message: Span, exemplars: &mut Vec<Span>) -> Result<(f64, f64), WireError> {
     let (mut bound, mut count, mut float_count) = (0.0, 0.0, 0.0);
     let mut fields = Reader::within(body, message);
     while let Some((field, value)) = fields.next()? {
         match (field, value) {
             (1, Value::Varint(number)) => count = number as f64,
             (2, Value::Fixed64(bits)) => bound = f64::from_bits(bits),
-            (3, _) => *exemplars += 1,
+            (3, Value::Bytes(exemplar)) => wire::push(exemplars, exemplar, exemplar)?,
             (4, Value::Fixed64(bits)) => float_count = f64::from_bits(bits),
             (1 | 2 | 4, _) => return Err(fields.error("unexpected wire type")),
             _ => {}

@@ -1,6 +1,7 @@
 //! Histograms and summaries as Prometheus writes them: `_bucket` with cumulative counts by `le`, `_sum`, `_count`.
 
 use super::delta::DeltaError;
+use super::exemplars::{self, Exemplar};
 use super::exponential::Exponential;
 use super::series::{Request, Sample};
 use super::staleness::STALE;
@@ -16,6 +17,8 @@ pub(crate) struct Family<'r, 'i, 'o> {
     timestamp_ms: i64,
     /// Time of a delta point, whose values are added to running totals.
     delta_ns: Option<u64>,
+    /// Of the buckets that are not written yet.
+    exemplars: Vec<Exemplar>,
     kept: usize,
 }
 
@@ -25,14 +28,15 @@ impl<'r, 'i, 'o> Family<'r, 'i, 'o> {
         let labels = request.labels.entries().to_vec();
         let kept = request.labels.kept();
         request.labels.keep_arena();
-        Self { request, metric, labels, timestamp_ms, delta_ns, kept }
+        let exemplars = std::mem::take(&mut request.exemplars);
+        Self { request, metric, labels, timestamp_ms, delta_ns, exemplars, kept }
     }
 
     /// Writes `<metric><suffix>` with one label more.
     pub(crate) fn series(&mut self, suffix: &[u8], extra: Option<(&[u8], f64)>, value: f64) {
         let request = &mut *self.request;
         if request.is_spent(1) {
-            return;
+            return request.lose_exemplars();
         }
         request.labels.begin();
         request.labels.restore(&self.labels);
@@ -55,6 +59,7 @@ impl<'r, 'i, 'o> Family<'r, 'i, 'o> {
     /// Writes `_bucket` series of cumulative counts.
     pub(crate) fn buckets(&mut self, buckets: impl Iterator<Item = (f64, f64)>) {
         for (upper, count) in buckets {
+            self.request.exemplars = exemplars::up_to(&mut self.exemplars, upper);
             self.series(b"_bucket", Some((b"le", upper)), count);
         }
     }
@@ -62,6 +67,8 @@ impl<'r, 'i, 'o> Family<'r, 'i, 'o> {
 
 impl Drop for Family<'_, '_, '_> {
     fn drop(&mut self) {
+        self.request.exemplars.append(&mut self.exemplars);
+        self.request.lose_exemplars();
         self.request.labels.begin();
         self.request.labels.release_to(self.kept);
         self.request.labels.restore(&self.labels);
@@ -72,13 +79,24 @@ impl Drop for Family<'_, '_, '_> {
 pub(crate) fn write_exponential(request: &mut Request<'_, '_>, metric: Span, timestamp_ms: i64, histogram: &Exponential) {
     let mut fitted = histogram.clone();
     fitted.fit();
+    write_cumulative(request, metric, timestamp_ms, (fitted.count, fitted.sum), fitted.cumulative());
+}
+
+/// Writes a histogram by its cumulative buckets; the request holds its labels.
+pub(crate) fn write_cumulative(
+    request: &mut Request<'_, '_>,
+    metric: Span,
+    timestamp_ms: i64,
+    (count, sum): (f64, Option<f64>),
+    buckets: Vec<(f64, f64)>,
+) {
     request.as_one_item(|request| {
         let mut family = Family::new(request, metric, timestamp_ms, None);
-        family.series(b"_count", None, fitted.count);
-        if let Some(sum) = fitted.sum {
+        family.series(b"_count", None, count);
+        if let Some(sum) = sum {
             family.series(b"_sum", None, sum);
         }
-        family.buckets(fitted.cumulative().into_iter());
+        family.buckets(buckets.into_iter());
     });
 }
 
@@ -103,13 +121,14 @@ pub(crate) fn write_exponential_delta(
     histogram.fit();
     let point_labels = request.labels.entries().to_vec();
     request.push_name(metric);
-    let Some(index) = request.admit(metric, 1) else { return };
+    let Some(index) = request.admit(metric, 1) else { return request.lose_exemplars() };
     let series = request.identify(index);
     request.labels.restore(&point_labels);
     match request.intake.deltas.add_histogram(series, time_ns, histogram) {
         Ok(total) => write_exponential(request, metric, timestamp_ms, &total),
         Err(error) => reject_delta(request, error),
     }
+    request.lose_exemplars();
 }
 
 pub(crate) fn reject_delta(request: &mut Request<'_, '_>, error: DeltaError) {

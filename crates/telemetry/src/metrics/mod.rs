@@ -2,6 +2,7 @@
 
 mod decisions;
 mod delta;
+mod exemplars;
 mod exponential;
 mod exposition;
 mod families;
@@ -45,6 +46,7 @@ pub struct MetricIntake {
     deltas: delta::Totals,
     decisions: decisions::Spare,
     on_drop: OnDrop,
+    on_exemplars_lost: OnExemplarsLost,
     taps: Vec<Tap>,
 }
 
@@ -66,6 +68,16 @@ impl fmt::Debug for OnDrop {
     }
 }
 
+/// Is told how many exemplars no exporter takes.
+#[derive(Default)]
+struct OnExemplarsLost(Option<Box<dyn Fn(u64) + Send + Sync>>);
+
+impl fmt::Debug for OnExemplarsLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnExemplarsLost").field(&self.0.is_some()).finish()
+    }
+}
+
 impl MetricIntake {
     /// An intake that writes into `database`. Lifted columns stand in the order of their lower-cased label names.
     pub fn new(database: impl Into<String>, rules: MetricRules, mut lifts: Vec<Lift>) -> Self {
@@ -84,6 +96,7 @@ impl MetricIntake {
             deltas: delta::Totals::default(),
             decisions: decisions::Spare::default(),
             on_drop: OnDrop::default(),
+            on_exemplars_lost: OnExemplarsLost::default(),
             taps: Vec::new(),
         }
     }
@@ -105,6 +118,12 @@ impl MetricIntake {
     /// Tells `told` the metric and the number of samples whenever the filters remove some.
     pub fn on_drop(mut self, told: impl Fn(&str, u64) + Send + Sync + 'static) -> Self {
         self.on_drop = OnDrop(Some(Box::new(told)));
+        self
+    }
+
+    /// Tells `told` how many exemplars went nowhere: tables have no column for them, so that only [taps](Self::tap) take them.
+    pub fn on_exemplars_lost(mut self, told: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        self.on_exemplars_lost = OnExemplarsLost(Some(Box::new(told)));
         self
     }
 

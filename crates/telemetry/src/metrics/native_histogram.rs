@@ -1,9 +1,14 @@
-//! Native histograms of remote write 1.0 (`prometheus.Histogram`), written as cumulative buckets.
+//! Native histograms of remote write (`prometheus.Histogram`), exponential or with custom buckets, written as cumulative
+//! buckets.
 
 use super::exponential::{Exponential, SCALES, Side};
 use super::histogram;
 use super::series::Request;
+use super::staleness::is_stale;
 use crate::wire::{self, Reader, Span, Value, WireError};
+
+/// The schema of histograms whose bounds are sent with them.
+const CUSTOM_BUCKETS: i64 = -53;
 
 /// Longest gap between spans that is filled with empty buckets.
 const MAX_SPREAD: usize = 1 << 16;
@@ -36,38 +41,93 @@ impl SentSide {
 /// written, so the labels still name the histogram itself.
 pub(crate) fn write_all(request: &mut Request<'_, '_>, metric: Span, histograms: &[Span]) -> Result<(), WireError> {
     for message in histograms {
-        match read(request.body, *message)? {
-            (timestamp_ms, Some(histogram)) => {
-                histogram::write_exponential(request, metric, timestamp_ms, &histogram);
-            }
-            (_, None) => request.outcome.reject(1, || "native histogram of an unknown schema or shape".to_owned()),
+        let sent = Sent::read(request.body, *message)?;
+        // Prometheus says by the sum that a histogram has ended.
+        if is_stale(sent.sum) {
+            histogram::write_ended(request, metric, sent.timestamp_ms);
+        } else if !sent.write(request, metric) {
+            request.outcome.reject(1, || "native histogram of an unknown schema or shape".to_owned());
         }
     }
     Ok(())
 }
 
-fn read(body: &[u8], message: Span) -> Result<(i64, Option<Exponential>), WireError> {
-    let mut histogram = Exponential::default();
-    let (mut schema, mut timestamp_ms, mut sum) = (0, 0, 0.0);
-    let (mut negative, mut positive) = (SentSide::default(), SentSide::default());
-    let mut fields = Reader::within(body, message);
-    while let Some((field, value)) = fields.next()? {
-        match (field, value) {
-            (1, Value::Varint(count)) => histogram.count = count as f64,
-            (2, Value::Fixed64(bits)) => histogram.count = f64::from_bits(bits),
-            (3, Value::Fixed64(bits)) => sum = f64::from_bits(bits),
-            (4, Value::Varint(number)) => schema = zigzag(number),
-            (5, Value::Fixed64(bits)) => histogram.zero_threshold = f64::from_bits(bits),
-            (6, Value::Varint(count)) => histogram.zero_count = count as f64,
-            (7, Value::Fixed64(bits)) => histogram.zero_count = f64::from_bits(bits),
-            (8..=10, value) => negative.field(body, field - 8, value)?,
-            (11..=13, value) => positive.field(body, field - 11, value)?,
-            (15, Value::Varint(ms)) => timestamp_ms = ms.cast_signed(),
-            _ => {}
+/// A histogram as it is sent.
+#[derive(Default)]
+struct Sent {
+    timestamp_ms: i64,
+    schema: i64,
+    count: f64,
+    sum: f64,
+    zero_threshold: f64,
+    zero_count: f64,
+    negative: SentSide,
+    positive: SentSide,
+    /// Upper bounds of custom buckets.
+    bounds: Vec<f64>,
+}
+
+impl Sent {
+    fn read(body: &[u8], message: Span) -> Result<Sent, WireError> {
+        let mut sent = Sent::default();
+        let mut fields = Reader::within(body, message);
+        while let Some((field, value)) = fields.next()? {
+            match (field, value) {
+                (1, Value::Varint(count)) => sent.count = count as f64,
+                (2, Value::Fixed64(bits)) => sent.count = f64::from_bits(bits),
+                (3, Value::Fixed64(bits)) => sent.sum = f64::from_bits(bits),
+                (4, Value::Varint(number)) => sent.schema = zigzag(number),
+                (5, Value::Fixed64(bits)) => sent.zero_threshold = f64::from_bits(bits),
+                (6, Value::Varint(count)) => sent.zero_count = count as f64,
+                (7, Value::Fixed64(bits)) => sent.zero_count = f64::from_bits(bits),
+                (8..=10, value) => sent.negative.field(body, field - 8, value)?,
+                (11..=13, value) => sent.positive.field(body, field - 11, value)?,
+                (15, Value::Varint(ms)) => sent.timestamp_ms = ms.cast_signed(),
+                (16, value) => packed_doubles(body, value, &mut sent.bounds)?,
+                _ => {}
+            }
         }
+        Ok(sent)
     }
-    histogram.sum = Some(sum);
-    Ok((timestamp_ms, with_sides(histogram, schema, &negative, &positive)))
+
+    /// Writes it, or answers that its schema or shape is unknown.
+    fn write(self, request: &mut Request<'_, '_>, metric: Span) -> bool {
+        if self.schema == CUSTOM_BUCKETS {
+            let Some(buckets) = self.custom_buckets() else { return false };
+            histogram::write_cumulative(request, metric, self.timestamp_ms, (self.count, Some(self.sum)), buckets);
+            return true;
+        }
+        let Sent { timestamp_ms, count, zero_threshold, zero_count, .. } = self;
+        let known = Exponential { count, sum: Some(self.sum), zero_threshold, zero_count, ..Exponential::default() };
+        let Some(histogram) = with_sides(known, self.schema, &self.negative, &self.positive) else { return false };
+        histogram::write_exponential(request, metric, timestamp_ms, &histogram);
+        true
+    }
+
+    /// Upper bound and cumulative count of each bucket, ending with (`+Inf`, all): one for each bound, with values or
+    /// without, as a classic histogram has them.
+    fn custom_buckets(&self) -> Option<Vec<(f64, f64)>> {
+        let ascending = self.bounds.is_sorted_by(|a, b| a < b) && self.bounds.first().is_none_or(|first| !first.is_nan());
+        if !ascending || !self.negative.is_empty() {
+            return None;
+        }
+        let side = dense(&self.positive)?;
+        // Its index is one less than Prometheus', by which the first bound has number 0.
+        let first = usize::try_from(side.offset.checked_add(1)?).ok()?;
+        if side.counts.len() > (self.bounds.len() + 1).saturating_sub(first) {
+            return None;
+        }
+        let mut counts = std::iter::repeat_n(0.0, first).chain(side.counts);
+        let mut below = 0.0;
+        let mut next = || {
+            below += counts.next().unwrap_or_default();
+            below
+        };
+        let mut buckets: Vec<(f64, f64)> = self.bounds.iter().map(|bound| (*bound, next())).collect();
+        buckets.retain(|(bound, _)| bound.is_finite());
+        buckets.push((f64::INFINITY, self.count.max(next())));
+        Some(buckets)
+    }
 }
 
 /// The histogram with its buckets; none of an unknown schema or a shape that cannot be.

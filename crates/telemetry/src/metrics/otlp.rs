@@ -184,17 +184,19 @@ fn points(request: &mut Request<'_, '_>, metric: Metric<'_>, kind: Kind, data: S
         if let Err(error) = read {
             request.outcome.reject(1, || error.to_string());
         }
+        request.lose_exemplars();
     }
     Ok(())
 }
 
 fn number_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: Span) -> Result<(), WireError> {
-    let (mut time_ns, mut number, mut flags) = (0, 0.0, 0);
+    let (mut time_ns, mut number, mut flags, mut exemplars) = (0, 0.0, 0, Vec::new());
     let mut fields = Reader::within(request.body, message);
     while let Some((field, value)) = fields.next()? {
         match (field, value) {
             (3, Value::Fixed64(ns)) => time_ns = ns,
             (4, Value::Fixed64(bits)) => number = f64::from_bits(bits),
+            (5, Value::Bytes(exemplar)) => wire::push(&mut exemplars, exemplar, exemplar)?,
             (6, Value::Fixed64(bits)) => number = bits.cast_signed() as f64,
             (7, Value::Bytes(attribute)) => push_attribute(request, attribute)?,
             (8, Value::Varint(bits)) => flags = bits,
@@ -204,6 +206,7 @@ fn number_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: Span
     }
     request.labels.push_missing(request.body, metric.shared);
     request.push_name(metric.name);
+    request.otlp_exemplars(&exemplars);
     let recorded = flags & NO_RECORDED_VALUE == 0;
     let sample = Sample { timestamp_ms: milliseconds(time_ns), value: if recorded { number } else { STALE } };
     if metric.delta && recorded {
@@ -216,7 +219,7 @@ fn number_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: Span
 
 fn histogram_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: Span) -> Result<(), WireError> {
     let (mut time_ns, mut count, mut sum, mut flags) = (0, 0, None, 0);
-    let (mut counts, mut bounds) = (Vec::new(), Vec::new());
+    let (mut counts, mut bounds, mut exemplars) = (Vec::new(), Vec::new(), Vec::new());
     let mut fields = Reader::within(request.body, message);
     while let Some((field, value)) = fields.next()? {
         match (field, value) {
@@ -225,6 +228,7 @@ fn histogram_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: S
             (5, Value::Fixed64(bits)) => sum = Some(f64::from_bits(bits)),
             (6, value) => packed_fixed64(request.body, value, &mut counts, |number| number)?,
             (7, value) => packed_fixed64(request.body, value, &mut bounds, f64::from_bits)?,
+            (8, Value::Bytes(exemplar)) => wire::push(&mut exemplars, exemplar, exemplar)?,
             (9, Value::Bytes(attribute)) => push_attribute(request, attribute)?,
             (10, Value::Varint(bits)) => flags = bits,
             (3..=5 | 9 | 10, _) => return Err(fields.error("unexpected wire type")),
@@ -237,6 +241,7 @@ fn histogram_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: S
         return Ok(());
     }
     request.labels.push_missing(request.body, metric.shared);
+    request.otlp_exemplars(&exemplars);
     let recorded = flags & NO_RECORDED_VALUE == 0;
     let value = |number: f64| if recorded { number } else { STALE };
     request.as_one_item(|request| {
@@ -258,7 +263,7 @@ fn histogram_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: S
 
 fn exponential_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message: Span) -> Result<(), WireError> {
     let mut histogram = Exponential::default();
-    let (mut time_ns, mut flags) = (0, 0);
+    let (mut time_ns, mut flags, mut exemplars) = (0, 0, Vec::new());
     let mut fields = Reader::within(request.body, message);
     while let Some((field, value)) = fields.next()? {
         match (field, value) {
@@ -271,6 +276,7 @@ fn exponential_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message:
             (8, Value::Bytes(side)) => histogram.positive = buckets(request.body, side)?,
             (9, Value::Bytes(side)) => histogram.negative = buckets(request.body, side)?,
             (10, Value::Varint(bits)) => flags = bits,
+            (11, Value::Bytes(exemplar)) => wire::push(&mut exemplars, exemplar, exemplar)?,
             (14, Value::Fixed64(bits)) => histogram.zero_threshold = f64::from_bits(bits),
             (1 | 3..=10 | 14, _) => return Err(fields.error("unexpected wire type")),
             _ => {}
@@ -281,6 +287,7 @@ fn exponential_point(request: &mut Request<'_, '_>, metric: Metric<'_>, message:
         return Ok(());
     }
     request.labels.push_missing(request.body, metric.shared);
+    request.otlp_exemplars(&exemplars);
     let timestamp_ms = milliseconds(time_ns);
     if flags & NO_RECORDED_VALUE != 0 {
         histogram::write_ended(request, metric.name, timestamp_ms);

@@ -20,6 +20,7 @@ pub(crate) fn decode(intake: &MetricIntake, body: &[u8], out: &mut RowSet) -> Re
         if let Err(error) = one_series(&mut request, series, &mut scratch) {
             request.outcome.reject(1, || error.to_string());
         }
+        request.lose_exemplars();
     }
     Ok(request.outcome)
 }
@@ -29,12 +30,17 @@ pub(crate) fn decode(intake: &MetricIntake, body: &[u8], out: &mut RowSet) -> Re
 struct Scratch {
     samples: Vec<Sample>,
     histograms: Vec<Span>,
+    exemplars: Vec<Span>,
 }
 
 fn one_series(request: &mut Request<'_, '_>, series: Span, scratch: &mut Scratch) -> Result<(), WireError> {
     let metric = read_series(request, series, scratch)?;
+    request.remote_write_exemplars(&scratch.exemplars);
     if !scratch.samples.is_empty() {
         request.series(metric, &scratch.samples);
+    }
+    if scratch.samples.is_empty() && scratch.histograms.is_empty() {
+        request.series_of_exemplars(metric);
     }
     native_histogram::write_all(request, metric, &scratch.histograms)
 }
@@ -45,6 +51,7 @@ fn read_series(request: &mut Request<'_, '_>, series: Span, scratch: &mut Scratc
     request.labels.begin();
     scratch.samples.clear();
     scratch.histograms.clear();
+    scratch.exemplars.clear();
     let mut metric = Span::default();
     let mut add = |labels: &mut Labels, label: Span| {
         let (name, value) = read_label(request.body, label)?;
@@ -64,6 +71,7 @@ fn read_series(request: &mut Request<'_, '_>, series: Span, scratch: &mut Scratc
         match (field, value) {
             (1, Value::Bytes(label)) => add(&mut request.labels, label)?,
             (2, Value::Bytes(sample)) => wire::push(&mut scratch.samples, read_sample(request.body, sample)?, sample)?,
+            (3, Value::Bytes(exemplar)) => wire::push(&mut scratch.exemplars, exemplar, exemplar)?,
             (4, Value::Bytes(histogram)) => wire::push(&mut scratch.histograms, histogram, histogram)?,
             (1 | 2 | 4, _) => return Err(fields.error("unexpected wire type")),
             _ => {}

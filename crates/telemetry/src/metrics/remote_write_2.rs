@@ -2,8 +2,8 @@
 //! value, 2: int64 ms}, 3: native histograms, 4: exemplars, 5: metadata}}`. Names and values of labels are indices into the
 //! symbols, by twos.
 //!
-//! Source: the Remote-Write 2.0 specification (2.0-rc.4) and its `types.proto`. Exemplars, metadata and start timestamps have
-//! no place in our tables and are left out. What the specification says a series must not be is rejected by series: labels
+//! Source: the Remote-Write 2.0 specification (2.0-rc.4) and its `types.proto`. Metadata and start timestamps have
+//! no place in our tables and are left out; exemplars go to exporters. What the specification says a series must not be is rejected by series: labels
 //! without a partner, beyond the table, empty or repeated; samples together with histograms, or neither.
 
 use super::native_histogram;
@@ -39,6 +39,7 @@ pub(crate) fn decode(intake: &MetricIntake, body: &[u8], out: &mut RowSet) -> Re
         if let Err(refusal) = one_series(&mut request, &symbols, series, &mut scratch, &mut written) {
             request.outcome.reject(scratch.items(), || refusal.to_string());
         }
+        request.lose_exemplars();
     }
     written.outcome = request.outcome;
     Ok(written)
@@ -89,7 +90,7 @@ struct Scratch {
     refs: Vec<u64>,
     samples: Vec<Sample>,
     histograms: Vec<Span>,
-    exemplars: bool,
+    exemplars: Vec<Span>,
 }
 
 impl Scratch {
@@ -109,16 +110,20 @@ fn one_series(
     read_series(request.body, series, scratch)?;
     match (scratch.samples.is_empty(), scratch.histograms.is_empty()) {
         (false, false) => return Err(Refusal::Mixed),
-        (true, true) if scratch.exemplars => return Ok(()),
-        (true, true) => return Err(Refusal::Nothing),
+        (true, true) if scratch.exemplars.is_empty() => return Err(Refusal::Nothing),
         _ => {}
     }
     let metric = resolve(request, symbols, &scratch.refs, series)?;
+    request.remote_write_2_exemplars(symbols, &scratch.exemplars);
     let taken = |outcome: &Outcome| outcome.accepted + outcome.filtered;
     let before = taken(&request.outcome);
     if !scratch.samples.is_empty() {
         request.series(metric, &scratch.samples);
         written.samples += taken(&request.outcome) - before;
+        return Ok(());
+    }
+    if scratch.histograms.is_empty() {
+        request.series_of_exemplars(metric);
         return Ok(());
     }
     let histograms = native_histogram::write_all(request, metric, &scratch.histograms);
@@ -132,7 +137,7 @@ fn read_series(body: &[u8], series: Span, scratch: &mut Scratch) -> Result<(), W
     scratch.refs.clear();
     scratch.samples.clear();
     scratch.histograms.clear();
-    scratch.exemplars = false;
+    scratch.exemplars.clear();
     wire::check_item(series)?;
     let mut fields = Reader::within(body, series);
     while let Some((field, value)) = fields.next()? {
@@ -146,7 +151,7 @@ fn read_series(body: &[u8], series: Span, scratch: &mut Scratch) -> Result<(), W
             }
             (2, Value::Bytes(sample)) => wire::push(&mut scratch.samples, read_sample(body, sample)?, sample)?,
             (3, Value::Bytes(histogram)) => wire::push(&mut scratch.histograms, histogram, histogram)?,
-            (4, Value::Bytes(_)) => scratch.exemplars = true,
+            (4, Value::Bytes(exemplar)) => wire::push(&mut scratch.exemplars, exemplar, exemplar)?,
             (1..=4, _) => return Err(fields.error("unexpected wire type")),
             _ => {}
         }

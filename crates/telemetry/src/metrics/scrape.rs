@@ -37,8 +37,6 @@ pub struct PageProgress {
     /// The metric that a `# TYPE` line has named, or a protobuf family of which there is more to read.
     pub(super) family: families::Progress,
     declared: (Span, SeriesKind),
-    /// Exemplars that were passed over: there is no column for them.
-    pub exemplars: u64,
 }
 
 impl PageProgress {
@@ -98,8 +96,10 @@ fn lines(request: &mut Request<'_, '_>, target: &mut Target<'_>, progress: &mut 
         request.labels.begin();
         match exposition::parse_line(request.body, position, format, &mut request.labels) {
             Ok(Parsed::Sample(Line { metric, value, timestamp_ms, exemplar })) => {
-                progress.exemplars += u64::from(exemplar);
                 request.kind = kind_of(request, progress.declared, metric);
+                if let Some(found) = exemplar {
+                    request.text_exemplar(found);
+                }
                 target.sample(request, metric, value, timestamp_ms);
             }
             Ok(Parsed::Type(metric, kind)) => progress.declared = (metric, kind),
@@ -156,9 +156,13 @@ impl<'s> Target<'s> {
 
     /// Takes the sample of the series whose labels, without the metric's name, the request holds.
     pub(super) fn sample(&mut self, request: &mut Request<'_, '_>, metric: Span, value: f64, timestamp_ms: Option<i64>) {
-        if !self.is_wanted(request, metric, timestamp_ms) {
-            return;
+        if self.is_wanted(request, metric, timestamp_ms) {
+            self.wanted_sample(request, metric, value, timestamp_ms);
         }
+        request.lose_exemplars();
+    }
+
+    fn wanted_sample(&self, request: &mut Request<'_, '_>, metric: Span, value: f64, timestamp_ms: Option<i64>) {
         request.push_name(metric);
         let Some(admitted) = request.admit(metric, 1) else { return };
         for (label, exported) in self.labels.iter().zip(&self.exported) {

@@ -3,6 +3,7 @@
 //! All decoders of metrics end here, in [`Request::series`].
 
 use super::decisions::Lent;
+use super::exemplars::Exemplar;
 use super::scrape;
 use super::staleness::is_stale;
 use crate::export::{self, SeriesKind};
@@ -49,6 +50,8 @@ pub(crate) struct Request<'i, 'o> {
     pub(crate) kind: SeriesKind,
     /// Whether the series that are read have ended: their samples are stale markers.
     pub(crate) ended: bool,
+    /// Of the series that is being read, or of its next bucket.
+    pub(super) exemplars: Vec<Exemplar>,
     /// A series as the taps write it.
     exported: Vec<u8>,
 }
@@ -77,6 +80,7 @@ impl<'i, 'o> Request<'i, 'o> {
             work: 0,
             kind: SeriesKind::Unknown,
             ended: false,
+            exemplars: Vec::new(),
             exported: Vec::new(),
         }
     }
@@ -134,6 +138,7 @@ impl<'i, 'o> Request<'i, 'o> {
         if let Some(index) = self.admit(metric, samples.len() as u64) {
             self.admitted_series(index, metric, samples);
         }
+        self.lose_exemplars();
     }
 
     /// [`Request::series`] for what [`Request::admit`] let in.
@@ -163,9 +168,22 @@ impl<'i, 'o> Request<'i, 'o> {
         }
     }
 
+    /// Gives the exemplars of the series whose labels were collected to exporters: its sample came without them.
+    pub(super) fn series_of_exemplars(&mut self, metric: Span) {
+        if self.exemplars.is_empty() {
+            return;
+        }
+        if let Some(index) = self.admit(metric, 0) {
+            self.apply_label_rules(index);
+            self.tap(index, metric, &[]);
+        }
+        self.lose_exemplars();
+    }
+
     /// Gives each exporter of the source what it wants of the series whose labels are final.
     fn tap(&mut self, index: usize, metric: Span, samples: &[Sample]) {
-        let Self { intake, body, labels, names, out, exported, kind, ended, .. } = self;
+        let exemplars = self.exemplar_text();
+        let Self { intake, body, labels, names, out, exported, exemplars: own_exemplars, kind, ended, .. } = self;
         for (number, (tap, decision)) in intake.taps.iter().zip(&names.at(index).taps).enumerate() {
             let keep = match decision.verdict {
                 Verdict::Keep => true,
@@ -185,21 +203,28 @@ impl<'i, 'o> Request<'i, 'o> {
             let added = added.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).filter(|(name, _)| is_shown(name));
             export::write_series(exported, *kind, labels.text(body, metric), own.chain(added));
             let rows = out.export(number);
-            for sample in samples {
-                let sample = if *ended { scrape::marker(*sample) } else { *sample };
-                rows.append(sample.timestamp_ms, sample.value, exported);
+            if samples.is_empty() {
+                rows.append_exemplars(&exemplars, exported);
             }
+            for (i, sample) in samples.iter().enumerate() {
+                let sample = if *ended { scrape::marker(*sample) } else { *sample };
+                let exemplars = if i + 1 == samples.len() { &exemplars[..] } else { &[] };
+                rows.append(sample.timestamp_ms, sample.value, exemplars, exported);
+            }
+            own_exemplars.clear();
         }
     }
 
     /// [`Request::series`] for a delta value: writes the running total.
     pub(crate) fn delta_series(&mut self, metric: Span, sample: Sample, time_ns: u64) {
-        let Some(index) = self.admit(metric, 1) else { return };
-        let series = self.identify(index);
-        match self.intake.deltas.add(series, time_ns, sample.value) {
-            Ok(value) => self.admitted_series(index, metric, &[Sample { value, ..sample }]),
-            Err(error) => self.outcome.reject(1, || error.to_string()),
+        if let Some(index) = self.admit(metric, 1) {
+            let series = self.identify(index);
+            match self.intake.deltas.add(series, time_ns, sample.value) {
+                Ok(value) => self.admitted_series(index, metric, &[Sample { value, ..sample }]),
+                Err(error) => self.outcome.reject(1, || error.to_string()),
+            }
         }
+        self.lose_exemplars();
     }
 
     /// Counts what `write` does as one item: accepted if anything of it was.

@@ -152,9 +152,20 @@ static NUMBER_POINT: Message = Message {
     fields: &[
         one("timeUnixNano", 3, Kind::Fixed64),
         one("asDouble", 4, Kind::Double),
+        many("exemplars", 5, Kind::Message(&EXEMPLAR)),
         one("asInt", 6, Kind::SignedFixed64),
         many("attributes", 7, Kind::Message(&KEY_VALUE)),
         one("flags", 8, Kind::Unsigned),
+    ],
+};
+static EXEMPLAR: Message = Message {
+    fields: &[
+        one("timeUnixNano", 2, Kind::Fixed64),
+        one("asDouble", 3, Kind::Double),
+        one("spanId", 4, Kind::Hex),
+        one("traceId", 5, Kind::Hex),
+        one("asInt", 6, Kind::SignedFixed64),
+        many("filteredAttributes", 7, Kind::Message(&KEY_VALUE)),
     ],
 };
 static HISTOGRAM: Message =
@@ -166,6 +177,7 @@ static HISTOGRAM_POINT: Message = Message {
         one("sum", 5, Kind::Double),
         many("bucketCounts", 6, Kind::Fixed64),
         many("explicitBounds", 7, Kind::Double),
+        many("exemplars", 8, Kind::Message(&EXEMPLAR)),
         many("attributes", 9, Kind::Message(&KEY_VALUE)),
         one("flags", 10, Kind::Unsigned),
     ],
@@ -183,6 +195,7 @@ static EXPONENTIAL_POINT: Message = Message {
         one("positive", 8, Kind::Message(&BUCKETS)),
         one("negative", 9, Kind::Message(&BUCKETS)),
         one("flags", 10, Kind::Unsigned),
+        many("exemplars", 11, Kind::Message(&EXEMPLAR)),
         one("zeroThreshold", 14, Kind::Double),
     ],
 };

@@ -12,7 +12,7 @@ type Exported = (ExportSeries, i64, f64);
 fn read(set: &mut RowSet) -> Vec<Vec<Exported>> {
     let read = |line: &[u8]| {
         let sample = ExportSample::read(line).unwrap();
-        (ExportSeries::read(sample.series).unwrap(), sample.timestamp_ms, sample.value)
+        (ExportSeries::read(sample.series).unwrap(), sample.timestamp_ms, sample.value.unwrap())
     };
     let taps = set.take_exports();
     let lines = |bytes: &[u8]| bytes.split_inclusive(|b| *b == b'\n').map(read).collect::<Vec<_>>();

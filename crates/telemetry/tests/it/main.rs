@@ -1,6 +1,7 @@
 //! Tests of the intakes from outside: bytes in, rows out.
 #![allow(clippy::unwrap_used)]
 
+mod exemplars;
 mod export;
 mod limits;
 mod logs;

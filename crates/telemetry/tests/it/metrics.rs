@@ -200,7 +200,7 @@ fn points_without_a_recorded_value_end_the_series() {
     intake().tap(MetricRules::default()).otlp(&serde_json::to_vec(&body).unwrap(), Encoding::Json, &mut set).unwrap();
     let exported = set.take_exports().remove(0).bytes;
     let sample = telemetry::export::ExportSample::read(exported.strip_suffix(b"\n").unwrap()).unwrap();
-    assert!(telemetry::is_stale(sample.value), "{:x}", sample.value.to_bits());
+    assert!(telemetry::is_stale(sample.value.unwrap()), "{:x}", sample.value.unwrap().to_bits());
 }
 
 #[test]

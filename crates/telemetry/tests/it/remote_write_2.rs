@@ -6,6 +6,7 @@ use crate::support::rows;
 use proptest::prelude::*;
 use prost::Message;
 use telemetry::client::{Series, remote_write_body};
+use telemetry::export::{ExportExemplar, ExportSample};
 use telemetry::rules::{MetricRules, MetricRulesConfig};
 use telemetry::{MetricIntake, RowSet, Written};
 
@@ -82,6 +83,8 @@ struct Histogram {
     positive_deltas: Vec<i64>,
     #[prost(int64, tag = "15")]
     timestamp: i64,
+    #[prost(double, repeated, tag = "16")]
+    custom_values: Vec<f64>,
     #[prost(int64, tag = "17")]
     start_timestamp: i64,
 }
@@ -240,6 +243,7 @@ fn native_histograms_become_cumulative_buckets_and_are_counted_apart() {
         positive_deltas: vec![2, 1],
         timestamp: TIME,
         start_timestamp: TIME - 1,
+        ..Histogram::default()
     };
     let series = TimeSeries { labels_refs: vec![1, 2, 3, 4], histograms: vec![histogram.clone(), histogram], ..TimeSeries::default() };
     let (written, set) = decode(&Request { symbols: symbols(), timeseries: vec![series] });
@@ -252,8 +256,74 @@ fn native_histograms_become_cumulative_buckets_and_are_counted_apart() {
     assert_eq!((bucket("1.000000"), bucket("2.000000"), bucket("+Inf")), (3.0, 6.0, 6.0));
 }
 
+/// The metric, `le` and value of each row.
+fn values(set: &RowSet) -> Vec<(String, String, f64)> {
+    let le = |row: &crate::support::Row| row.json("Labels")["le"].as_str().unwrap_or_default().to_owned();
+    rows(set).iter().map(|row| (row.table.clone(), le(row), row.real("Value"))).collect()
+}
+
+fn one_histogram(histogram: Histogram) -> (Written, RowSet) {
+    let series = TimeSeries { labels_refs: vec![1, 2], histograms: vec![histogram], ..TimeSeries::default() };
+    decode(&Request { symbols: symbols(), timeseries: vec![series] })
+}
+
+/// Schema -53 of `types.proto`: `custom_values` are upper bounds, inclusive, and the last bucket's is `+Inf` without being sent;
+/// a span's offset counts buckets from the first. A classic histogram with these bounds has these series.
 #[test]
-fn exemplars_and_metadata_are_left_out_without_a_word() {
+fn histograms_with_custom_buckets_are_what_a_classic_one_is() {
+    let custom = Histogram {
+        count: 7,
+        sum: 20.5,
+        schema: -53,
+        positive_spans: vec![BucketSpan { offset: 1, length: 1 }, BucketSpan { offset: 1, length: 1 }],
+        positive_deltas: vec![4, -1],
+        custom_values: vec![0.25, 0.5, 1.0],
+        timestamp: TIME,
+        ..Histogram::default()
+    };
+    let (written, set) = one_histogram(custom.clone());
+    assert_eq!((written.histograms, written.outcome.rejected), (1, 0), "{:?}", written.outcome.first_error);
+    let buckets = [("0.250000", 0.0), ("0.500000", 4.0), ("1.000000", 4.0), ("+Inf", 7.0)];
+    let mut expected: Vec<_> = buckets.map(|(le, count)| ("UpBucket".to_owned(), le.to_owned(), count)).to_vec();
+    expected.extend([("UpCount".to_owned(), String::new(), 7.0), ("UpSum".to_owned(), String::new(), 20.5)]);
+    let mut read = values(&set);
+    read.sort_by_key(|row| expected.iter().position(|wanted| wanted == row));
+    assert_eq!(read, expected);
+
+    // What cannot be: bounds that do not ascend, more buckets than bounds, negative ones.
+    let spans = |offset, length| vec![BucketSpan { offset, length }];
+    for (what, broken) in [
+        ("order", Histogram { custom_values: vec![0.5, 0.25, 1.0], ..custom.clone() }),
+        ("not a number", Histogram { custom_values: vec![f64::NAN, 0.25, 1.0], ..custom.clone() }),
+        ("too many", Histogram { positive_spans: spans(3, 2), ..custom.clone() }),
+        ("before the first", Histogram { positive_spans: spans(-1, 1), ..custom.clone() }),
+        ("no counts", Histogram { positive_spans: spans(0, 3), ..custom }),
+    ] {
+        let (written, set) = one_histogram(broken);
+        assert_eq!((written.histograms, written.outcome.rejected, set.rows()), (0, 1, 0), "{what}");
+    }
+}
+
+/// Prometheus' sign for a native histogram that has ended is its sum; a count of zero would be wrong.
+#[test]
+fn the_end_of_a_native_histogram_is_no_count_of_zero() {
+    let ended = Histogram { sum: f64::from_bits(0x7ff0_0000_0000_0002), timestamp: TIME, ..Histogram::default() };
+    let (written, set) = one_histogram(ended);
+    assert_eq!((written.outcome.rejected, set.rows()), (0, 0));
+}
+
+#[test]
+fn exemplars_go_to_exporters_and_metadata_are_left_out_without_a_word() {
+    let intake = MetricIntake::new("Metrics", MetricRules::default(), Vec::new()).tap(MetricRules::default());
+    let exemplar = Exemplar { labels_refs: vec![3, 4], value: 0.5, timestamp: TIME };
+    let broken = [vec![3], vec![3, 99]].map(|labels_refs| Exemplar { labels_refs, ..exemplar.clone() });
+    let series = TimeSeries { exemplars: [&[exemplar], &broken[..]].concat(), ..with(&[1, 2], vec![sample(1.0)]) };
+    let (_, mut set) = decode_with(&intake, &Request { symbols: symbols(), timeseries: vec![series] }.encode_to_vec());
+    let exports = set.take_exports();
+    let line = ExportSample::read(&exports[0].bytes).unwrap();
+    let read = ExportExemplar { timestamp_ms: Some(TIME), value: 0.5, labels: vec![("host".to_owned(), "a".to_owned())] };
+    assert_eq!((line.value, ExportExemplar::read_all(line.exemplars)), (Some(1.0), vec![read]));
+
     let exemplar = Exemplar { labels_refs: vec![99, 100], value: 1.0, timestamp: TIME };
     let only = TimeSeries { labels_refs: vec![1, 2], exemplars: vec![exemplar.clone()], ..TimeSeries::default() };
     let both = TimeSeries { exemplars: vec![exemplar], created_timestamp: 5, ..with(&[1, 2], vec![sample(1.0)]) };

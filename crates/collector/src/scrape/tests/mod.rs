@@ -38,7 +38,7 @@ impl Sink for Recorder {
             let sample = ExportSample::read(line).unwrap();
             let series = ExportSeries::read(sample.series).unwrap();
             let labels: Vec<_> = series.labels.iter().filter(|(n, _)| n == "x").map(|(n, v)| format!("{n}={v}")).collect();
-            let value = if telemetry::is_stale(sample.value) { "stale".to_owned() } else { sample.value.to_string() };
+            let value = if telemetry::is_stale(sample.value.unwrap()) { "stale".to_owned() } else { sample.value.unwrap().to_string() };
             told.push(format!("{}{{{}}}={value}", series.metric, labels.join(",")));
         }
         let mut seen = self.rows.lock().unwrap();
