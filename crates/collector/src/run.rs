@@ -97,13 +97,15 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let sender = (!config.endpoints.is_empty()).then(|| parts.sender(&config, &mut registry));
     registry.register_collector(Box::new(StateCollector { store: parts.store.clone(), connections: Arc::clone(&parts.connections) }));
     registry.register_collector(Box::new(ListenerMetrics(vec![Arc::clone(&parts.connections)])));
+    let jumps = server::ClockJumps::default();
+    registry.register_collector(Box::new(jumps.clone()));
     let accepting = shutdown.child_token();
     let auth = authentication::start(&config, &mut registry, &accepting).await?;
     let intake = parts.intake(&config, &accepting).await?;
     let routes = LiveRoutes::new(&intake.receivers);
     let routers = authentication::protected(auth.as_ref(), routes.routers(parts.operations(registry, config.enable_pprof)));
     let served = listeners.serve(routers, &config, Arc::clone(&parts.connections), &accepting)?;
-    let ticks = server::run_store_ticks(parts.store.clone(), parts.background.clone());
+    let ticks = server::run_store_ticks(parts.store.clone(), jumps, parts.background.clone());
     tokio::spawn(log_status(parts.store.clone(), Arc::clone(&parts.metrics), parts.background.clone()));
     tracing::info!(%addr, storage_dir = %config.storage_dir.display(), durability = %config.durability, "collector started");
     let (reloader, reloads) = Reloader::channel();

@@ -131,6 +131,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let connections: Vec<Arc<Connections>> = vec![Arc::default(), Arc::default()];
     registry.register_collector(Box::new(ListenerMetrics(connections.clone())));
     registry.register_collector(Box::new(LedgerMetrics(store.clone())));
+    let jumps = server::ClockJumps::default();
+    registry.register_collector(Box::new(jumps.clone()));
     let from_peer = peering.as_ref().map(Peering::on_arrival);
     let options = receiver_options(&config, &admission, receiver, from_peer);
     let routers = Routers::new(&config, &store, &admission, options, invalid_logs, Arc::new(registry)).protected(auth.as_ref());
@@ -147,7 +149,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         listeners.push(tokio::spawn(serving));
     }
     tracing::info!(plain = %addresses.0, tls = ?addresses.1, databases = ?config.databases(), "the ingestor is running");
-    let parts = Parts { rules, store, workers, waiting, listeners, stop_uploads, store_metrics, connections, grace: config.grace };
+    let parts = Parts { rules, store, workers, waiting, listeners, stop_uploads, store_metrics, jumps, connections, grace: config.grace };
     let task = tokio::spawn(parts.run(shutdown));
     Ok(Running { plain: addresses.0, tls: addresses.1, task })
 }
@@ -436,6 +438,7 @@ struct Parts {
     listeners: Vec<JoinHandle<std::io::Result<()>>>,
     stop_uploads: CancellationToken,
     store_metrics: StoreMetrics,
+    jumps: server::ClockJumps,
     connections: Vec<Arc<Connections>>,
     grace: Duration,
 }
@@ -443,7 +446,7 @@ struct Parts {
 impl Parts {
     async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let stop_ticks = CancellationToken::new();
-        let ticks = server::run_store_ticks(self.store.clone(), stop_ticks.clone());
+        let ticks = server::run_store_ticks(self.store.clone(), self.jumps, stop_ticks.clone());
         let mut interval = tokio::time::interval(METRICS_PERIOD);
         while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
             self.store_metrics.refresh(&self.store.usage(), &self.store.ledger(), now_ms());

@@ -22,6 +22,6 @@ pub use auth::{Auth, AuthOptions};
 pub use body::{BodyError, BodyLimits, inflate_limited, read_body};
 pub use listen::{Connections, Limits, serve, serve_counted};
 pub use logging::init_logging;
-pub use operations::{ListenerMetrics, metrics_endpoint, operations_router, run_store_ticks};
+pub use operations::{ClockJumps, ListenerMetrics, metrics_endpoint, operations_router, run_store_ticks};
 pub use sink::{Marks, Refused, Sink, WalSink};
 pub use tls::{Tls, TlsFiles, install_crypto};

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -66,12 +66,31 @@ impl Collector for ListenerMetrics {
 /// How often a store looks at its ages.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Calls [`wal::Store::tick`] until `shutdown`. A tick only wakes the store's own thread.
-pub fn run_store_ticks(store: wal::Store, shutdown: CancellationToken) -> JoinHandle<()> {
+/// How often the system's clock was put forward or back while a store was open; clones share the counts.
+#[derive(Clone, Debug, Default)]
+pub struct ClockJumps {
+    forward: Counter,
+    back: Counter,
+}
+
+impl Collector for ClockJumps {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Times that the system's clock was put by more than five seconds while a store was open.";
+        let mut metric = encoder.encode_descriptor("adxmon_clock_jumps", help, None, MetricType::Counter)?;
+        for (direction, count) in [("forward", &self.forward), ("back", &self.back)] {
+            count.encode(metric.encode_family(&[("direction", direction)])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Calls [`wal::Store::tick`] until `shutdown`, and counts in `jumps` how often the clock was put. A tick only wakes the
+/// store's own thread.
+pub fn run_store_ticks(store: wal::Store, jumps: ClockJumps, shutdown: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut time = StoreTime { last_ms: now_ms(), at: Instant::now(), behind_ms: 0 };
+        let mut time = StoreTime { last_ms: now_ms(), at: Instant::now(), behind_ms: 0, jumps };
         while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
             store.tick(time.at(now_ms(), Instant::now()));
         }
@@ -88,6 +107,7 @@ struct StoreTime {
     at: Instant,
     /// By how much the system's clock is behind.
     behind_ms: u64,
+    jumps: ClockJumps,
 }
 
 impl StoreTime {
@@ -96,10 +116,12 @@ impl StoreTime {
         let expected = self.last_ms.saturating_add(passed);
         if clock_ms > expected.saturating_add(JUMP_MS) {
             tracing::warn!(milliseconds = clock_ms - expected, "the system's clock was put forward; what waits for its age goes early");
+            self.jumps.forward.inc();
         }
         // Told once: afterwards the two go on side by side.
         if clock_ms.saturating_add(JUMP_MS) < expected && self.behind_ms < JUMP_MS {
             tracing::warn!(milliseconds = expected - clock_ms, "the system's clock was put back; ages are counted on");
+            self.jumps.back.inc();
         }
         self.behind_ms = expected.saturating_sub(clock_ms);
         (self.last_ms, self.at) = (clock_ms.max(expected), now);
@@ -118,15 +140,28 @@ mod tests {
     #[test]
     fn the_time_of_a_store_follows_the_clock_and_goes_on_when_that_is_put_back() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let mut time = StoreTime { last_ms: 1_000_000, at: start, behind_ms: 0 };
+        let jumps = ClockJumps::default();
+        let mut time = StoreTime { last_ms: 1_000_000, at: start, behind_ms: 0, jumps: jumps.clone() };
+        let counted = || (jumps.forward.get(), jumps.back.get());
         assert_eq!(time.at(1_001_000, start + second), 1_001_000);
         // An hour back: seconds pass as before.
         assert_eq!(time.at(2_000, start + 2 * second), 1_002_000);
         assert_eq!(time.at(3_000, start + 4 * second), 1_004_000);
+        // Once, however long it stays there.
+        assert_eq!(counted(), (0, 1));
         // Put right: no second is counted twice.
         assert_eq!(time.at(1_005_000, start + 5 * second), 1_005_000);
+        assert_eq!(counted(), (0, 1));
         // An hour forward, as after a start without a clock.
         assert_eq!(time.at(4_606_000, start + 6 * second), 4_606_000);
         assert_eq!(time.at(1_007_000, start + 7 * second), 4_607_000);
+        assert_eq!(counted(), (1, 2));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(jumps));
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        for line in ["adxmon_clock_jumps_total{direction=\"forward\"} 1\n", "adxmon_clock_jumps_total{direction=\"back\"} 2\n"] {
+            assert!(page.contains(line), "{page}");
+        }
     }
 }
