@@ -68,3 +68,86 @@ impl Source {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+    use std::sync::Arc;
+
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::limits::Limits;
+    use crate::metrics::Metrics;
+    use crate::node_labels::NodeLabeling;
+    use crate::pipeline::Pipeline;
+
+    const SETTINGS: &str = "
+listen-addr = '127.0.0.1:0'
+storage-dir = '/nowhere'
+[[host-log]]
+disable-kube-discovery = true
+[[host-log.kernel-target]]
+database = 'Logs'
+table = 'Kernel'
+";
+
+    /// Records 2 to 4 were overwritten, one is no record; and a device that cannot be read.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_lost_or_cannot_be_read_is_in_the_metrics() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, _) = Config::from_toml(SETTINGS, "node-1").unwrap();
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry, "", false);
+        let (store, _) = wal::Store::open(wal::Options::new(dir.path()), wal::RealDisk::new(), 0).unwrap();
+        let stop = CancellationToken::new();
+        let pipeline = Pipeline {
+            store,
+            metrics: Arc::clone(&metrics),
+            draining: Arc::default(),
+            identity: Default::default(),
+            body: server::BodyLimits::default(),
+            node: NodeLabeling { node: None, stop: stop.clone() },
+            exporters: Default::default(),
+            limits: Arc::new(Limits::new(Vec::new(), metrics)),
+        };
+        let settings = &config.kernels[0];
+        let source = |device: OwnedFd| Source {
+            reader: Reader::new(device, settings.target.clone(), SystemClock, "boot", None),
+            position: Position::load(&pipeline.store, "k".to_owned()).0,
+            delivery: Delivery::new(&pipeline, "kernelsource", &settings.shared, &config, &stop),
+        };
+        // One record for each read, as the device has it.
+        let (kernel, device) = UnixDatagram::pair().unwrap();
+        device.set_nonblocking(true).unwrap();
+        for record in ["6,1,100,-;first", "no record", "6,5,200,-;fifth"] {
+            kernel.send(record.as_bytes()).unwrap();
+        }
+        let running = tokio::spawn(source(device.into()).run(stop.clone()));
+        let until = async |lines: &[&str]| {
+            let mut page = String::new();
+            let all = async {
+                while !lines.iter().all(|line| page.lines().any(|found| found == *line)) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    page.clear();
+                    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+                }
+            };
+            assert!(tokio::time::timeout(Duration::from_secs(30), all).await.is_ok(), "{lines:?} do not come");
+        };
+        until(&[
+            "adxmon_collector_logs_sent{source=\"kernelsource\",sink=\"StoreSink\"} 2",
+            "adxmon_collector_logs_dropped{source=\"kernelsource\",stage=\"overwritten\"} 3",
+            "adxmon_collector_logs_dropped{source=\"kernelsource\",stage=\"parse\"} 1",
+        ])
+        .await;
+        let failing = tokio::spawn(source(std::fs::File::open(dir.path()).unwrap().into()).run(stop.clone()));
+        until(&["adxmon_collector_log_source_failures_total{source=\"kernelsource\"} 1"]).await;
+        stop.cancel();
+        running.await.unwrap();
+        failing.await.unwrap();
+        tokio::task::spawn_blocking(move || pipeline.store.close()).await.unwrap();
+    }
+}

@@ -26,12 +26,19 @@ static ENTRIES: AtomicU64 = AtomicU64::new(0);
 
 /// Adds entries with these messages to a journal.
 fn journal(file: &Path, messages: &[&str]) {
-    let entry = |message: &&str| {
+    let fields: Vec<_> = messages.iter().map(|message| format!("MESSAGE={message}\n").into_bytes()).collect();
+    journal_of(file, &fields);
+}
+
+/// Adds entries with these fields to a journal, each as the journal's export format has it.
+fn journal_of(file: &Path, entries: &[Vec<u8>]) {
+    let entry = |fields: &Vec<u8>| {
         let i = ENTRIES.fetch_add(1, Ordering::Relaxed);
         let time = 1_700_000_000_000_000 + i;
-        format!("__REALTIME_TIMESTAMP={time}\n__MONOTONIC_TIMESTAMP={i}\n_BOOT_ID=0123456789abcdef0123456789abcdef\nMESSAGE={message}\n\n")
+        let head = format!("__REALTIME_TIMESTAMP={time}\n__MONOTONIC_TIMESTAMP={i}\n_BOOT_ID=0123456789abcdef0123456789abcdef\n");
+        [head.as_bytes(), fields, b"\n"].concat()
     };
-    let export: String = messages.iter().map(entry).collect();
+    let export: Vec<u8> = entries.iter().flat_map(entry).collect();
     let input = file.with_extension("export");
     std::fs::write(&input, export).unwrap();
     let program = "/lib/systemd/systemd-journal-remote";
@@ -269,7 +276,39 @@ async fn every_datagram_is_stored_or_counted() {
     collector.stop().await;
 }
 
-/// A file that calls itself a journal and is none: it is counted and tried again, and what is not broken is read.
+/// Bytes that are no text, a message that is too long in two parts, and a journal that cannot be read at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_journal_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = |name: &str, value: &[u8]| [name.as_bytes(), b"\n", &(value.len() as u64).to_le_bytes(), value, b"\n"].concat();
+    let part = |size: usize, more: &str| format!("_STREAM_ID=5\n{more}MESSAGE={}\n", "x".repeat(size)).into_bytes();
+    let parts = [part(600 << 10, "_LINE_BREAK=line-max\n"), part(600 << 10, "")];
+    journal_of(&folder.path().join("system.journal"), &[&[binary("MESSAGE", b"a \xff b")], &parts[..]].concat());
+    let source = |path: &Path, table: &str| {
+        format!(
+            "[[host-log]]\ndisable-kube-discovery = true\n[[host-log.journal-target]]\ndatabase = 'Logs'\ntable = '{table}'\njournal-path = '{}'\n",
+            path.display()
+        )
+    };
+    let collector = Collector::start("", &source(folder.path(), "Journal")).await;
+    let of_journal = |name: &str, more: &str| format!("adxmon_collector_{name}{{source=\"journal\"{more}}}");
+    collector.until(&sent("journal"), |count| count == 2.0).await;
+    assert_eq!(collector.metric(&of_journal("log_line_problems_total", ",problem=\"utf8\"")).await, Some(1.0));
+    assert_eq!(collector.metric(&of_journal("log_line_problems_total", ",problem=\"cut\"")).await, Some(1.0));
+    let cut = f64::from(2 * (600 << 10) - (1 << 20));
+    assert_eq!(collector.metric(&of_journal("logs_truncated_bytes_total", "")).await, Some(cut));
+    assert_eq!(collector.metric(&of_journal("log_source_failures_total", "")).await, None);
+    collector.stop().await;
+
+    let broken = tempfile::tempdir().unwrap();
+    std::fs::write(broken.path().join("system.journal"), [&b"LPKSHHRH"[..], &[0xa5; 100_000]].concat()).unwrap();
+    let collector = Collector::start("", &(source(folder.path(), "Journal") + &source(broken.path(), "Broken"))).await;
+    collector.until(&of_journal("log_source_failures_total", ""), |failures| failures >= 1.0).await;
+    collector.until(&sent("journal"), |count| count == 2.0).await;
+    collector.stop().await;
+}
+
+/// A file that calls itself a journal and is none: what is not broken is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_journal_file_does_not_keep_others_from_being_read() {
     let folder = tempfile::tempdir().unwrap();
