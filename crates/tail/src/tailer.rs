@@ -80,6 +80,8 @@ pub struct Tailer {
     registered: HashMap<StreamId, Vec<(PathBuf, OsString)>>,
     /// Folders in which new files may come up.
     searched: HashSet<PathBuf>,
+    /// Folders that could not be searched.
+    unreadable: HashSet<PathBuf>,
     polled: HashSet<StreamId>,
     ready: VecDeque<StreamId>,
     queued: HashSet<StreamId>,
@@ -122,6 +124,7 @@ impl Tailer {
             names: HashMap::new(),
             registered: HashMap::new(),
             searched: HashSet::new(),
+            unreadable: HashSet::new(),
             polled: HashSet::new(),
             ready: VecDeque::new(),
             queued: HashSet::new(),
@@ -377,11 +380,19 @@ impl Tailer {
     fn rescan(&mut self, now: Instant) {
         (self.rescan, self.scanned) = (false, Some(now));
         self.searched.clear();
+        let unreadable = std::mem::take(&mut self.unreadable);
         for target in self.targets.values().cloned().collect::<Vec<_>>() {
             let found = target.find();
             for dir in found.dirs {
                 self.watcher.watch(&dir);
                 self.searched.insert(dir);
+            }
+            for (dir, error) in found.unreadable {
+                Stats::add(&self.stats.errors);
+                if !unreadable.contains(&dir) && !self.unreadable.contains(&dir) {
+                    tracing::warn!(dir = %dir.display(), %error, "a folder of log files cannot be read; it is tried again");
+                }
+                self.unreadable.insert(dir);
             }
             for log in discovery::logs(found.paths) {
                 self.follow(&target, log, now);

@@ -1,6 +1,7 @@
 //! What is followed: paths and patterns, and how they are found in the file system.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Error, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +25,10 @@ pub struct Target {
     pub budget: Arc<Budget>,
     include: Vec<Pattern>,
     exclude: GlobSet,
+    /// Where alone files are looked for.
+    only: Option<PathBuf>,
+    /// Folders that are not gone down.
+    without: Vec<PathBuf>,
 }
 
 /// A pattern that is none.
@@ -98,7 +103,16 @@ impl Target {
             set.add(glob(text)?);
         }
         let exclude = set.build().map_err(|error| BadPattern { pattern: exclude.join(", "), reason: error.to_string() })?;
-        Ok(Target { key: key.into(), scope: scope.into(), max_line_bytes: 1 << 20, budget, include, exclude })
+        Ok(Target {
+            key: key.into(),
+            scope: scope.into(),
+            max_line_bytes: 1 << 20,
+            budget,
+            include,
+            exclude,
+            only: None,
+            without: Vec::new(),
+        })
     }
 
     /// The same with another limit of a line.
@@ -107,9 +121,38 @@ impl Target {
         Target { max_line_bytes: bytes.max(1), ..self }
     }
 
+    /// The same, of which only the files in `folder` and below are followed. Folders beside it are not looked into.
+    #[must_use]
+    pub fn only_in(self, folder: &Path) -> Target {
+        Target { only: Some(folder.to_owned()), ..self }
+    }
+
+    /// The same without the files in `folders` and below, which are not looked into.
+    #[must_use]
+    pub fn without(self, folders: Vec<PathBuf>) -> Target {
+        Target { without: folders, ..self }
+    }
+
+    /// Whether a pattern may find files in `folder` or below it, which is not looked into.
+    #[must_use]
+    pub fn reaches(&self, folder: &Path) -> bool {
+        let names = |below: &Path| below.iter().map(std::ffi::OsStr::to_owned).collect::<Vec<_>>();
+        let reached = |pattern: &Pattern| folder.strip_prefix(&pattern.root).is_ok_and(|below| reaches(&pattern.steps, &names(below)));
+        self.include.iter().any(reached)
+    }
+
+    /// Whether files can be in `dir` or below it.
+    fn enters(&self, dir: &Path) -> bool {
+        let on_the_way = |only: &PathBuf| dir.starts_with(only) || only.starts_with(dir);
+        self.only.as_ref().is_none_or(on_the_way) && !self.without.iter().any(|folder| folder == dir)
+    }
+
     /// Whether two targets follow the same files.
     pub(crate) fn same_files(&self, other: &Target) -> bool {
-        self.scope == other.scope && self.include.iter().map(|p| &p.text).eq(other.include.iter().map(|p| &p.text))
+        let part = |target: &Target| (target.only.clone(), target.without.clone());
+        self.scope == other.scope
+            && part(self) == part(other)
+            && self.include.iter().map(|p| &p.text).eq(other.include.iter().map(|p| &p.text))
     }
 
     /// Whether the file is named as it is, so that it is waited for.
@@ -132,7 +175,18 @@ impl Target {
 
     fn walk(&self, dir: &Path, steps: &[Step], depth: usize, found: &mut Discovered) {
         let Some((step, rest)) = steps.split_first() else { return };
-        let Ok(entries) = std::fs::read_dir(dir) else { return };
+        if !self.enters(dir) {
+            return;
+        }
+        let entries = match std::fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) => {
+                if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
+                    found.unreadable.insert(dir.to_owned(), error);
+                }
+                return;
+            }
+        };
         found.dirs.insert(dir.to_owned());
         if matches!(step, Step::Any) {
             self.walk(dir, rest, depth, found);
@@ -147,7 +201,10 @@ impl Target {
                 Step::Name(name) if name.is_match(entry.file_name()) => {
                     if !rest.is_empty() {
                         self.walk(&path, rest, depth, found);
-                    } else if !self.exclude.is_match(&path) && !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    } else if self.only.as_ref().is_none_or(|only| path.starts_with(only))
+                        && !self.exclude.is_match(&path)
+                        && !entry.file_type().is_ok_and(|kind| kind.is_dir())
+                    {
                         found.paths.insert(path);
                     }
                 }
@@ -157,16 +214,70 @@ impl Target {
     }
 }
 
+/// Whether `steps` lead into the folder of these names.
+fn reaches(steps: &[Step], names: &[std::ffi::OsString]) -> bool {
+    match (steps, names) {
+        ([], _) => false,
+        (_, []) => true,
+        ([Step::Any, rest @ ..], [_, below @ ..]) => reaches(rest, names) || reaches(steps, below),
+        ([Step::Name(name), rest @ ..], [first, below @ ..]) => name.is_match(first) && reaches(rest, below),
+    }
+}
+
 /// What a walk found.
 #[derive(Debug, Default)]
 pub(crate) struct Discovered {
     pub(crate) paths: BTreeSet<PathBuf>,
     pub(crate) dirs: BTreeSet<PathBuf>,
+    /// Folders that are there and cannot be looked into.
+    pub(crate) unreadable: BTreeMap<PathBuf, Error>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_is_found_in_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for folder in ["a", "a/b/c", "d"] {
+            std::fs::create_dir_all(at(folder)).unwrap();
+        }
+        for file in ["0.log", "a/1.log", "a/b/2.log", "a/b/c/3.log", "d/4.log"] {
+            std::fs::write(at(file), "").unwrap();
+        }
+        let target = || {
+            let budget = crate::Budgets::default().budget(1);
+            Target::new("k", "s", &[format!("{}/**/*.log", dir.path().display())], &[], budget).unwrap()
+        };
+        let names = |target: &Target| -> Vec<String> {
+            target.find().paths.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names(&target()), ["0.log", "1.log", "2.log", "3.log", "4.log"]);
+        let (rest, part) = (target().without(vec![at("a")]), target().only_in(&at("a")).without(vec![at("a/b/c")]));
+        assert_eq!(names(&rest), ["0.log", "4.log"]);
+        assert_eq!(names(&part), ["1.log", "2.log"]);
+        assert!(!rest.find().dirs.contains(&at("a")) && !part.find().dirs.contains(&at("a/b/c")) && !part.find().dirs.contains(&at("d")));
+        assert!(rest.same_files(&rest.clone()) && !rest.same_files(&target()) && !part.same_files(&rest));
+    }
+
+    #[test]
+    fn a_pattern_reaches_the_folders_that_its_steps_lead_into() {
+        let reaches = |pattern: &str, folder: &str| {
+            let budget = crate::Budgets::default().budget(1);
+            Target::new("k", "s", &[pattern.to_owned()], &[], budget).unwrap().reaches(Path::new(folder))
+        };
+        for (pattern, folder) in [("/l/**/*.log", "/l/a"), ("/l/**/*.log", "/l/a/b/c"), ("/l/*/x/*.log", "/l/a/x"), ("/l/a*/**", "/l/ab/c")]
+        {
+            assert!(reaches(pattern, folder), "{pattern} {folder}");
+        }
+        for (pattern, folder) in
+            [("/l/*.log", "/l/a"), ("/l/a.log", "/l/a"), ("/l/*/x/*.log", "/l/a/y"), ("/l/b*/**", "/l/ab"), ("/l/**", "/m")]
+        {
+            assert!(!reaches(pattern, folder), "{pattern} {folder}");
+        }
+    }
 
     #[test]
     fn the_folder_of_a_pattern_has_no_wildcard() {

@@ -6,11 +6,13 @@
 //! again after a restart.
 
 mod marks;
+mod mounts;
 mod pod_logs;
 mod readers;
 mod worker;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,7 @@ use crate::config::{Config, FileLog, FileSource, LogTarget, PodLogs};
 use crate::pipeline::Pipeline;
 use crate::pods::Pods;
 use marks::Marks;
+use mounts::Mounts;
 use pod_logs::PodLog;
 use readers::{ReaderId, Readers};
 use worker::Worker;
@@ -114,20 +117,36 @@ impl Followed {
     /// The targets that the configuration names, and who reads them.
     fn named(&mut self, sources: &[FileSource]) -> anyhow::Result<Vec<(ReaderId, Target)>> {
         let mut targets = Vec::new();
+        let mounts = Mounts::read();
         for (group, source) in sources.iter().enumerate() {
             for (i, file) in source.files.iter().enumerate() {
-                targets.push(self.file(group, i, file).with_context(|| format!("host-log.file-target {}", file.path))?);
+                let key = format!("{group}.{i}");
+                let parts = self.parts(group, &key, file, &mounts);
+                targets.extend(parts.with_context(|| format!("host-log.file-target {}", file.path))?);
             }
         }
         Ok(targets)
     }
 
-    fn file(&mut self, group: usize, i: usize, file: &FileLog) -> anyhow::Result<(ReaderId, Target)> {
-        let key = format!("{group}.{i}");
+    /// The files of a pattern: those of each mount that may hang by themselves, and the others.
+    fn parts(&mut self, group: usize, key: &str, file: &FileLog, mounts: &Mounts) -> anyhow::Result<Vec<(ReaderId, Target)>> {
+        let folder = tail::folder(&file.path);
+        let (reader, target) = self.part(group, key, file, folder)?;
+        let below: Vec<_> = mounts.below(folder).into_iter().filter(|mount| target.reaches(mount)).collect();
+        let mut parts = vec![(reader, target.without(below.clone()))];
+        for mount in &below {
+            let (reader, target) = self.part(group, &format!("{key}:{}", mount.display()), file, mount)?;
+            parts.push((reader, target.only_in(mount).without(mounts.below(mount))));
+        }
+        Ok(parts)
+    }
+
+    /// The target `key`, read by the reader of `folder`.
+    fn part(&mut self, group: usize, key: &str, file: &FileLog, folder: &Path) -> anyhow::Result<(ReaderId, Target)> {
         let scope = format!("{}.{}", file.destination.database(), file.destination.table());
-        let reader = self.readers.of(tail::folder(&file.path));
+        let reader = self.readers.of(folder);
         let budget = self.readers.budget(reader, group, file.destination.database());
-        let target = Target::new(&key, &scope, std::slice::from_ref(&file.path), &file.exclude, budget)?;
+        let target = Target::new(key, &scope, std::slice::from_ref(&file.path), &file.exclude, budget)?;
         let log = (Arc::clone(&file.lines), file.parsers.clone(), file.destination.clone(), Map::new());
         self.put(&target, group, log);
         Ok((reader, target.max_line_bytes(file.lines.max_bytes)))

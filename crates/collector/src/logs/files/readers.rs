@@ -1,7 +1,8 @@
 //! The threads that read files.
 //!
 //! A file system that hangs, as NFS does while its server is away, holds whoever reads from it, and nothing ends that wait.
-//! So files are read by several threads: one for each folder that the configuration names, and one for the logs of pods.
+//! So files are read by several threads: one for each folder that the configuration names, one for each mount of a remote file
+//! system that a pattern finds below such a folder at the start, and one for the logs of pods.
 //! What hangs holds up the files of its own thread; they are read on when it comes back. A thread that hangs is told of, and
 //! neither a reload nor the end waits for it.
 
@@ -22,7 +23,7 @@ use super::Workers;
 use super::marks::Marks;
 use crate::metrics::{Folder, Metrics};
 
-/// Threads for the folders of the configuration; further folders share them.
+/// Threads for the folders of the configuration and mounts below them; further ones share them.
 const MAX_NAMED: usize = 8;
 
 /// Bytes that one worker may have in flight.
