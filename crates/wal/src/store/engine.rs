@@ -22,7 +22,7 @@ use crate::types::{BatchRecord, Done, Options, SegmentId, Settlement, TableKey, 
 const SEALS_PER_GROUP: usize = 32;
 
 /// Tables that are frozen with one group, unless memory runs out.
-const FREEZES_PER_GROUP: usize = 64;
+const FREEZES_PER_GROUP: usize = 32;
 
 /// What the engine is asked to do.
 pub(crate) enum Msg {
@@ -173,6 +173,7 @@ impl Engine {
         self.remove_orphans();
         self.relieve();
         if ticked {
+            self.shared.spare.trim();
             self.maintain();
         }
         self.shared.publish(self.gauges());

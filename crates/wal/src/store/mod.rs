@@ -87,7 +87,8 @@ impl Store {
     /// Returns the buffers of small sections, whose rows were copied: whoever commits many finds their memory warm.
     pub fn commit(&self, request: Request, done: Done) -> Vec<Vec<u8>> {
         let mut spent = Vec::with_capacity(request.sections.len());
-        match stage::stage(request, self.block_bytes, self.shared().now_ms.load(Ordering::Relaxed), &mut spent) {
+        let shared = self.shared();
+        match stage::stage(request, self.block_bytes, shared.now_ms.load(Ordering::Relaxed), &shared.spare, &mut spent) {
             Err(refusal) => done(Err(refusal)),
             Ok(staged) => self.handle.send_commit(staged, done),
         }

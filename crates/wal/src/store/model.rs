@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::engine::{Engine, Msg};
 use super::inspect::{self, Snapshot, Verification};
+use super::pool::Spare;
 use super::state::State;
 use super::{recover, stage};
 use crate::disk::sim::{Fault, SimDisk};
@@ -196,7 +197,7 @@ impl World {
             let marks = vec![(b"cursor".to_vec(), (number as u64 + 1).to_le_bytes().to_vec())];
             let receipts = vec![Receipt { sender: [9; 16], database: "Db".into(), number: number as u64, digest: 1, floor: 0 }];
             let request = Request { sections, marks, receipts, ..Request::default() };
-            let staged = stage::stage(request, 1 << 10, self.now, &mut Vec::new()).unwrap();
+            let staged = stage::stage(request, 1 << 10, self.now, &Spare::default(), &mut Vec::new()).unwrap();
             let answers = Arc::clone(&answers);
             messages
                 .push(Msg::Commit(Box::new(staged), Box::new(move |answer: Result<u64, Refusal>| answers.lock().push((number, answer)))));

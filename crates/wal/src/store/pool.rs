@@ -4,8 +4,65 @@
 //! places in memory; so they stay where they are until they are written, and tables know their pieces. A buffer goes
 //! when its last piece is released. [`Pool::compact`] moves what is left of many buffers together.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
 /// Largest size of the buffers that little requests share, and that pieces are moved together in.
-const SHARED_BYTES: usize = 64 << 10;
+pub(crate) const SHARED_BYTES: usize = 64 << 10;
+
+/// Buffers of [`SHARED_BYTES`] that nothing uses, for the requests that come. What is freed goes back to the kernel, and
+/// has to be fetched and cleared again page by page.
+#[derive(Debug, Default)]
+pub(crate) struct Spare {
+    most: usize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    buffers: Vec<Vec<u8>>,
+    /// The fewest there were since [`Spare::trim`].
+    fewest: usize,
+}
+
+impl Spare {
+    /// Keeps at most `most` bytes.
+    pub(crate) fn new(most: usize) -> Spare {
+        Spare { most: most / SHARED_BYTES, kept: Mutex::default() }
+    }
+
+    /// An empty buffer of [`SHARED_BYTES`].
+    pub(crate) fn take(&self) -> Vec<u8> {
+        let mut kept = self.kept.lock();
+        let buffer = kept.buffers.pop();
+        kept.fewest = kept.fewest.min(kept.buffers.len());
+        drop(kept);
+        buffer.unwrap_or_else(|| Vec::with_capacity(SHARED_BYTES))
+    }
+
+    /// Takes a buffer back; those of another size are freed.
+    fn put(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() == SHARED_BYTES {
+            buffer.clear();
+            let mut kept = self.kept.lock();
+            if kept.buffers.len() < self.most {
+                kept.buffers.push(buffer);
+            }
+        }
+    }
+
+    /// Frees what was not needed since the last call.
+    pub(crate) fn trim(&self) {
+        let mut kept = self.kept.lock();
+        let left = kept.buffers.len() - kept.fewest;
+        let unused = kept.buffers.split_off(left);
+        kept.buffers.shrink_to_fit();
+        kept.fewest = left;
+        drop(kept);
+        drop(unused);
+    }
+}
 
 /// Where the rows of one section are.
 #[derive(Debug, Clone, Copy)]
@@ -49,12 +106,14 @@ pub(crate) struct Pool {
     /// The buffer that is added to.
     shared: Option<u32>,
     held: usize,
+    spare: Arc<Spare>,
 }
 
 impl Pool {
-    /// A pool that may come to hold `most` bytes.
-    pub(crate) fn new(most: usize) -> Pool {
-        Pool { shared_bytes: (most / 64).min(SHARED_BYTES), buffers: Vec::new(), free: Vec::new(), shared: None, held: 0 }
+    /// A pool that may come to hold `most` bytes, and gives its buffers to `spare`.
+    pub(crate) fn new(most: usize, spare: Arc<Spare>) -> Pool {
+        let shared_bytes = (most / 64).min(SHARED_BYTES);
+        Pool { shared_bytes, buffers: Vec::new(), free: Vec::new(), shared: None, held: 0, spare }
     }
 
     /// Takes bytes, all of which belong to pieces.
@@ -90,7 +149,7 @@ impl Pool {
 
     /// Moves all pieces into as few buffers as they need. `each` is to call its argument for every piece there is.
     pub(crate) fn compact(&mut self, each: impl FnOnce(&mut dyn FnMut(&mut Piece))) {
-        let mut packed = Pool::new(0);
+        let mut packed = Pool::new(0, Arc::clone(&self.spare));
         packed.shared_bytes = self.shared_bytes;
         each(&mut |piece| {
             let home = packed.add_copy(self.get(*piece));
@@ -104,7 +163,8 @@ impl Pool {
         let room = |buffer: &Buffer| buffer.bytes.capacity() - buffer.bytes.len();
         let shared = self.shared.filter(|shared| room(&self.buffers[*shared as usize]) >= bytes.len());
         let at = shared.unwrap_or_else(|| {
-            let bytes = Vec::with_capacity(self.shared_bytes.max(bytes.len()));
+            let size = self.shared_bytes.max(bytes.len());
+            let bytes = if size == SHARED_BYTES { self.spare.take() } else { Vec::with_capacity(size) };
             let at = self.insert(Buffer { bytes, live: 0 });
             self.shared = Some(at);
             at
@@ -131,7 +191,9 @@ impl Pool {
     }
 
     fn remove(&mut self, at: u32) {
-        self.held -= std::mem::take(&mut self.buffers[at as usize]).bytes.capacity();
+        let Buffer { bytes, .. } = std::mem::take(&mut self.buffers[at as usize]);
+        self.held -= bytes.capacity();
+        self.spare.put(bytes);
         self.free.push(at);
         self.shared.take_if(|shared| *shared == at);
         if self.free.len() == self.buffers.len() {
@@ -162,10 +224,29 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn buffers_are_used_again_and_freed_when_they_are_not() {
+        let spare = Spare::new(3 * SHARED_BYTES);
+        let buffers: Vec<_> = (0..5).map(|_| spare.take()).collect();
+        buffers.into_iter().for_each(|buffer| spare.put(buffer));
+        spare.put(Vec::with_capacity(100));
+        let kept = || spare.kept.lock().buffers.len();
+        assert_eq!(kept(), 3);
+        // All came after the last trim.
+        spare.trim();
+        assert_eq!(kept(), 3);
+        let used = spare.take();
+        spare.put(used);
+        spare.trim();
+        assert_eq!(kept(), 1);
+        spare.trim();
+        assert_eq!(kept(), 0);
+    }
+
     proptest! {
         #[test]
         fn what_goes_in_is_there_until_it_is_released(most in prop_oneof![Just(1 << 20), Just(8 << 20)], steps in prop::collection::vec(step(), 1..80)) {
-            let (mut pool, mut pieces) = (Pool::new(most), Vec::new());
+            let (mut pool, mut pieces) = (Pool::new(most, Arc::new(Spare::new(most))), Vec::new());
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Add(lens) => {

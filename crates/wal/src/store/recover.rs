@@ -11,6 +11,7 @@ use super::checkpoint::{Checkpoint, OpenRecord};
 use super::dead;
 use super::engine::Engine;
 use super::frames::{self, AdoptedRecord, DataHead, SealedRecord};
+use super::pool::Spare;
 use super::shared::{self, Shared, digest_of, read_first};
 use super::stage::{Contents, unpack};
 use super::state::State;
@@ -154,14 +155,14 @@ impl Replay {
             ids.seen(parse_open_name(&entry.name).or_else(|| takeover::id_of(&entry.name)).map_or(0, |id| id.0));
         }
         state.last_id = ids.last();
-        let shared = Shared::new(Arc::clone(&disk), dir.clone(), state, ids, now_ms);
+        let shared = Shared::new(Arc::clone(&disk), dir.clone(), state, ids, now_ms, Spare::new(options.memtable_bytes));
         let mut start = loaded.start();
         start.next_lsn = start.next_lsn.max(checkpoint.as_of + 1);
         let mut writer = Writer::new(Arc::clone(&disk), &dir.join("journal"), options.journal_file_bytes, options.durability, start);
         if let Some(file) = loaded.unused_file() {
             writer.reuse(file.sequence, file.len);
         }
-        let tables = Tables::new(Arc::clone(&disk), &options);
+        let tables = Tables::new(Arc::clone(&disk), &options, Arc::clone(&shared.spare));
         let mut engine = Engine::new(options, disk, writer, tables, shared, now_ms);
         engine.last_checkpoint.lsn = checkpoint.as_of;
         engine.last_checkpoint.at_ms = now_ms;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::frames::SealedRecord;
+use super::pool::Spare;
 use super::reader::SegmentReader;
 use super::state::{DeadRecord, State};
 use super::tables::{disk_name, file_name, open_name};
@@ -30,12 +31,14 @@ pub(crate) struct Shared {
     pub(crate) stray_bytes: AtomicU64,
     pub(crate) quarantine_bytes: AtomicU64,
     pub(crate) full: std::sync::atomic::AtomicBool,
+    /// Buffers for requests.
+    pub(crate) spare: Arc<Spare>,
     gauges: Mutex<Usage>,
     wakers: Mutex<Vec<Arc<dyn Fn() + Send + Sync>>>,
 }
 
 impl Shared {
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf, state: State, ids: FlakeIds, now_ms: u64) -> Arc<Shared> {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf, state: State, ids: FlakeIds, now_ms: u64, spare: Spare) -> Arc<Shared> {
         Arc::new(Shared {
             disk,
             dir,
@@ -46,6 +49,7 @@ impl Shared {
             stray_bytes: AtomicU64::new(0),
             quarantine_bytes: AtomicU64::new(0),
             full: false.into(),
+            spare: Arc::new(spare),
             gauges: Mutex::default(),
             wakers: Mutex::default(),
         })

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::frames::{DATA, DataHead, Pieces, SectionHead};
+use super::pool::{SHARED_BYTES, Spare};
 use crate::Refusal;
 use crate::csv;
 use crate::journal::frame::{Body, PART_RAW};
@@ -16,6 +17,8 @@ use crate::types::{Request, Section, SectionBody, TableKey};
 const LARGE: usize = 32 << 10;
 /// Largest body of one frame, raw.
 const MAX_BODY: usize = 256 << 20;
+
+const _: () = assert!(PART_RAW == SHARED_BYTES, "a buffer holds a part");
 
 /// A request that is ready to be written.
 pub(crate) struct Staged {
@@ -75,9 +78,15 @@ impl Staged {
     }
 }
 
-/// Checks a request and encodes it. The buffers of rows that were copied are added to `spent`.
-pub(crate) fn stage(request: Request, block_bytes: usize, time_ms: u64, spent: &mut Vec<Vec<u8>>) -> Result<Staged, Refusal> {
-    let mut packer = Packer::new(&request.sections, spent);
+/// Checks a request and encodes it, in buffers of `spare`. Those of rows that were copied are added to `spent`.
+pub(crate) fn stage(
+    request: Request,
+    block_bytes: usize,
+    time_ms: u64,
+    spare: &Spare,
+    spent: &mut Vec<Vec<u8>>,
+) -> Result<Staged, Refusal> {
+    let mut packer = Packer::new(&request.sections, spare, spent);
     let mut names = Names::default();
     let mut sections = Vec::with_capacity(request.sections.len());
     for section in request.sections {
@@ -131,6 +140,7 @@ fn check_part(part: &str, what: &str) -> Result<(), Refusal> {
 
 struct Packer<'s> {
     body: Body,
+    spare: &'s Spare,
     /// Buffers of rows that were copied.
     spent: &'s mut Vec<Vec<u8>>,
     /// Raw bytes of the part that is being filled.
@@ -143,13 +153,14 @@ struct Packer<'s> {
 }
 
 impl<'s> Packer<'s> {
-    fn new(sections: &[Section], spent: &'s mut Vec<Vec<u8>>) -> Packer<'s> {
+    fn new(sections: &[Section], spare: &'s Spare, spent: &'s mut Vec<Vec<u8>>) -> Packer<'s> {
         let small = |section: &Section| match &section.body {
             SectionBody::Rows(rows) if rows.len() < LARGE => rows.len(),
             _ => 0,
         };
         Packer {
             body: Body::default(),
+            spare,
             spent,
             part: Vec::new(),
             small: sections.iter().map(small).sum(),
@@ -194,7 +205,7 @@ impl<'s> Packer<'s> {
             self.part = rows;
         } else {
             if self.part.is_empty() {
-                self.part.reserve_exact(self.small.min(PART_RAW));
+                self.part = if self.small > PART_RAW / 2 { self.spare.take() } else { Vec::with_capacity(self.small) };
             }
             self.part.extend_from_slice(&rows);
             self.spent.push(rows);

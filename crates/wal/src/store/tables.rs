@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::checkpoint::OpenRecord;
 use super::frames::{DataHead, SealedRecord, SectionHead};
-use super::pool::{Home, Piece, Pool};
+use super::pool::{Home, Piece, Pool, Spare};
 use super::stage::{Contents, Place};
 use crate::disk::{Disk, File, Open};
 use crate::segment::{self, BlockMeta, FileName, HEADER, Scratch};
@@ -99,11 +99,11 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    pub(crate) fn new(disk: Arc<dyn Disk>, options: &Options) -> Tables {
+    pub(crate) fn new(disk: Arc<dyn Disk>, options: &Options, spare: Arc<Spare>) -> Tables {
         let Options { memtable_bytes, block_bytes, segment_max_bytes, ref dir, .. } = *options;
         Tables {
             map: TableMap::default(),
-            pool: Pool::new(memtable_bytes),
+            pool: Pool::new(memtable_bytes, spare),
             buffered: 0,
             blocks: 0,
             open_bytes: 0,
