@@ -130,7 +130,8 @@ async fn a_full_journal_is_trimmed_without_losing_small_tables() {
     assert_eq!(kustd.ingest_batch("Small", "aa", "1\n2\n").await.status, 200);
     let journal = || -> u64 {
         let files = std::fs::read_dir(folder.path().join("journal")).unwrap();
-        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+        // One that is trimmed at this moment counts no more.
+        files.filter_map(|file| file.unwrap().metadata().ok()).map(|file| file.len()).sum()
     };
     // text that does not compress
     let mut state = 1u64;
