@@ -71,6 +71,8 @@ async fn kills_of_alerter_and_exporter_lose_nothing_and_repeat_no_window() {
         &["--rules-dir", &path("rules"), "--data-dir", &path("alerter"), "--kusto-endpoint", &database]
             .into_iter()
             .chain(["--alerter-address", &receivers.url, "--listen-address", "127.0.0.1", "--port", "0"])
+            // What comes together while it is away is sent too.
+            .chain(["--max-notifications", "10000"])
             .collect::<Vec<_>>(),
     );
     let mut exporter = Program::start(
