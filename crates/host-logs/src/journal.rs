@@ -7,7 +7,7 @@
 //! does. Times are used to find the place quickly, and not while the clock stands before what the journal has already.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Error, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -29,6 +29,10 @@ const MAX_MESSAGE: usize = 1 << 20;
 
 /// Streams whose lines come in parts at one time.
 const MAX_PARTIAL: usize = 256;
+
+/// Features of a file that change its format, and that are understood: compression by XZ, LZ4 and Zstandard, keyed hashes, and
+/// the compact form.
+const KNOWN_FEATURES: u32 = 0x1f;
 
 /// What a reader reads, and where its records go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +96,8 @@ pub struct Batch {
     pub truncated: u64,
     /// Messages with bytes that are not UTF-8, replaced by U+FFFD.
     pub invalid_utf8: u64,
+    /// Files that were found not to be readable since the last read; the others are read.
+    pub unreadable: u64,
 }
 
 /// Follows a journal. Its calls read files, so they belong on a thread that may block.
@@ -100,6 +106,8 @@ pub struct Reader {
     position: Position,
     /// The files as they were when all of them had been read.
     read_to_end: Option<Vec<FileStamp>>,
+    /// Files that cannot be read, and why.
+    unreadable: BTreeMap<PathBuf, String>,
 }
 
 /// A file: its id, and what changes when entries are added.
@@ -126,7 +134,12 @@ impl Reader {
     /// A reader of everything that the journal has.
     #[must_use]
     pub fn from_start(target: Target) -> Self {
-        Reader { target, position: Position { version: POSITION_VERSION, ..Position::default() }, read_to_end: None }
+        Reader {
+            target,
+            position: Position { version: POSITION_VERSION, ..Position::default() },
+            read_to_end: None,
+            unreadable: BTreeMap::new(),
+        }
     }
 
     /// The next records, of at most `max` entries; none when nothing was added since. `now_ns` is the present time in
@@ -135,11 +148,11 @@ impl Reader {
     /// # Errors
     /// When the journal cannot be read. The position stays: a later call begins where this one did.
     pub fn read(&mut self, max: usize, now_ns: u64) -> Result<Batch, JournalError> {
-        let stamps = stamps(&self.target.dirs);
+        let (stamps, unreadable) = stamps(&self.target.dirs);
+        let mut batch = Batch { unreadable: self.tell(unreadable), ..Batch::default() };
         if stamps.is_empty() || self.read_to_end.as_ref() == Some(&stamps) {
-            return Ok(Batch::default());
+            return Ok(batch);
         }
-        let mut batch = Batch::default();
         let mut position = self.position.clone();
         position.files.retain(|id, _| stamps.iter().any(|stamp| stamp.id == *id));
         let read = self.entries(&stamps, max, &mut position, &mut batch, now_ns);
@@ -148,6 +161,14 @@ impl Reader {
         self.position = position;
         self.read_to_end = (!batch.more).then_some(stamps);
         Ok(batch)
+    }
+
+    /// Says which files cannot be read; how many of them it had not said.
+    fn tell(&mut self, unreadable: BTreeMap<PathBuf, String>) -> u64 {
+        let known = std::mem::replace(&mut self.unreadable, unreadable);
+        let news = self.unreadable.iter().filter(|(path, _)| !known.contains_key(*path));
+        news.inspect(|(path, why)| tracing::warn!(path = %path.display(), why, "a file of the journal cannot be read; the others are"))
+            .count() as u64
     }
 
     /// Takes up to `max` entries behind the position.
@@ -219,27 +240,38 @@ fn reference_cursor_name(database: &str, table: &str, matches: &[String]) -> Str
     format!("journal_{}_{}_{hash:x}.cursor", database.replace('/', "_"), table.replace('/', "_"))
 }
 
-/// The journal's files, one folder deep as systemd lays them out. What is no journal is left out.
-fn stamps(dirs: &[PathBuf]) -> Vec<FileStamp> {
-    let mut stamps = Vec::new();
+/// The journal's files, one folder deep as systemd lays them out, and those that cannot be read. One that is only being made
+/// is left out.
+fn stamps(dirs: &[PathBuf]) -> (Vec<FileStamp>, BTreeMap<PathBuf, String>) {
+    let (mut stamps, mut unreadable) = (Vec::new(), BTreeMap::new());
     for dir in dirs {
         let below = list(dir).into_iter().filter(|path| path.is_dir());
         for folder in below.chain([dir.clone()]) {
             let files = list(&folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "journal"));
-            stamps.extend(files.filter_map(|path| stamp(&path).ok()));
+            for path in files {
+                match stamp(&path) {
+                    Ok(stamp) => stamps.push(stamp),
+                    Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => {}
+                    Err(error) => drop(unreadable.insert(path, error.to_string())),
+                }
+            }
         }
     }
     stamps.sort();
-    stamps
+    (stamps, unreadable)
 }
 
-/// The id stands behind signature, flags and state in the header of a file.
+/// The id stands behind signature, flags of what may be ignored and of what may not, and state in the header of a file.
 fn stamp(path: &Path) -> std::io::Result<FileStamp> {
     let mut file = std::fs::File::open(path)?;
     let mut header = [0; 40];
     file.read_exact(&mut header)?;
     if !header.starts_with(b"LPKSHHRH") {
-        return Err(std::io::ErrorKind::InvalidData.into());
+        return Err(Error::new(ErrorKind::InvalidData, "it is no journal"));
+    }
+    let features = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
+    if features & !KNOWN_FEATURES != 0 {
+        return Err(Error::new(ErrorKind::InvalidData, format!("it has features that are not known: {:#x}", features & !KNOWN_FEATURES)));
     }
     let meta = file.metadata()?;
     Ok(FileStamp { id: hex(&header[24..40]), length: meta.len(), modified: meta.modified().ok() })

@@ -3,7 +3,7 @@
 use logs::{Destination, Parsers};
 
 use super::file::File;
-use super::host::{LogTarget, TransformList, destination, joined};
+use super::host::{LogTarget, TransformList, added, destination};
 use super::settings::node_labels;
 
 /// Which events of the cluster become records, and where those go.
@@ -28,7 +28,7 @@ pub(super) fn source(file: &File) -> Result<Option<EventSource>, String> {
         namespaces: events.namespaces.clone(),
         shared: LogTarget {
             parsers: Parsers::default(),
-            add_attributes: joined(&file.add_labels, &events.add_attributes),
+            add_attributes: added(file, &events.add_attributes),
             node_labels: node_labels(file, None),
             transforms: TransformList::default(),
             exporters: events.exporters.clone(),

@@ -183,7 +183,7 @@ pub(super) fn syslog(file: &File) -> Result<Vec<SyslogSource>, String> {
             destination: destination(&syslog.database, &syslog.table)?,
             shared: LogTarget {
                 parsers: Parsers::from_names(&syslog.parsers)?,
-                add_attributes: joined(&file.add_labels, &syslog.add_attributes),
+                add_attributes: added(file, &syslog.add_attributes),
                 node_labels: node_labels(file, None),
                 transforms: TransformList::new(&syslog.transforms)?,
                 exporters: syslog.exporters.clone(),
@@ -199,16 +199,17 @@ pub(super) fn syslog(file: &File) -> Result<Vec<SyslogSource>, String> {
 pub(super) fn shared(file: &File, parsers: &[String], log: &file::HostLog) -> Result<LogTarget, String> {
     Ok(LogTarget {
         parsers: Parsers::from_names(parsers)?,
-        add_attributes: joined(&file.add_labels, &log.add_attributes),
+        add_attributes: added(file, &log.add_attributes),
         node_labels: node_labels(file, log.add_metadata_labels.as_ref()),
         transforms: TransformList::new(&log.transforms)?,
         exporters: log.exporters.clone(),
     })
 }
 
-/// Both maps; what `inner` says counts.
-pub(super) fn joined(outer: &Map, inner: &Map) -> Map {
-    outer.iter().chain(inner).map(|(key, value)| (key.clone(), value.clone())).collect()
+/// What is added to records: the labels and attributes of the top of the file, and those of a source, which count.
+pub(super) fn added(file: &File, source: &Map) -> Map {
+    let all = file.add_labels.iter().chain(&file.add_attributes).chain(source);
+    all.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 pub(super) fn destination(database: &str, table: &str) -> Result<Destination, String> {

@@ -88,6 +88,7 @@ fn read(mut reader: Reader) -> (Reader, Result<Batch, JournalError>) {
 
 /// Whether the batch was stored before `stop`.
 async fn deliver(parsers: &Parsers, delivery: &Delivery, position: &mut Position, batch: Batch, stop: &CancellationToken) -> bool {
+    (0..batch.unreadable).for_each(|_| delivery.failed());
     if batch.entries == 0 {
         return true;
     }

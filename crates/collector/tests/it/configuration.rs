@@ -286,6 +286,26 @@ fn paths_of_the_collector_itself_cannot_be_taken() {
     assert!(got[0].contains("is already defined"), "{got:?}");
 }
 
+/// The reference adds those of the top of the file to OTLP records alone.
+#[test]
+fn attributes_are_added_to_records_of_all_sources() {
+    let target = "database = 'D'\ntable = 'T'\n";
+    let toml = format!(
+        "storage-dir = '/x'\nadd-labels = {{ a = 'label', b = 'label', c = 'label' }}\nadd-attributes = {{ b = 'top', c = 'top' }}\n[otel-log]\n\
+         [[host-log]]\ndisable-kube-discovery = true\nadd-attributes = {{ c = 'own' }}\n\
+         [[host-log.file-target]]\nfile-path = '/l/*.log'\n{target}[[host-log.journal-target]]\n{target}[[host-log.kernel-target]]\n{target}\
+         [[syslog]]\nlisten-addr = '127.0.0.1:0'\nprotocol = 'udp'\nadd-attributes = {{ c = 'own' }}\n{target}"
+    );
+    let (config, _) = Config::from_toml(&toml, "node-1").unwrap();
+    let expected = [("a", "label"), ("b", "top"), ("c", "own")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+    let sources = [&config.files[0].shared, &config.journals[0].shared, &config.kernels[0].shared, &config.syslog[0].shared];
+    for source in sources {
+        assert_eq!(source.add_attributes.clone().into_iter().collect::<Vec<_>>(), expected);
+    }
+    let otlp = config.logs.unwrap().options.add_attributes;
+    assert_eq!(otlp.into_iter().collect::<Vec<_>>(), [("b", "top"), ("c", "top")].map(|(n, v)| (n.to_owned(), v.to_owned())));
+}
+
 /// A table has no two columns of one name, and Kusto would refuse every row.
 #[test]
 fn lifted_columns_have_names_of_their_own() {

@@ -308,7 +308,7 @@ async fn what_is_wrong_with_a_journal_is_counted() {
     collector.stop().await;
 }
 
-/// A file that calls itself a journal and is none: what is not broken is read.
+/// A file that calls itself a journal and is none: it is counted, and what is not broken is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_journal_file_does_not_keep_others_from_being_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -322,5 +322,6 @@ async fn a_broken_journal_file_does_not_keep_others_from_being_read() {
     );
     let collector = Collector::start("", &tables).await;
     collector.until(&sent("journal"), |count| count == 1.0).await;
+    assert_eq!(collector.metric("adxmon_collector_log_source_failures_total{source=\"journal\"}").await, Some(1.0));
     collector.stop().await;
 }

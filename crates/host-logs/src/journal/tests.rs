@@ -135,9 +135,14 @@ fn a_clock_that_is_put_back_hides_nothing() {
 fn a_broken_file_does_not_hide_the_others() {
     let mut journal = TestJournal::new();
     journal.messages(&["1"]);
-    fs::write(journal.dir.path().join("user-1000.journal"), b"not a journal").unwrap();
+    let broken = |bytes: &[u8]| [bytes, &[0xa5; 1000]].concat();
+    fs::write(journal.dir.path().join("user-1000.journal"), broken(b"not a journal")).unwrap();
+    fs::write(journal.dir.path().join("user-1001.journal"), broken(b"LPKSHHRH")).unwrap();
     let mut reader = journal.reader(&[], None);
-    assert_eq!(texts(&reader.read(10, NOW).unwrap()), ["1"]);
+    let batch = reader.read(10, NOW).unwrap();
+    assert_eq!((texts(&batch), batch.unreadable), (vec!["1"], 2));
+    // They are told of once.
+    assert_eq!(reader.read(10, NOW).unwrap().unreadable, 0);
     fs::write(journal.dir.path().join("system@empty.journal"), b"").unwrap();
     journal.messages(&["2"]);
     assert_eq!(texts(&reader.read(10, NOW).unwrap()), ["2"]);

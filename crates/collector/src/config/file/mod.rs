@@ -117,7 +117,7 @@ with_filters! {
         pub kube_config: String,
         /// Count metrics but do not store or forward them.
         pub disable_metrics_forwarding: bool,
-        /// Attributes added to the resource of every OTLP record and span.
+        /// Attributes added to the resource of every log record and span.
         #[schemars(example = example_labels())]
         pub add_attributes: Map,
         /// Accepted for compatibility, without effect: attributes stay in the column Attributes; see lift-resources.
