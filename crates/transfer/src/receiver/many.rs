@@ -11,9 +11,10 @@ use wal::{Known, Receipt, Refusal, Request, Section};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::admit;
+use super::arriving::Claim;
 use super::intake::{Intake, PIECE, blocking};
 use super::reader::Reader;
-use super::{Answer, Shared, drain};
+use super::{Answer, Shared};
 use crate::body::{Directory, Entry, PREAMBLE, Preamble, image_checksum};
 
 /// The body of our 202.
@@ -50,10 +51,6 @@ struct Part {
 }
 
 pub(super) async fn receive(shared: &Arc<Shared>, headers: &HeaderMap, body: Body) -> Answer {
-    if let Err(why) = (shared.ready)() {
-        drain(body).await;
-        return Answer::Busy(why);
-    }
     // The directory comes on top of the images.
     let limit = shared.options.max_body_bytes + (8 << 20);
     let mut reader = match Reader::new(headers, body, limit) {
@@ -71,6 +68,15 @@ pub(super) async fn receive(shared: &Arc<Shared>, headers: &HeaderMap, body: Bod
 
 async fn receive_from(shared: &Arc<Shared>, headers: &HeaderMap, reader: &mut Reader) -> Result<Answer, Answer> {
     let (directory, _directory_memory) = read_directory(shared, reader).await?;
+    let claim = Claim::take(shared, &directory);
+    match receive_segments(shared, headers, directory, reader).await {
+        Err(why_not) => Err(claim.answer(why_not)),
+        stored => stored,
+    }
+}
+
+async fn receive_segments(shared: &Arc<Shared>, headers: &HeaderMap, directory: Directory, reader: &mut Reader) -> Result<Answer, Answer> {
+    (shared.ready)().map_err(Answer::Busy)?;
     let total = directory.images_len();
     let alone = directory.entries.len() == 1;
     if total > shared.options.max_body_bytes || total > shared.options.max_frame_bytes && !alone {
@@ -110,8 +116,8 @@ async fn read_directory(shared: &Shared, reader: &mut Reader) -> Result<(Directo
     let preamble = reader.array::<PREAMBLE>().await.map_err(Answer::from_read)?.ok_or_else(short)?;
     let preamble = Preamble::decode(&preamble).map_err(unacceptable)?;
     let wanted = preamble.directory_len;
-    // As it came, and taken apart.
-    let memory = reserve(shared, 3 * wanted as u64).await?;
+    // As it came, taken apart, and claimed. Without it nobody can look what of it is stored.
+    let memory = reserve(shared, 4 * wanted as u64).await.map_err(|_| Answer::Unknown("too many transfers at a time".to_owned()))?;
     let bytes = reader.up_to(wanted as u64).await.map_err(Answer::from_read)?;
     if bytes.len() != wanted {
         return Err(short());
@@ -126,7 +132,7 @@ async fn read_directory(shared: &Shared, reader: &mut Reader) -> Result<(Directo
     }
 }
 
-fn is_known(shared: &Shared, sender: &[u8; 16], entry: &Entry) -> bool {
+pub(super) fn is_known(shared: &Shared, sender: &[u8; 16], entry: &Entry) -> bool {
     FileName::parse(&entry.file_name)
         .is_ok_and(|name| shared.store.known(sender, &name.database, entry.number, entry.digest) == Known::Same)
 }

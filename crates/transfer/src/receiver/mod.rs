@@ -3,7 +3,8 @@
 //! What both share: nothing is stored before the whole body is here and checked; the answer is sent
 //! when rows and receipts are durable, in one frame; good blocks are kept and bad bytes put aside
 //! in the store's quarantine and named in the answer; a body of up to 16 MiB is held in memory, a
-//! larger one goes straight into a segment file of its own.
+//! larger one goes straight into a segment file of its own. What is stored already is looked for first: a
+//! receiver that takes nothing now says so only of what it does not have.
 //!
 //! | answer | when |
 //! |---|---|
@@ -13,12 +14,13 @@
 //! | 413 | larger than the limit |
 //! | 421 | meant for another receiver behind the same address |
 //! | 429 | over quota (for the reference's senders: any lack of room); with `Retry-After` |
-//! | 500 | the outcome is not known |
+//! | 500 | the outcome is not known, or some of it is stored and the rest cannot be now |
 //! | 503 | nothing stored and not now; with `Retry-After` |
 //!
 //! `GET /transfer` answers 204 with the headers by which a sender knows what it talks to.
 
 mod admit;
+mod arriving;
 mod intake;
 mod many;
 mod metrics;
@@ -107,6 +109,7 @@ pub fn router(store: wal::Store, options: ReceiverOptions, ready: Ready) -> Rout
         identity: store.sender_id(),
         buffers: Arc::new(Semaphore::new((options.max_buffered_bytes / 1024) as usize)),
         recent: Mutex::new(recent),
+        arriving: arriving::Arriving::default(),
         name_freed: tokio::sync::Notify::new(),
         metrics: options.metrics.clone().unwrap_or_default(),
         store,
@@ -124,6 +127,7 @@ pub(crate) struct Shared {
     /// Memory for bodies, in KiB.
     buffers: Arc<Semaphore>,
     recent: Mutex<Recent>,
+    arriving: arriving::Arriving,
     name_freed: tokio::sync::Notify,
     metrics: Arc<ReceiverMetrics>,
 }

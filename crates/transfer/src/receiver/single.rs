@@ -14,9 +14,12 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::admit::{self, Admitted};
 use super::intake::{Intake, PIECE, blocking};
-use super::reader::{Reader, declared_length};
+use super::reader::{ReadError, Reader, declared_length};
 use super::recent::Seen;
 use super::{Answer, Shared, drain, now_ms};
+
+/// Bytes of a body that are compared at a time, when nothing of it is stored.
+const HASHED: u64 = 64 << 10;
 
 pub(super) async fn receive(shared: &Arc<Shared>, query: &str, headers: &HeaderMap, body: Body) -> Answer {
     let Some(file_name) = file_name(query) else {
@@ -28,10 +31,6 @@ pub(super) async fn receive(shared: &Arc<Shared>, query: &str, headers: &HeaderM
         drain(body).await;
         return Answer::Stored(String::new());
     }
-    if let Err(why) = (shared.ready)() {
-        drain(body).await;
-        return Answer::Busy(why);
-    }
     let name = match shared.check_name(&file_name) {
         Ok(name) => name,
         Err(why) => {
@@ -39,13 +38,41 @@ pub(super) async fn receive(shared: &Arc<Shared>, query: &str, headers: &HeaderM
             return Answer::Unacceptable(why.to_owned());
         }
     };
-    if let Err(answer) = shared.check_room(&name) {
-        drain(body).await;
-        return answer;
+    let _claim = Claim::take(shared, &file_name).await;
+    if let Err(why_not) = (shared.ready)().map_err(Answer::Busy).and_then(|()| shared.check_room(&name)) {
+        return refuse(shared, &file_name, headers, body, why_not).await;
     }
     let _peer = shared.note_peer(headers, false, [&name]);
-    let _claim = Claim::take(shared, &file_name).await;
     read_and_store(shared, &name, &file_name, headers, body).await.unwrap_or_else(|answer| answer)
+}
+
+/// Stores nothing, for this reason; unless the body is stored already.
+async fn refuse(shared: &Shared, file_name: &str, headers: &HeaderMap, body: Body, why_not: Answer) -> Answer {
+    let known = shared.recent.lock().get(file_name);
+    let Some(seen) = known else {
+        drain(body).await;
+        return why_not;
+    };
+    match is_stored(shared, seen, headers, body).await {
+        Ok(true) => {
+            shared.metrics.segments("known", 1);
+            Answer::AlreadyStored
+        }
+        Ok(false) => why_not,
+        Err(error) => Answer::from_read(error),
+    }
+}
+
+/// Whether a body is what was stored under its name.
+async fn is_stored(shared: &Shared, seen: Seen, headers: &HeaderMap, body: Body) -> Result<bool, ReadError> {
+    let mut reader = Reader::new(headers, body, shared.options.max_body_bytes)?;
+    let (mut whole, mut length) = (Xxh3::new(), 0);
+    while !reader.at_end().await? {
+        let piece = reader.up_to(HASHED).await?;
+        whole.update(&piece);
+        length += piece.len() as u64;
+    }
+    Ok(length == seen.length && whole.digest() == seen.digest)
 }
 
 async fn read_and_store(shared: &Arc<Shared>, name: &FileName, file_name: &str, headers: &HeaderMap, body: Body) -> Result<Answer, Answer> {

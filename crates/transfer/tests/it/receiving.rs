@@ -1,10 +1,14 @@
 use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::StreamExt as _;
 use http::StatusCode;
+use tower::ServiceExt as _;
 use transfer::body::{Directory, Entry, image_checksum};
 use transfer::{CONTENT_TYPE_MANY, HEADER_DATABASE, HEADER_EXPECT, HEADER_RECEIVER, HEADER_VERSION};
 
-use crate::setup::{Peer, client, image, limited_peer, peer, peer_with, reopen, rows};
+use crate::setup::{Peer, client, image, limited_peer, peer, peer_that_takes, peer_with, reopen, router_that_takes, rows};
 
 const NAME: &str = "Metrics_A_abc_2f5d0c3e517e4001.wal";
 
@@ -250,4 +254,74 @@ async fn a_database_over_its_quota_is_told_to_wait_and_one_table_too_many_is_ref
         assert_eq!(rows(&peer.store).len(), 2 + 400 + 1);
         peer.store.ledger().check().unwrap();
     }
+}
+
+/// A receiver that takes nothing now says so only of what it does not have: its sender would send it elsewhere too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_is_known_while_nothing_is_taken() {
+    let taking = Arc::new(AtomicBool::new(true));
+    let full = Arc::new(AtomicBool::new(false));
+    let peer = peer_that_takes(&taking, &full).await;
+    let images = [image(&["a,1\n"]), image(&["b,2\n"]), image(&["c,3\n"])];
+    let many = |numbers: &[u64]| {
+        let entries = numbers.iter().map(|n| entry(NAME, *n, &images[*n as usize])).collect();
+        let images: Vec<_> = numbers.iter().map(|n| images[*n as usize].clone()).collect();
+        (Directory { sender: [7; 16], entries }, images)
+    };
+    let post_numbers = async |numbers: &[u64]| {
+        let (directory, images) = many(numbers);
+        post_many(&peer, &directory, &images).await.0
+    };
+    assert_eq!(post_numbers(&[0, 1]).await, StatusCode::ACCEPTED);
+    let single = image(&["d,4\n"]);
+    let mut grown = single.clone();
+    grown.extend_from_slice(&image(&["e,5\n"])[8..]);
+    assert_eq!(post(&peer, NAME, single.clone()).await.0, StatusCode::ACCEPTED);
+    let stored = ["a,1", "b,2", "d,4"];
+    for (switch, taken, refusal) in [(&taking, true, StatusCode::SERVICE_UNAVAILABLE), (&full, false, StatusCode::TOO_MANY_REQUESTS)] {
+        switch.store(!taken, Ordering::Relaxed);
+        assert_eq!(post_numbers(&[0, 1]).await, StatusCode::CONFLICT);
+        assert_eq!(post_numbers(&[1]).await, StatusCode::CONFLICT);
+        assert_eq!(post_numbers(&[2]).await, refusal);
+        // Neither is true of the whole: the sender asks here again.
+        assert_eq!(post_numbers(&[1, 2]).await, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(post(&peer, NAME, single.clone()).await.0, StatusCode::CONFLICT);
+        assert_eq!(post(&peer, NAME, grown.clone()).await.0, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(post(&peer, NAME, image(&["f,6\n"])).await.0, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(post(&peer, "Metrics_B_abc_2f5d0c3e517e4001.wal", single.clone()).await.0, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(rows(&peer.store), stored);
+        switch.store(taken, Ordering::Relaxed);
+    }
+    assert_eq!(post_numbers(&[1, 2]).await, StatusCode::ACCEPTED);
+    assert_eq!(rows(&peer.store), ["a,1", "b,2", "c,3", "d,4"]);
+}
+
+/// The first of two copies is still on its way into the store.
+#[tokio::test]
+async fn what_another_request_may_store_is_not_said_to_be_nowhere() {
+    let taking = Arc::new(AtomicBool::new(true));
+    let dir = tempfile::tempdir().unwrap();
+    let store = crate::setup::open(dir.path());
+    let router = router_that_takes(store.clone(), &taking, &Arc::default());
+    let image = image(&["a,1\n"]);
+    let head = Directory { sender: [7; 16], entries: vec![entry(NAME, 1, &image)] }.encode().unwrap();
+    let (last, waits) = tokio::sync::oneshot::channel();
+    let reached = Arc::new(tokio::sync::Notify::new());
+    let (asked, rest) = (reached.clone(), image.clone());
+    let body = futures::stream::once(std::future::ready(head.clone())).chain(futures::stream::once(async move {
+        // Whoever reads on has read the directory.
+        asked.notify_one();
+        waits.await.unwrap();
+        rest
+    }));
+    let request = |body: axum::body::Body| http::Request::post("/transfer").header("content-type", CONTENT_TYPE_MANY).body(body).unwrap();
+    let first = tokio::spawn(router.clone().oneshot(request(axum::body::Body::from_stream(body.map(Ok::<_, std::io::Error>)))));
+    reached.notified().await;
+    taking.store(false, Ordering::Relaxed);
+    let copy = || request(axum::body::Body::from([head.clone(), image.clone()].concat()));
+    assert_eq!(router.clone().oneshot(copy()).await.unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
+    last.send(()).unwrap();
+    assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::ACCEPTED);
+    assert_eq!(router.oneshot(copy()).await.unwrap().status(), StatusCode::CONFLICT);
+    assert_eq!(rows(&store), ["a,1"]);
 }

@@ -1,7 +1,7 @@
 //! Stores in scratch folders, and receivers that can be made to misbehave.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -106,6 +106,22 @@ pub(crate) async fn peer() -> Peer {
 
 pub(crate) async fn peer_with(change: impl FnOnce(&mut ReceiverOptions)) -> Peer {
     limited_peer(|_| {}, change).await
+}
+
+/// A peer that takes data while `taking`, and whose databases are `full` or not.
+pub(crate) async fn peer_that_takes(taking: &Arc<AtomicBool>, full: &Arc<AtomicBool>) -> Peer {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (url, server) = serve(router_that_takes(store.clone(), taking, full)).await;
+    Peer { store, dir, url, faults: Faults::default(), server }
+}
+
+pub(crate) fn router_that_takes(store: Store, taking: &Arc<AtomicBool>, full: &Arc<AtomicBool>) -> Router {
+    let (taking, full) = (taking.clone(), full.clone());
+    let full: receiver::Full = Arc::new(move |_| full.load(Ordering::Relaxed).then(|| "full".to_owned()));
+    let options = ReceiverOptions { full: Some(full), ..ReceiverOptions::default() };
+    let ready = move || if taking.load(Ordering::Relaxed) { Ok(()) } else { Err("not now".to_owned()) };
+    receiver::router(store, options, Arc::new(ready))
 }
 
 pub(crate) async fn limited_peer(limit: impl FnOnce(&mut wal::Options), change: impl FnOnce(&mut ReceiverOptions)) -> Peer {
