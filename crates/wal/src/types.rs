@@ -277,6 +277,8 @@ pub struct DeadLetter {
     pub reason: String,
     /// Its rows, or some of them, may also be stored elsewhere.
     pub maybe_duplicate: bool,
+    /// When it was refused, milliseconds since 1970; not known of those that an older version wrote down.
+    pub died_ms: Option<u64>,
 }
 
 /// An upload batch and how far it got.
@@ -286,7 +288,7 @@ pub struct BatchRecord {
     pub id: [u8; 16],
     /// How far it got.
     pub state: BatchState,
-    /// Its members. Settled ones leave; an empty batch is forgotten.
+    /// Its members. Settled ones leave, and those of a batch that is recorded later; an empty batch is forgotten.
     pub segments: Vec<SegmentId>,
     /// Opaque to the engine (blob name, queue message, times).
     pub detail: Vec<u8>,

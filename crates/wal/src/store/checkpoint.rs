@@ -10,9 +10,11 @@ use crate::codec::{Cursor, Decode, Malformed, Put};
 use crate::types::{Counts, SegmentId, TableKey};
 
 /// Version of this encoding; readers know all older ones.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Version that did not know which dead letters there are.
 const WITHOUT_DEAD_LETTERS: u8 = 1;
+/// Version that did not know when they died, and which of those that were retried had been counted.
+const WITHOUT_TIMES: u8 = 2;
 
 /// A segment that is still being appended to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +74,7 @@ impl Checkpoint {
         let as_of = c.varint()?;
         let mut state = state(&mut c)?;
         if version > WITHOUT_DEAD_LETTERS {
-            dead_letters(&mut c, &mut state)?;
+            dead_letters(&mut c, &mut state, version)?;
         }
         let mut open = Vec::new();
         for _ in 0..c.count()? {
@@ -140,16 +142,29 @@ fn put_state(out: &mut Vec<u8>, state: &State) {
         record.segment.put(out);
         out.put_u8(u8::from(record.maybe_duplicate));
         out.put_bytes(record.reason.as_bytes());
+        // 0 is not known.
+        out.put_varint(record.died_ms.unwrap_or_default());
     }
-    frames::put_ids(out, &state.revived);
+    frames::put_ids(out, state.revived.keys());
+    state.revived.values().for_each(|counted| out.put_u8(u8::from(*counted)));
 }
 
-fn dead_letters(c: &mut Cursor<'_>, state: &mut State) -> Decode<()> {
+fn dead_letters(c: &mut Cursor<'_>, state: &mut State, version: u8) -> Decode<()> {
+    let with_times = version > WITHOUT_TIMES;
     for _ in 0..c.count()? {
         let segment = SealedRecord::read(c)?;
-        state.bury(DeadRecord { segment, maybe_duplicate: c.u8()? != 0, reason: c.text()?.to_owned() });
+        let (maybe_duplicate, reason) = (c.u8()? != 0, c.text()?.to_owned());
+        let died_ms = if with_times { Some(c.varint()?).filter(|ms| *ms > 0) } else { None };
+        state.bury(DeadRecord { segment, reason, maybe_duplicate, died_ms });
     }
-    state.revived = frames::ids(c)?.into_iter().collect();
+    for id in frames::ids(c)? {
+        state.revived.insert(id, false);
+    }
+    if with_times {
+        for counted in state.revived.values_mut() {
+            *counted = c.u8()? != 0;
+        }
+    }
     Ok(())
 }
 
@@ -213,4 +228,65 @@ fn counts(c: &mut Cursor<'_>) -> Decode<Counts> {
         on_disk: c.varint()?,
         maybe_duplicate: c.varint()?,
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn record(id: u64, number: u64) -> SealedRecord {
+        SealedRecord {
+            id: SegmentId(id),
+            table: TableKey::new("D", "T", ""),
+            first_lsn: 1,
+            last_lsn: 2,
+            number,
+            bytes: 10,
+            rows: 3,
+            digest: 7,
+            created_ms: 9,
+            layout: Vec::new(),
+        }
+    }
+
+    /// One dead letter that was retried, and one that is dead.
+    fn state_with_dead_letters() -> State {
+        let mut state = State::default();
+        state.seal(&record(5, 1));
+        let letter = DeadRecord { segment: record(6, 2), reason: "bad".to_owned(), maybe_duplicate: true, died_ms: Some(77) };
+        state.bury(letter);
+        state.revived.insert(SegmentId(5), true);
+        state
+    }
+
+    #[test]
+    fn dead_letters_are_read_as_they_were_written() {
+        let state = state_with_dead_letters();
+        let read = Checkpoint::decode(&Checkpoint::encode(4, &state, &[])).unwrap();
+        assert_eq!((read.as_of, &read.state.dead, &read.state.revived), (4, &state.dead, &state.revived));
+    }
+
+    /// The layout before the time of death was kept, put together here.
+    #[test]
+    fn the_form_without_times_is_read() {
+        let mut old = vec![2, 4];
+        old.extend([0; 16]);
+        // Conflicts, resets, the last id; no table; one database; nothing filtered.
+        old.extend([0, 0, 5, 0, 1, 1, b'D', 2, 0]);
+        old.push(1);
+        record(5, 1).put(&mut old);
+        // No sender, mark, batch, or file that is out of its place.
+        old.extend([0, 0, 0, 0]);
+        old.push(1);
+        record(6, 2).put(&mut old);
+        old.extend([1, 3, b'b', b'a', b'd']);
+        old.extend([1, 5, 0, 0, 0, 0, 0, 0, 0]);
+        // No segment is open.
+        old.push(0);
+        let read = Checkpoint::decode(&old).unwrap();
+        let letter = &read.state.dead[&SegmentId(6)];
+        assert_eq!((letter.reason.as_str(), letter.maybe_duplicate, letter.died_ms), ("bad", true, None));
+        assert_eq!(read.state.revived, BTreeMap::from([(SegmentId(5), false)]));
+    }
 }

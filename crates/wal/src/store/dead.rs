@@ -42,7 +42,7 @@ pub(super) fn take_stock(engine: &Engine) -> Result<(), OpenError> {
             layout: Vec::new(),
         };
         let reason = "not known: it is older than the journal".to_owned();
-        engine.shared.state.lock().bury(DeadRecord { segment, reason, maybe_duplicate: false });
+        engine.shared.state.lock().bury(DeadRecord { segment, reason, maybe_duplicate: false, died_ms: None });
     }
     count(engine);
     Ok(())

@@ -107,7 +107,8 @@ enum Apply {
     Data(DataHead, Contents),
     Seal(SealedRecord),
     Adopt(Box<AdoptedRecord>),
-    Settle(Vec<Settlement>),
+    /// With the time.
+    Settle(Vec<Settlement>, u64),
     Batch(BatchRecord),
     Revive(Vec<(SegmentId, u64)>),
     Discard(Vec<SegmentId>),
@@ -197,8 +198,8 @@ impl Engine {
                         done(Err(Refusal::from_io(&error)));
                         continue;
                     }
-                    let body = Body::small(frames::SETTLED, frames::encode_settled(&items));
-                    group.urgent.push(Entry { body, apply: Apply::Settle(items), done: Some(done) });
+                    let body = Body::small(frames::SETTLED, frames::encode_settled(&items, self.now_ms));
+                    group.urgent.push(Entry { body, apply: Apply::Settle(items, self.now_ms), done: Some(done) });
                 }
                 Msg::Batch(record, done) => {
                     let mut directory = Vec::new();
@@ -377,7 +378,7 @@ impl Engine {
             match &entry.apply {
                 Apply::Seal(record) => self.name(lsn, record),
                 Apply::Adopt(record) => self.name(lsn, &record.segment),
-                Apply::Settle(items) => self.settled.extend(items.iter().map(|item| (item.segment, lsn))),
+                Apply::Settle(items, _) => self.settled.extend(items.iter().map(|item| (item.segment, lsn))),
                 Apply::Discard(ids) => self.settled.extend(ids.iter().map(|id| (*id, lsn))),
                 _ => {}
             }
@@ -402,7 +403,7 @@ impl Engine {
                     state.adopt(&record);
                     sealed = true;
                 }
-                Apply::Settle(items) => state.settle(&items),
+                Apply::Settle(items, time_ms) => state.settle(&items, Some(time_ms)),
                 Apply::Batch(record) => state.batch(&record),
                 Apply::Revive(items) => {
                     state.revive(&items);

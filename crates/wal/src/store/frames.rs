@@ -279,8 +279,9 @@ impl AdoptedRecord {
     }
 }
 
-pub(crate) fn encode_settled(items: &[Settlement]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(items.len() * 24);
+/// With the time. Older frames end before it.
+pub(crate) fn encode_settled(items: &[Settlement], time_ms: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(items.len() * 24 + 8);
     out.put_varint(items.len() as u64);
     for item in items {
         out.put_u64(item.segment.0);
@@ -293,10 +294,11 @@ pub(crate) fn encode_settled(items: &[Settlement]) -> Vec<u8> {
         out.put_u8(u8::from(item.maybe_duplicate));
         out.put_bytes(item.reason.as_bytes());
     }
+    out.put_varint(time_ms);
     out
 }
 
-pub(crate) fn decode_settled(bytes: &[u8]) -> Decode<Vec<Settlement>> {
+pub(crate) fn decode_settled(bytes: &[u8]) -> Decode<(Vec<Settlement>, Option<u64>)> {
     let mut c = Cursor::new(bytes);
     let mut items = Vec::new();
     for _ in 0..c.count()? {
@@ -313,7 +315,8 @@ pub(crate) fn decode_settled(bytes: &[u8]) -> Decode<Vec<Settlement>> {
             reason: c.text()?.to_owned(),
         });
     }
-    Ok(items)
+    let time_ms = if c.is_empty() { None } else { Some(c.varint()?) };
+    Ok((items, time_ms))
 }
 
 pub(crate) fn put_batch(out: &mut Vec<u8>, batch: &BatchRecord) {

@@ -244,7 +244,7 @@ impl Replay {
                     adopted.iter().for_each(|record| self.engine.shared.ids.lock().seen(record.segment.id.0));
                 }
                 frames::SETTLED => {
-                    let items = frames::decode_settled(head.directory).unwrap_or_default();
+                    let (items, _) = frames::decode_settled(head.directory).unwrap_or_default();
                     settled.extend(items.into_iter().map(|item| item.segment));
                 }
                 _ => {}
@@ -342,7 +342,7 @@ impl Replay {
                 }
             }
             frames::SETTLED => match frames::decode_settled(head.directory) {
-                Ok(items) => shared.state.lock().settle(&items),
+                Ok((items, time_ms)) => shared.state.lock().settle(&items, time_ms),
                 Err(_) => return Ok(None),
             },
             frames::BATCH => match frames::batch(&mut Cursor::new(head.directory)) {

@@ -59,7 +59,7 @@ impl Shared {
     pub(crate) fn audit(&self) {
         let known: HashSet<String> = {
             let state = self.state.lock();
-            let revived = state.revived.iter().filter_map(|id| state.sealed.get(id));
+            let revived = state.revived.keys().filter_map(|id| state.sealed.get(id));
             let dead = state.dead.values().map(|letter| &letter.segment);
             dead.chain(revived).map(|record| disk_name(&record.table, record.id)).collect()
         };
@@ -109,7 +109,7 @@ impl Shared {
 
     pub(crate) fn sealed(&self) -> Vec<SegmentInfo> {
         let state = self.state.lock();
-        state.sealed.values().map(|record| self.info(record, state.revived.contains(&record.id))).collect()
+        state.sealed.values().map(|record| self.info(record, state.revived.contains_key(&record.id))).collect()
     }
 
     pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {
@@ -117,6 +117,7 @@ impl Shared {
             segment: self.info(&record.segment, true),
             reason: record.reason.clone(),
             maybe_duplicate: record.maybe_duplicate,
+            died_ms: record.died_ms,
         };
         self.state.lock().dead.values().map(letter).collect()
     }
@@ -142,7 +143,7 @@ impl Shared {
         let state = self.state.lock();
         let record = state.sealed.get(&id);
         let record = record.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("segment {id} is settled")))?;
-        Ok((record.clone(), self.places(record, state.revived.contains(&id))))
+        Ok((record.clone(), self.places(record, state.revived.contains_key(&id))))
     }
 
     /// The final name, the one from before the sealing, and that of a dead letter. The first again at the end: it may

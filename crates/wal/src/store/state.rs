@@ -1,7 +1,7 @@
 //! The fold: everything the store knows that is not rows. Frames are applied by the same functions when
 //! they are committed and when they are read back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::frames::{AdoptedRecord, DataHead, SealedRecord};
@@ -29,8 +29,9 @@ pub(crate) struct State {
     pub(crate) marks: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) batches: BTreeMap<[u8; 16], BatchRecord>,
     pub(crate) dead: BTreeMap<SegmentId, DeadRecord>,
-    /// Sealed segments that were dead letters: their files are where they were then.
-    pub(crate) revived: BTreeSet<SegmentId>,
+    /// Sealed segments that were dead letters: their files are where they were then. With whether their rows were counted
+    /// as perhaps stored elsewhere, which happens once.
+    pub(crate) revived: BTreeMap<SegmentId, bool>,
     /// Settled segments whose file is not where it belongs yet.
     pub(crate) doomed: BTreeMap<SegmentId, (TableKey, Doom)>,
     /// Highest id given to a segment.
@@ -54,6 +55,8 @@ pub(crate) struct DeadRecord {
     pub(crate) segment: SealedRecord,
     pub(crate) reason: String,
     pub(crate) maybe_duplicate: bool,
+    /// Not known where an older version wrote it.
+    pub(crate) died_ms: Option<u64>,
 }
 
 /// Of one database.
@@ -192,7 +195,7 @@ impl State {
     }
 
     /// Segments were settled; those not known any more are ignored.
-    pub(crate) fn settle(&mut self, items: &[Settlement]) {
+    pub(crate) fn settle(&mut self, items: &[Settlement], time_ms: Option<u64>) {
         for item in items {
             let Some(record) = self.sealed.remove(&item.segment) else { continue };
             if let Some(database) = self.databases.get_mut(&record.table.database) {
@@ -207,18 +210,20 @@ impl State {
                 Outcome::DeadLettered => counts.dead_lettered += record.rows,
                 Outcome::Dropped => counts.dropped += record.rows,
             }
-            if item.maybe_duplicate {
-                counts.maybe_duplicate += record.rows;
+            let revived = self.revived.remove(&item.segment);
+            let counted = revived == Some(true);
+            if item.maybe_duplicate && !counted {
+                self.table(&record.table).maybe_duplicate += record.rows;
             }
             let doom = match item.outcome {
                 Outcome::DeadLettered => Doom::Bury,
-                _ if self.revived.contains(&item.segment) => Doom::Discard,
+                _ if revived.is_some() => Doom::Discard,
                 _ => Doom::Remove,
             };
-            self.revived.remove(&item.segment);
             self.doomed.insert(item.segment, (record.table.clone(), doom));
             if doom == Doom::Bury {
-                self.bury(DeadRecord { segment: record, reason: item.reason.clone(), maybe_duplicate: item.maybe_duplicate });
+                let (reason, maybe_duplicate) = (item.reason.clone(), item.maybe_duplicate || counted);
+                self.bury(DeadRecord { segment: record, reason, maybe_duplicate, died_ms: time_ms });
             }
             for batch in self.batches.values_mut() {
                 batch.segments.retain(|id| *id != item.segment);
@@ -233,21 +238,22 @@ impl State {
         self.dead.insert(record.segment.id, record);
     }
 
-    fn exhume(&mut self, id: SegmentId) -> Option<SealedRecord> {
-        let record = self.dead.remove(&id)?.segment;
+    fn exhume(&mut self, id: SegmentId) -> Option<DeadRecord> {
+        let letter = self.dead.remove(&id)?;
+        let record = &letter.segment;
         let database = self.database(&record.table.database);
         database.dead_bytes = database.dead_bytes.saturating_sub(record.bytes);
         let counts = self.table(&record.table);
         counts.dead_lettered = counts.dead_lettered.saturating_sub(record.rows);
-        Some(record)
+        Some(letter)
     }
 
     /// Dead letters wait again. Those that are none any more are ignored.
     pub(crate) fn revive(&mut self, items: &[(SegmentId, u64)]) {
         for (id, number) in items {
-            let Some(record) = self.exhume(*id) else { continue };
+            let Some(DeadRecord { segment: record, maybe_duplicate, .. }) = self.exhume(*id) else { continue };
             self.doomed.remove(id);
-            self.revived.insert(*id);
+            self.revived.insert(*id, maybe_duplicate);
             self.table(&record.table).on_disk += record.rows;
             self.seal(&SealedRecord { number: *number, ..record });
         }
@@ -256,16 +262,21 @@ impl State {
     /// Dead letters are given up.
     pub(crate) fn discard(&mut self, segments: &[SegmentId]) {
         for id in segments {
-            let Some(record) = self.exhume(*id) else { continue };
+            let Some(DeadRecord { segment: record, .. }) = self.exhume(*id) else { continue };
             self.table(&record.table).dropped += record.rows;
             self.doomed.insert(*id, (record.table, Doom::Discard));
         }
     }
 
-    /// A batch was recorded. Members that are settled already do not count.
+    /// A batch was recorded. Members that are settled already do not count, and those of other batches leave these.
     pub(crate) fn batch(&mut self, record: &BatchRecord) {
         let mut record = record.clone();
         record.segments.retain(|id| self.sealed.contains_key(id));
+        if !self.batches.contains_key(&record.id) {
+            let members: HashSet<SegmentId> = record.segments.iter().copied().collect();
+            self.batches.values_mut().for_each(|other| other.segments.retain(|id| !members.contains(id)));
+            self.batches.retain(|_, other| !other.segments.is_empty());
+        }
         if record.segments.is_empty() {
             self.batches.remove(&record.id);
         } else {

@@ -212,5 +212,5 @@ fn drop_empty(engine: &Engine, record: &AdoptedRecord) {
         reason: "no rows".to_owned(),
         maybe_duplicate: false,
     };
-    engine.shared.state.lock().settle(&[settlement]);
+    engine.shared.state.lock().settle(&[settlement], Some(engine.now_ms));
 }

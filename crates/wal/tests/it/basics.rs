@@ -226,3 +226,30 @@ fn rows_in_memory_stay_within_their_bounds() {
     }
     assert!(largest > most / 2 && largest <= most, "{largest} of {most}");
 }
+
+/// Two batches with the same segment would each send it.
+#[test]
+fn a_segment_belongs_to_the_batch_that_was_recorded_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    for row in ["1", "2", "3"] {
+        store.commit_wait(request(vec![section("Cpu", &[row.into()])])).unwrap();
+        store.seal_all().unwrap();
+    }
+    let ids: Vec<_> = store.sealed().iter().map(|info| info.id).collect();
+    let record = |id: u8, segments: &[wal::SegmentId]| {
+        let batch = BatchRecord { id: [id; 16], state: BatchState::Batched, segments: segments.to_vec(), detail: vec![id] };
+        let (done, answer) = std::sync::mpsc::channel();
+        store.record_batch(batch, Box::new(move |result| done.send(result).unwrap()));
+        answer.recv().unwrap().unwrap();
+    };
+    let members = |store: &wal::Store| store.batches().into_iter().map(|batch| (batch.id[0], batch.segments)).collect::<Vec<_>>();
+    record(1, &ids);
+    record(2, &ids[..1]);
+    assert_eq!(members(&store), [(1, ids[1..].to_vec()), (2, ids[..1].to_vec())]);
+    record(3, &ids[1..]);
+    let expected = [(2, ids[..1].to_vec()), (3, ids[1..].to_vec())];
+    assert_eq!(members(&store), expected);
+    store.close();
+    assert_eq!(members(&open(dir.path()).0), expected);
+}

@@ -15,11 +15,15 @@ fn wait(start: impl FnOnce(wal::Done)) -> Result<u64, Refusal> {
     answer.recv().unwrap()
 }
 
-/// A segment of `table` with these rows dies.
-fn bury(store: &Store, table: &str, rows: &[&str]) -> SegmentId {
+fn seal(store: &Store, table: &str, rows: &[&str]) {
     let rows: Vec<String> = rows.iter().map(|row| (*row).to_owned()).collect();
     store.commit_wait(request(vec![section(table, &rows)])).unwrap();
     store.seal_all().unwrap();
+}
+
+/// A segment of `table` with these rows dies.
+fn bury(store: &Store, table: &str, rows: &[&str]) -> SegmentId {
+    seal(store, table, rows);
     let info = store.sealed().into_iter().find(|info| &*info.table.table == table).unwrap();
     let item = Settlement { reason: format!("{table} is refused"), ..settlement(&info, Outcome::DeadLettered) };
     store.settle_wait(vec![item]).unwrap();
@@ -44,7 +48,8 @@ fn a_dead_letter_is_listed_with_its_reason_across_restarts() {
     let store = open(&disk);
     let id = bury(&store, "Cpu", &["1", "2"]);
     let check = |store: &Store| {
-        let [DeadLetter { segment, reason, maybe_duplicate }] = &store.dead_letters()[..] else { panic!() };
+        let [DeadLetter { segment, reason, maybe_duplicate, died_ms }] = &store.dead_letters()[..] else { panic!() };
+        assert_eq!(*died_ms, Some(NOW));
         assert_eq!((segment.id, segment.rows, reason.as_str(), *maybe_duplicate), (id, 2, "Cpu is refused", false));
         assert_eq!(segment.table, key("Cpu"));
         let image = store.read_dead_letter(id).unwrap();
@@ -100,6 +105,43 @@ fn a_dead_letter_may_die_again() {
     assert_eq!(store.dead_letters()[0].reason, "again");
     assert_eq!((counts(&store), files(&disk, "/store/dead").len()), ([1, 1, 0, 0], 1));
     assert!(store.read_dead_letter(id).is_ok());
+}
+
+#[test]
+fn rows_that_may_be_elsewhere_are_counted_once_however_often_they_die() {
+    let disk = SimDisk::new(5);
+    let mut store = open(&disk);
+    seal(&store, "Cpu", &["1", "2", "3"]);
+    let doubtful = |store: &Store, outcome| Settlement { maybe_duplicate: true, ..settlement(&store.sealed()[0], outcome) };
+    store.settle_wait(vec![doubtful(&store, Outcome::DeadLettered)]).unwrap();
+    let counted = |store: &Store| store.ledger().total().maybe_duplicate;
+    assert_eq!(counted(&store), 3);
+    for outcome in [Outcome::DeadLettered, Outcome::Landed] {
+        let ids = vec![store.dead_letters()[0].segment.id];
+        wait(|done| store.retry_dead_letters(ids, done)).unwrap();
+        // What was counted is remembered by checkpoint and journal.
+        assert_eq!(counted(&open(&disk.snapshot())), 3);
+        store.close();
+        store = open(&disk);
+        store.settle_wait(vec![doubtful(&store, outcome)]).unwrap();
+        assert_eq!(counted(&store), 3);
+        assert_eq!(counted(&open(&disk.snapshot())), 3);
+    }
+    assert_eq!(counts(&store), [3, 0, 0, 0]);
+}
+
+/// What is known of a dead letter stays with it when it dies again for another reason.
+#[test]
+fn a_dead_letter_that_may_be_elsewhere_is_still_so_when_it_dies_again() {
+    let disk = SimDisk::new(6);
+    let store = open(&disk);
+    seal(&store, "Cpu", &["1"]);
+    let first = Settlement { maybe_duplicate: true, ..settlement(&store.sealed()[0], Outcome::DeadLettered) };
+    store.settle_wait(vec![first]).unwrap();
+    wait(|done| store.retry_dead_letters(vec![store.dead_letters()[0].segment.id], done)).unwrap();
+    store.settle_wait(vec![settlement(&store.sealed()[0], Outcome::DeadLettered)]).unwrap();
+    assert!(store.dead_letters()[0].maybe_duplicate);
+    assert_eq!(store.ledger().total().maybe_duplicate, 1);
 }
 
 #[test]

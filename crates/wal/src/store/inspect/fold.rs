@@ -91,7 +91,10 @@ impl Fold {
             frames::DATA => return self.data(frame, head, raw),
             frames::SEALED => state.seal(&SealedRecord::read(&mut Cursor::new(head.directory)).ok()?),
             frames::ADOPTED => state.adopt(&AdoptedRecord::decode(head.directory).ok()?),
-            frames::SETTLED => state.settle(&frames::decode_settled(head.directory).ok()?),
+            frames::SETTLED => {
+                let (items, time_ms) = frames::decode_settled(head.directory).ok()?;
+                state.settle(&items, time_ms);
+            }
             frames::BATCH => state.batch(&frames::batch(&mut Cursor::new(head.directory)).ok()?),
             frames::REVIVED => state.revive(&frames::decode_revived(head.directory).ok()?),
             frames::DISCARDED => state.discard(&frames::decode_discarded(head.directory).ok()?),
