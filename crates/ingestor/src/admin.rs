@@ -145,10 +145,12 @@ fn listed(letters: &[Letter]) -> String {
     let mut out = String::new();
     for letter in letters {
         let table = format!("{}.{}", letter.database, letter.table);
-        let first = jiff::Timestamp::from_millisecond(i64::try_from(letter.created_ms).unwrap_or(0)).unwrap_or_default();
+        let time = |ms: u64| jiff::Timestamp::from_millisecond(i64::try_from(ms).unwrap_or(0)).unwrap_or_default();
+        let first = time(letter.created_ms);
+        let died = letter.died_ms.map(|ms| format!("  refused {:.0}", time(ms))).unwrap_or_default();
         let perhaps = if letter.maybe_duplicate { " (rows may be stored already)" } else { "" };
         let Letter { id, rows, bytes, reason, .. } = letter;
-        let _ = writeln!(out, "{id}  {table}  {rows} rows  {bytes} bytes  since {first:.0}{perhaps}\n    {reason}");
+        let _ = writeln!(out, "{id}  {table}  {rows} rows  {bytes} bytes  since {first:.0}{died}{perhaps}\n    {reason}");
     }
     let rows: u64 = letters.iter().map(|letter| letter.rows).sum();
     let _ = writeln!(out, "{} dead letters with {rows} rows", letters.len());

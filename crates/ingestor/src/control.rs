@@ -50,6 +50,9 @@ pub struct Letter {
     pub reason: String,
     /// Its rows, or some of them, may also be stored elsewhere.
     pub maybe_duplicate: bool,
+    /// When it was refused, milliseconds since 1970, if that is known.
+    #[serde(default)]
+    pub died_ms: Option<u64>,
     /// The file.
     pub path: PathBuf,
 }
@@ -66,6 +69,7 @@ impl From<wal::DeadLetter> for Letter {
             created_ms: segment.created_ms,
             reason: letter.reason,
             maybe_duplicate: letter.maybe_duplicate,
+            died_ms: letter.died_ms,
             path: segment.path,
         }
     }

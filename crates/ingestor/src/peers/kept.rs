@@ -69,8 +69,18 @@ impl Sealed {
         sealed
     }
 
-    /// Whether its rows may be stored at a peer too.
-    pub fn maybe_elsewhere(&self, id: SegmentId) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.segments.lock().get(&id).is_some_and(|entry| entry.maybe_elsewhere))
+    /// Whether its rows may be stored at a peer too. Waits until the sender has said so: after a start it hands over the
+    /// members of earlier batches, too. Nothing when it has ended.
+    pub async fn maybe_elsewhere(&mut self, id: SegmentId) -> Option<bool> {
+        let Some(kept) = self.kept.clone() else { return Some(false) };
+        loop {
+            // Marked as seen first, so that what comes after the look is not missed.
+            self.changed.borrow_and_update();
+            let entry = kept.segments.lock().get(&id).map(|entry| entry.maybe_elsewhere);
+            if entry.is_some() {
+                return entry;
+            }
+            self.changed.changed().await.ok()?;
+        }
     }
 }

@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use wal::SegmentId;
 
 use super::azure_queue::AzureQueue;
+use super::machine::Sent;
 use super::passage::Way;
 use super::plan::{Batch, Ended};
 use super::queue::{Queue, Source};
@@ -102,13 +103,6 @@ pub struct DatabaseOptions {
     pub streaming_bytes: u64,
     /// and all of these tables, if the service streams.
     pub streaming_tables: Vec<String>,
-}
-
-/// What became of a batch that was to be streamed.
-pub(super) enum Sent {
-    Ended(Ended),
-    /// Its table does not stream, and nothing has left.
-    MustQueue,
 }
 
 /// A database and its service.

@@ -12,12 +12,11 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use wal::BatchState;
 
+pub use super::progress::{Progress, Unreadable, Way};
+
 const LONGEST_RETRY_MS: u64 = 900_000;
-/// A queue may be long. Only after this a message that was surely queued counts as lost.
-const LOST_MS: u64 = 24 * 3600 * 1000;
 
 /// Details of queueing: tags, and how patiently Kusto is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +32,8 @@ pub struct QueueOptions {
     pub first_retry: Duration,
     /// For how long Kusto gathers blobs before it ingests them: its default.
     pub batching: Duration,
+    /// A queue may be long. Only after this a message that was surely queued counts as lost.
+    pub lost: Duration,
 }
 
 impl Default for QueueOptions {
@@ -43,52 +44,8 @@ impl Default for QueueOptions {
             longest_ask: Duration::from_secs(300),
             first_retry: Duration::from_secs(15),
             batching: Duration::from_secs(300),
+            lost: Duration::from_secs(24 * 3600),
         }
-    }
-}
-
-/// How rows get into a database.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Way {
-    /// In requests to the engine, or inline where it does not stream.
-    #[default]
-    Streaming,
-    /// As a blob and a message.
-    Queued,
-}
-
-/// What is known of a batch besides its state. Kept in the batch's record, without secrets.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Progress {
-    /// How its rows are sent.
-    pub way: Way,
-    /// The blob, once it is complete.
-    pub blob: Option<serde_json::Value>,
-    /// By what its status is found.
-    pub receipt: Option<serde_json::Value>,
-    /// Length of its CSV.
-    pub csv_bytes: u64,
-    /// Kusto ingests it once, however often it is told.
-    pub tagged: bool,
-    /// When it got this far.
-    pub at_ms: u64,
-    /// How often it failed or was sent again.
-    pub failures: u32,
-    /// Its rows may be there more than once.
-    pub maybe_duplicate: bool,
-}
-
-impl Progress {
-    /// As a batch's record keeps it.
-    pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
-    }
-
-    /// From a record; of an older one nothing is known.
-    pub fn decode(detail: &[u8]) -> Progress {
-        serde_json::from_slice(detail).unwrap_or_default()
     }
 }
 
@@ -181,6 +138,12 @@ impl Passage {
     pub fn new(way: Way, options: QueueOptions, now: u64) -> Passage {
         let progress = Progress { way, at_ms: now, ..Progress::default() };
         Passage { durable: false, ..Passage::resume(BatchState::Batched, progress, options) }
+    }
+
+    /// Whether its rows may be there already, from an earlier batch or for all that its own record says.
+    pub fn counted(mut self, maybe_duplicate: bool) -> Passage {
+        self.progress.maybe_duplicate |= maybe_duplicate;
+        self
     }
 
     /// A batch as its record says.
@@ -363,9 +326,10 @@ impl Passage {
     /// Until when a message that shows no effect is waited for; for ever while nobody can tell.
     fn patience(&self) -> Option<u64> {
         let heard = self.heard > 0 || self.progress.receipt.is_none();
+        let most = self.options.lost.as_millis() as u64;
         let lost = match self.sent {
-            Sent::Yes if !self.progress.tagged => LOST_MS,
-            _ => doubled(3 * self.options.batching.as_millis() as u64, self.progress.failures, LOST_MS),
+            Sent::Yes if !self.progress.tagged => most,
+            _ => doubled(3 * self.options.batching.as_millis() as u64, self.progress.failures, most),
         };
         heard.then(|| self.moved_ms.saturating_add(lost))
     }

@@ -1,23 +1,23 @@
-//! One batch on its way: each step is made durable before the next one begins.
+//! Carries out the work of uploads: with the store, and with Kusto.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
-use wal::{BatchRecord, BatchState, Outcome, SegmentId, Settlement, Store};
+use wal::{BatchRecord, Outcome, Settlement, Store};
 
 use super::fake;
-use super::kusto_service::{KustoDatabase, Sent};
-use super::passage::{Next, Over, Passage, QueueOptions, Status, Way, is_missing};
+use super::kusto_service::KustoDatabase;
+use super::machine::{Done, NotEnqueued, Sent, Step, Work};
+use super::passage::{Status, Way, is_missing};
 use super::plan::{Batch, Ended};
-use super::queue::{Message, Queue, QueueError, Rows, Source};
+use super::queue::{Message, QueueError, Rows, Source};
 use crate::kql::{self, Column};
 use crate::metrics::UploadMetrics;
+use crate::peers::Sealed;
 
 /// Between two tries to make something durable.
 const RETRY_STORE: Duration = Duration::from_secs(1);
-/// A clock that jumps back must not make anything sleep for ever.
-const LONGEST_SLEEP: Duration = Duration::from_secs(600);
 
 /// Where the segments of a database go.
 pub enum Destination {
@@ -28,13 +28,6 @@ pub enum Destination {
 }
 
 impl Destination {
-    pub(super) fn remembers(&self) -> bool {
-        match self {
-            Destination::Kusto(database) => database.remembers(),
-            Destination::Fake => true,
-        }
-    }
-
     pub(super) fn outcome(&self) -> (Outcome, &'static str) {
         match self {
             Destination::Kusto(_) => (Outcome::Landed, "ingested"),
@@ -43,52 +36,24 @@ impl Destination {
     }
 }
 
-/// What the tasks of uploads share.
+/// Carries out the work of one database.
 pub(super) struct Uploader {
     pub(super) store: Store,
     pub(super) destination: Destination,
+    pub(super) sealed: Sealed,
     pub(super) metrics: Arc<UploadMetrics>,
-    pub(super) queue: QueueOptions,
 }
 
-/// Told once a batch is in the service's queue, with the length of its CSV.
-pub(super) type HandOver<'a> = &'a (dyn Fn(u64) + Send + Sync);
-
 impl Uploader {
-    /// Brings a batch as far as it gets. `passage`: how far it is; `estimate`: about how much CSV it is.
-    pub(super) async fn run(
-        &self,
-        batch: &Batch,
-        estimate: u64,
-        passage: Option<Passage>,
-        hand_over: HandOver<'_>,
-    ) -> (Option<Passage>, Ended) {
-        let Destination::Kusto(database) = &self.destination else {
-            let mut passage = passage.unwrap_or_else(|| Passage::new(Way::Streaming, self.queue, now_ms()));
-            let recorded = self.record(batch, &mut passage).await;
-            return (Some(passage), if recorded { fake::upload(batch) } else { closed() });
-        };
-        let mut passage = match passage {
-            Some(passage) => passage,
-            None => match database.way(batch, estimate).await {
-                Ok(way) => Passage::new(way, self.queue, now_ms()),
-                Err(ended) => return (None, ended),
-            },
-        };
-        passage.again();
-        if passage.progress().way == Way::Streaming {
-            if !self.record(batch, &mut passage).await {
-                return (Some(passage), closed());
-            }
-            match database.stream(batch, self.source()).await {
-                Sent::Ended(ended) => return (Some(passage), ended),
-                // Nothing has left yet.
-                Sent::MustQueue => passage = Passage::new(Way::Queued, self.queue, now_ms()),
-            }
+    /// Nothing when the store is closed, which ends everything here.
+    pub(super) async fn carry_out(&self, Work { batch, step }: &Work) -> Option<Done> {
+        match (step, &self.destination) {
+            (Step::Record(record), _) => self.record(record).await.then_some(Done::Recorded),
+            (Step::Close { settlements, record }, _) => self.close(settlements.clone(), record.as_ref()).await.then_some(Done::Closed),
+            (Step::Choose { .. }, Destination::Fake) => Some(Done::Chosen(Ok(Way::Streaming))),
+            (_, Destination::Fake) => Some(Done::Streamed { sent: Sent::Ended(fake::upload(batch)), remembers: true }),
+            (step, Destination::Kusto(database)) => Some(Carrying { uploader: self, database, batch }.carry_out(step).await),
         }
-        let passing = Passing { uploader: self, database, queue: database.queue(), batch, hand_over };
-        let ended = passing.run(&mut passage).await;
-        (Some(passage), ended)
     }
 
     fn source(&self) -> Source {
@@ -96,130 +61,89 @@ impl Uploader {
         Arc::new(move |id| store.open_segment(id))
     }
 
-    /// Makes durable how far a batch is, unless it is already. `false` when the store is closed.
-    async fn record(&self, batch: &Batch, passage: &mut Passage) -> bool {
-        if passage.next(now_ms()) != Next::Record {
-            return true;
-        }
-        let (state, detail) = passage.record();
-        let segments = batch.segments.iter().map(|s| s.id).collect();
-        let recorded = self.record_batch(BatchRecord { id: batch.id, state, segments, detail }).await;
-        if recorded {
-            passage.recorded();
-        }
-        recorded
-    }
-
-    async fn record_batch(&self, record: BatchRecord) -> bool {
+    async fn record(&self, record: &BatchRecord) -> bool {
         durable("the state of a batch", |done| self.store.record_batch(record.clone(), done)).await
     }
 
-    /// Makes the end of a batch durable, and dissolves what is left of it.
-    pub(super) async fn close(&self, batch: &Batch, items: Vec<Settlement>) -> Option<Vec<SegmentId>> {
-        let gone: Vec<SegmentId> = items.iter().map(|s| s.segment).collect();
-        let settled = items.is_empty() || durable("the end of a batch", |done| self.store.settle(items.clone(), done)).await;
-        let dissolved = BatchRecord { id: batch.id, state: BatchState::Batched, segments: Vec::new(), detail: Vec::new() };
-        let closed = gone.len() == batch.segments.len() || settled && self.record_batch(dissolved).await;
-        (settled && closed).then_some(gone)
+    async fn close(&self, mut settlements: Vec<Settlement>, rest: Option<&BatchRecord>) -> bool {
+        for item in &mut settlements {
+            match self.sealed.clone().maybe_elsewhere(item.segment).await {
+                Some(maybe_elsewhere) => item.maybe_duplicate |= maybe_elsewhere,
+                None => return false,
+            }
+        }
+        let settled = settlements.is_empty() || durable("the end of a batch", |done| self.store.settle(settlements.clone(), done)).await;
+        match rest {
+            Some(rest) => settled && self.record(rest).await,
+            None => settled,
+        }
     }
 }
 
-/// A batch on the queued way.
-struct Passing<'a> {
+/// A batch that goes into Kusto.
+struct Carrying<'a> {
     uploader: &'a Uploader,
     database: &'a KustoDatabase,
-    queue: &'a dyn Queue,
     batch: &'a Batch,
-    hand_over: HandOver<'a>,
 }
 
-impl Passing<'_> {
-    async fn run(&self, passage: &mut Passage) -> Ended {
-        let mut handed_over = false;
-        loop {
-            if passage.is_followed() && !handed_over {
-                (self.hand_over)(passage.progress().csv_bytes);
-                handed_over = true;
-            }
-            let now = now_ms();
-            let step = match passage.next(now) {
-                Next::Record => match self.uploader.record(self.batch, passage).await {
-                    true => Ok(()),
-                    false => Err(closed()),
-                },
-                Next::Upload => self.upload(passage).await,
-                Next::Enqueue => self.enqueue(passage).await,
-                Next::Ask => {
-                    self.ask(passage).await;
-                    Ok(())
-                }
-                Next::Wait(until) => {
-                    tokio::time::sleep(Duration::from_millis(until.saturating_sub(now)).min(LONGEST_SLEEP)).await;
-                    Ok(())
-                }
-                Next::Over(over) => Err(self.over(over)),
-            };
-            if let Err(ended) = step {
-                return ended;
+impl Carrying<'_> {
+    async fn carry_out(&self, step: &Step) -> Done {
+        let Carrying { uploader, database, batch } = self;
+        match step {
+            Step::Choose { csv_bytes } => Done::Chosen(database.way(batch, *csv_bytes).await),
+            Step::Upload => Done::Uploaded(self.upload().await),
+            Step::Enqueue { blob, tagged } => Done::Enqueued(self.enqueue(blob, *tagged).await),
+            Step::Ask { receipt } => Done::Asked(self.ask(receipt).await),
+            // The others are the store's.
+            Step::Stream | Step::Record(_) | Step::Close { .. } => {
+                let sent = database.stream(batch, uploader.source()).await;
+                Done::Streamed { sent, remembers: database.remembers() }
             }
         }
     }
 
     /// Table and mapping first, since Kusto looks for them when it takes the blob up.
-    async fn upload(&self, passage: &mut Passage) -> Result<(), Ended> {
+    async fn upload(&self) -> Result<(serde_json::Value, u64), Ended> {
         let rows = Rows::new(self.batch, self.uploader.source());
         let Some(columns) = self.columns(&rows).await? else { return Err(Ended::Landed) };
         self.database.ensure_for(self.batch, &columns).await?;
         let _memory = self.database.memory_of_a_blob().await;
-        match self.queue.upload(self.batch, rows.clone()).await {
-            Ok((blob, csv_bytes)) => {
-                passage.uploaded(blob, csv_bytes, now_ms());
-                Ok(())
-            }
-            Err(error) => match rows.failure() {
-                Some(failure) => Err(self.database.unread(self.batch, failure, 0)),
-                None => Err(self.failed("uploading a blob", &error)),
-            },
-        }
+        self.database.queue().upload(self.batch, rows.clone()).await.map_err(|error| match rows.failure() {
+            Some(failure) => self.database.unread(self.batch, failure, 0),
+            None => self.failed("uploading a blob", &error),
+        })
     }
 
-    async fn enqueue(&self, passage: &mut Passage) -> Result<(), Ended> {
-        let Some(blob) = passage.progress().blob.clone() else {
-            passage.blob_gone(now_ms());
-            return Ok(());
-        };
+    async fn enqueue(&self, blob: &serde_json::Value, tagged: bool) -> Result<serde_json::Value, NotEnqueued> {
         let rows = Rows::new(self.batch, self.uploader.source());
-        let columns = self.columns(&rows).await?.unwrap_or_default();
-        self.database.ensure_for(self.batch, &columns).await?;
+        let columns = self.columns(&rows).await.map_err(NotEnqueued::Ended)?.unwrap_or_default();
+        self.database.ensure_for(self.batch, &columns).await.map_err(NotEnqueued::Ended)?;
         let mapping = kql::mapping_name(&self.batch.table.table, &columns);
-        let message = Message { blob: &blob, batch: self.batch, mapping, tagged: passage.progress().tagged };
-        match self.queue.enqueue(message).await {
-            Ok(receipt) => passage.enqueued(receipt, now_ms()),
-            Err(QueueError::MaybeQueued { receipt, reason }) => {
+        let message = Message { blob, batch: self.batch, mapping, tagged };
+        self.database.queue().enqueue(message).await.map_err(|error| match error {
+            QueueError::MaybeQueued { receipt, reason } => {
                 tracing::warn!(table = %self.batch.table, reason, "a message may be in the queue or not");
-                passage.perhaps_enqueued(receipt, now_ms());
+                NotEnqueued::Perhaps(receipt)
             }
-            Err(QueueError::Gone(reason)) => {
+            QueueError::Gone(reason) => {
                 tracing::warn!(table = %self.batch.table, reason, "a blob has to be uploaded again");
-                passage.blob_gone(now_ms());
+                NotEnqueued::Gone
             }
-            Err(error) => {
+            error => {
                 self.failed("queueing a batch", &error);
-                passage.not_enqueued(now_ms());
+                NotEnqueued::Later
             }
-        }
-        Ok(())
+        })
     }
 
-    async fn ask(&self, passage: &mut Passage) {
-        let Some(receipt) = passage.progress().receipt.clone() else { return };
-        let status = match self.queue.status(&receipt).await {
-            Ok(status) => Some(status),
-            Err(error) => {
+    async fn ask(&self, receipt: &serde_json::Value) -> Option<Status> {
+        let asked = self.database.queue().status(receipt).await;
+        let status = asked
+            .inspect_err(|error| {
                 tracing::warn!(%error, table = %self.batch.table, "what became of a queued batch cannot be read, and is asked for again");
-                None
-            }
-        };
+            })
+            .ok();
         if let Some(Status::Failed { permanent, code, details }) = &status {
             tracing::warn!(table = %self.batch.table, permanent, code, details, "Kusto failed to ingest a batch");
             if is_missing(code) {
@@ -227,16 +151,7 @@ impl Passing<'_> {
             }
         }
         self.uploader.metrics.status(&self.batch.table.database, status.as_ref());
-        passage.heard(status, now_ms());
-    }
-
-    fn over(&self, over: Over) -> Ended {
-        match over {
-            Over::Landed => Ended::Landed,
-            Over::Refused(reason) => Ended::Refused { landed: 0, bad: 0..self.batch.segments.len(), reason, partly: false },
-            Over::GivenUp { reason, partly } => Ended::GivenUp { reason, partly },
-            Over::Later(pause) => Ended::Transient { database: false, retry_after: Some(pause), outcome_unknown: false },
-        }
+        status
     }
 
     /// Nothing where there are no rows.
@@ -264,11 +179,6 @@ impl Passing<'_> {
     }
 }
 
-/// The store is closed, which ends everything here.
-fn closed() -> Ended {
-    Ended::Transient { database: true, retry_after: None, outcome_unknown: false }
-}
-
 /// Tries until the store has it durably; not when the store is closed.
 async fn durable(what: &str, start: impl Fn(wal::Done)) -> bool {
     loop {
@@ -281,8 +191,4 @@ async fn durable(what: &str, start: impl Fn(wal::Done)) -> bool {
         }
         tokio::time::sleep(RETRY_STORE).await;
     }
-}
-
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

@@ -82,6 +82,39 @@ async fn a_restart_goes_on_where_the_batch_is() {
     assert_eq!((total.landed, total.maybe_duplicate), (1, 0));
 }
 
+/// Nobody knows whether it was queued or streamed: it goes again, and is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_record_cannot_be_read_goes_again_and_is_counted() {
+    for (detail, table) in [(&b"\xff\0"[..], "Damaged"), (br#"{"version":9,"way":"queued"}"#, "Newer")] {
+        let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Adx).await);
+        kusto.storage.decide(|_, _| Fate::Nothing);
+        let process = start(dir.path(), &[("Metrics", &kusto)], queued).await;
+        post(&process, table, 1, "t1,1\n").await;
+        asked(&process, "pending", 1.0).await;
+        process.finish().await;
+        record_anew(dir.path(), detail);
+        // It was ingested, and is once more.
+        kusto.storage.ingest(&kusto, 0);
+        kusto.storage.decide(|_, _| Fate::Ingest);
+        let process = start(dir.path(), &[("Metrics", &kusto)], queued).await;
+        process.sealed(0).await;
+        process.finish().await;
+        assert_eq!((kusto.storage.uploads(), kusto.storage.messages().len()), (2, 2));
+        let total = ledger(dir.path());
+        assert_eq!((total.landed, total.maybe_duplicate), (1, 1));
+    }
+}
+
+fn record_anew(dir: &std::path::Path, detail: &[u8]) {
+    let (store, _) = wal::Store::open(wal::Options::new(dir), wal::RealDisk::new(), 0).unwrap();
+    let record = wal::BatchRecord { detail: detail.to_vec(), ..store.batches().remove(0) };
+    assert_eq!(record.state, wal::BatchState::Queued);
+    let (done, durable) = std::sync::mpsc::sync_channel(1);
+    store.record_batch(record, Box::new(move |recorded| done.send(recorded).unwrap()));
+    durable.recv().unwrap().unwrap();
+    store.close();
+}
+
 /// While the first batch is in the queue the table's next one goes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_goes_on_while_its_batch_is_in_the_queue() {

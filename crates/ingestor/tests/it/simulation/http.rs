@@ -38,8 +38,8 @@ pub(super) fn body(store: &Store, job: &Job) -> Option<Vec<u8>> {
     Some(body)
 }
 
-/// The receiver with this store answers.
-pub(super) async fn post(store: Store, job: &Job, body: Vec<u8>, peer: Option<String>, arrivals: Arrivals) -> Answer {
+/// The receiver with this store answers; one that is `full` takes nothing.
+pub(super) async fn post(store: Store, full: bool, job: &Job, body: Vec<u8>, peer: Option<String>, arrivals: Arrivals) -> Answer {
     let receiver = uuid::Uuid::from_bytes(job.receiver.unwrap()).simple().to_string();
     let mut request = ::http::Request::post("/transfer").header("content-type", CONTENT_TYPE_MANY).header(HEADER_EXPECT, receiver);
     if let Some(peer) = peer {
@@ -47,7 +47,8 @@ pub(super) async fn post(store: Store, job: &Job, body: Vec<u8>, peer: Option<St
     }
     let request = request.body(axum::body::Body::from(body)).unwrap();
     let options = ReceiverOptions { from_peer: Some(Arc::new(move |tables| arrivals.begin(tables))), ..ReceiverOptions::default() };
-    let response = router(store, options, Arc::new(|| Ok(()))).oneshot(request).await.unwrap();
+    let ready = move || if full { Err("full".to_owned()) } else { Ok(()) };
+    let response = router(store, options, Arc::new(ready)).oneshot(request).await.unwrap();
     let status = response.status().as_u16();
     let text = response.into_body().collect().await.unwrap().to_bytes();
     match status {

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ingestor::peers::{Arrivals, Limits, Members, Routing};
+use ingestor::upload::machine::Uploads;
 use tokio::sync::watch;
 use transfer::machine::{Answer, Config, Contract, Job, Key, Machine, Offer, Route, Settle, Step};
 use wal::disk::sim::{Fault, SimDisk};
 use wal::{Options, Outcome, Section, SectionBody, SegmentId, SegmentInfo, Settlement, Store, TableKey};
 
 use super::http::{body, post};
+use super::uploads::resume;
 use super::{COLLECTORS, End, Event, LATE_TICK, NODES, Repeated, TICK, World};
 
 const PLACES: &[u8] = b"transfer/places";
@@ -28,13 +30,16 @@ pub(super) struct Node {
     pub(super) routing: Option<Routing>,
     pub(super) arrivals: Arrivals,
     clock: Arc<AtomicU64>,
-    /// Segments that the machine was told of.
-    offered: BTreeSet<SegmentId>,
+    /// Segments that the machine was told of. A dead letter that waits again has another number.
+    offered: BTreeSet<Key>,
     /// What is uploaded here, and whether it may be elsewhere.
     pub(super) kept: BTreeMap<SegmentId, bool>,
-    /// Batches on their way, and how often each was sent.
-    pub(super) flying: BTreeSet<[u8; 16]>,
-    pub(super) sent: BTreeMap<[u8; 16], u64>,
+    /// Of an ingestor, by database.
+    pub(super) uploads: Vec<(Arc<str>, Uploads)>,
+    /// Rows of segments that are being settled as perhaps stored elsewhere. Kept beside the process, as its disk is.
+    pub(super) doubtful: BTreeMap<SegmentId, Vec<String>>,
+    /// Its disk is full, so that it takes nothing.
+    pub(super) full: bool,
 }
 
 impl Node {
@@ -51,8 +56,9 @@ impl Node {
             clock,
             offered: BTreeSet::new(),
             kept: BTreeMap::new(),
-            flying: BTreeSet::new(),
-            sent: BTreeMap::new(),
+            uploads: Vec::new(),
+            doubtful: BTreeMap::new(),
+            full: false,
         }
     }
 
@@ -61,8 +67,8 @@ impl Node {
         self.arrivals = arrivals(self.clock.clone());
         self.offered.clear();
         self.kept.clear();
-        self.flying.clear();
-        self.sent.clear();
+        self.uploads.clear();
+        self.full = false;
     }
 
     fn is_ingestor(&self) -> bool {
@@ -119,8 +125,13 @@ impl World<'_> {
             here.routing = Some(Routing { own, members, limits: limits(), started_ms: now, arrivals });
         }
         here.store = Some(store.clone());
+        if is_ingestor {
+            here.uploads = resume(&store);
+        }
+        self.count(node, &store);
         self.offer(node, &store, true);
         self.advance(node, &store);
+        self.upload(node);
         self.look_around();
         Some(node)
     }
@@ -188,7 +199,7 @@ impl World<'_> {
         } else {
             here.disk.kill()
         }
-        self.note(format!("{node} is down, power {power}"));
+        self.note(|| format!("{node} is down, power {power}"));
         let delay = 100 + self.below(15_000);
         self.at(delay, Event::Starts(node));
         self.look_around();
@@ -197,6 +208,7 @@ impl World<'_> {
     pub(super) fn fill(&mut self, node: usize, full: bool) -> Option<usize> {
         let used: usize = self.nodes[node].disk.files().iter().map(|(_, bytes)| bytes.len()).sum();
         let full = full && !self.is_healed();
+        self.nodes[node].full = full;
         self.nodes[node].disk.set_capacity(full.then_some(used as u64 + 1000));
         if full {
             let delay = 1000 + self.below(20_000);
@@ -259,9 +271,7 @@ impl World<'_> {
         store.tick(self.now());
         self.offer(node, &store, false);
         self.advance(node, &store);
-        if node >= COLLECTORS {
-            self.upload(node, &store);
-        }
+        self.upload(node);
         Some(node)
     }
 
@@ -269,7 +279,7 @@ impl World<'_> {
         let now = self.now();
         let here = &mut self.nodes[node];
         let sealed = store.sealed();
-        let new: Vec<SegmentInfo> = sealed.into_iter().filter(|info| here.offered.insert(info.id)).collect();
+        let new: Vec<SegmentInfo> = sealed.into_iter().filter(|info| here.offered.insert(key_of(info))).collect();
         let mut batched = BTreeSet::new();
         if started {
             batched.extend(store.batches().into_iter().flat_map(|batch| batch.segments));
@@ -357,17 +367,14 @@ impl World<'_> {
     ) -> Option<usize> {
         let ticket = job.ticket;
         let answer = match self.nodes[to].store.clone() {
+            // What repeats requests cannot say what became of the first copy.
+            None if copy.is_some() => Answer::Unknown,
             None => Answer::Unavailable { retry_after_ms: None },
             Some(store) => {
                 let peer = (from >= COLLECTORS).then(|| self.nodes[from].name.clone());
-                self.runtime.block_on(post(store, &job, body, peer, self.nodes[to].arrivals.clone()))
+                let here = &self.nodes[to];
+                self.runtime.block_on(post(store, here.full, &job, body, peer, here.arrivals.clone()))
             }
-        };
-        // Whatever became of the first copy: what repeats requests cannot say that nothing is stored.
-        let answer = match (answer, &copy) {
-            (Answer::Stored { refused }, _) => Answer::Stored { refused },
-            (_, Some(_)) => Answer::Unknown,
-            (answer, None) => answer,
         };
         // With the process goes the answer.
         let lost = copy == Some(Repeated::First) || self.nodes[to].disk.crashed() || self.unlucky(6) || self.is_cut(from, to);
@@ -392,8 +399,11 @@ impl World<'_> {
         if settles.is_empty() {
             return None;
         }
+        let items: Vec<Settlement> = settles.iter().filter_map(item).collect();
         // When the disk is down the process is, too, and asks again after its next start.
-        if store.settle_wait(settles.iter().filter_map(item).collect()).is_ok() {
+        if self.settle(node, &store, &items)
+            && let Some(machine) = &mut self.nodes[node].machine
+        {
             machine.settled(settles.iter().map(|settle| &settle.key));
         }
         Some(node)
