@@ -96,7 +96,8 @@ impl World<'_> {
             }
             _ => {
                 let reads = matches!(work.step, Step::Stream | Step::Upload);
-                let Some(rows) = reads.then(|| rows_of_batch(&store, &work)).unwrap_or(Some(Vec::new())) else { return };
+                let rows = if reads { rows_of_batch(&store, &work) } else { Some(Vec::new()) };
+                let Some(rows) = rows else { return };
                 self.request(node, run, work, rows);
             }
         }
