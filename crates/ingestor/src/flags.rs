@@ -18,6 +18,7 @@ use crate::cluster::Cluster;
 use crate::config::{Config, ConfigError, Endpoint};
 use crate::peers::{Discovery, Peers, parse};
 use crate::upload::Ingestion;
+use crate::upload::passage::QueueOptions;
 
 /// Shown below the flags.
 const EXAMPLES: &str = "\
@@ -136,6 +137,11 @@ pub struct Flags {
     /// Where rows are queued: tables whose rows are streamed, without waiting for a large batch.
     #[arg(long, value_name = "TABLE", value_delimiter = ',', action = ArgAction::Append)]
     pub streaming_tables: Vec<String>,
+    /// Where rows are queued: how long Kusto gathers rows of a table before it ingests them, as the tables' batching policies
+    /// say. Kusto is asked more or less patiently accordingly, and a message that may be lost is sent again after three times
+    /// this.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_go_duration)]
+    pub ingestion_batching_time: Duration,
     /// Transfers to peers at a time; at most 5 to each.
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
     pub max_transfer_concurrency: usize,
@@ -233,6 +239,7 @@ impl Flags {
         config.ingestion = self.ingestion;
         config.streaming_bytes = self.streaming_size;
         config.streaming_tables = self.streaming_tables.clone();
+        config.queue = QueueOptions::of_batching(self.ingestion_batching_time);
         config.max_connections = self.max_connections;
         config.max_segment_bytes = self.max_segment_size;
         config.max_segment_age = self.max_segment_age;
@@ -382,6 +389,14 @@ mod tests {
         assert_eq!(c.listen_plain.port(), 9091);
         assert_eq!(c.databases(), ["FakeMetrics", "FakeLogs"]);
         assert_eq!(c.durability, Durability::Disk);
+        assert_eq!(c.queue, QueueOptions::default());
+    }
+
+    #[test]
+    fn kusto_is_asked_as_patiently_as_it_gathers() {
+        let queue = config(&["--storage-dir=/d", "--ingestion-batching-time=10s"]).unwrap().queue;
+        assert_eq!((queue.first_ask, queue.longest_ask), (Duration::from_millis(500), Duration::from_secs(10)));
+        assert_eq!(queue.batching, Duration::from_secs(10));
     }
 
     #[test]

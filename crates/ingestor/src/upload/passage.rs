@@ -49,6 +49,16 @@ impl Default for QueueOptions {
     }
 }
 
+impl QueueOptions {
+    /// As patient as Kusto is slow: for so long it gathers blobs before it ingests them.
+    pub fn of_batching(batching: Duration) -> QueueOptions {
+        // Nothing at all would mean to ask without end.
+        let batching = batching.max(Duration::from_secs(1));
+        let first = batching / 20;
+        QueueOptions { first_ask: first, longest_ask: batching, first_retry: first, batching, ..QueueOptions::default() }
+    }
+}
+
 /// What Kusto says of a queued batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
