@@ -5,13 +5,15 @@
 
 pub mod azurite;
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -49,24 +51,35 @@ pub struct Azure {
     seen: Arc<Seen>,
 }
 
-#[derive(Default)]
 struct Seen {
     /// Queries of requests for tokens.
     asked: Mutex<Vec<String>>,
     /// Requests without a token that counts.
     refused: Mutex<Vec<String>>,
+    /// How long tokens live.
+    life: Duration,
+    /// The tokens, and when they end.
+    tokens: Mutex<HashMap<String, Instant>>,
 }
 
-/// The metadata service names its tokens by number; the latest one counts.
-fn token(number: usize) -> String {
-    format!("TOKEN-{number}")
+impl Seen {
+    /// The header of a request that may enter.
+    fn admits(&self, authorization: &HeaderValue) -> bool {
+        let token = authorization.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
+        token.is_some_and(|token| self.tokens.lock().get(token).is_some_and(|end| Instant::now() < *end))
+    }
 }
 
 impl Azure {
     /// A door before the Kusto at this address.
     pub async fn before(kusto: &str) -> Azure {
+        Azure::with_life(kusto, Duration::from_secs(3599)).await
+    }
+
+    /// The same with tokens that live so long.
+    pub async fn with_life(kusto: &str, life: Duration) -> Azure {
         let (pem, tls) = authority();
-        let seen = Arc::new(Seen::default());
+        let seen = Arc::new(Seen { asked: Mutex::default(), refused: Mutex::default(), life, tokens: Mutex::default() });
         let mut certificate = NamedTempFile::new().unwrap();
         certificate.write_all(pem.as_bytes()).unwrap();
         let metadata = Router::new().fallback(issue).with_state(Arc::clone(&seen));
@@ -115,7 +128,10 @@ async fn issue(State(seen): State<Arc<Seen>>, uri: Uri, headers: HeaderMap) -> R
     }
     let mut asked = seen.asked.lock();
     asked.push(uri.query().unwrap_or_default().to_owned());
-    format!(r#"{{"access_token":"{}","expires_in":"3599","token_type":"Bearer"}}"#, token(asked.len())).into_response()
+    let token = format!("TOKEN-{}", asked.len());
+    seen.tokens.lock().insert(token.clone(), Instant::now() + seen.life);
+    let seconds = seen.life.as_secs();
+    format!(r#"{{"access_token":"{token}","expires_in":"{seconds}","token_type":"Bearer"}}"#).into_response()
 }
 
 #[derive(Clone)]
@@ -130,8 +146,7 @@ async fn enter(State(door): State<Door>, method: Method, uri: Uri, mut headers: 
     if uri.path() == METADATA {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let expected = format!("Bearer {}", token(door.seen.asked.lock().len()));
-    if headers.remove("authorization").is_none_or(|value| value != expected.as_str()) {
+    if headers.remove("authorization").is_none_or(|value| !door.seen.admits(&value)) {
         door.seen.refused.lock().push(uri.path().to_owned());
         return StatusCode::UNAUTHORIZED.into_response();
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -35,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) mappings: Vec<String>,
     /// Lengths of all streamed bodies, refused ones included.
     pub(crate) lengths: Vec<usize>,
+    /// When each request came that was answered 503 or 429.
+    pub(crate) turned_away: Vec<Instant>,
     /// Columns of tables by `database.table`, in the order in which they were added.
     pub(crate) tables: BTreeMap<String, Vec<String>>,
     /// Columns that a mapping puts the fields into, by table and name.
@@ -57,6 +60,8 @@ pub(crate) struct Faults {
     pub(crate) refuse: Option<(&'static str, StatusCode, Value)>,
     /// Longer bodies are too large.
     pub(crate) most_bytes: Option<usize>,
+    /// Everything answers 429, and is to be asked again after so many seconds.
+    pub(crate) throttled: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -104,6 +109,20 @@ impl FakeKusto {
         };
         let in_time = tokio::time::timeout(std::time::Duration::from_secs(60), reached).await;
         assert!(in_time.is_ok(), "not seen: {:?}", self.seen.lock().commands);
+    }
+
+    /// The answer while nothing is served.
+    fn turn_away(&self) -> Option<Response> {
+        let answer = match &*self.faults.lock() {
+            Faults { down: true, .. } => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            Faults { throttled: Some(seconds), .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, [("retry-after", seconds.to_string())]).into_response()
+            }
+            _ => return None,
+        };
+        self.seen.lock().turned_away.push(Instant::now());
+        self.changed.notify_waiters();
+        Some(answer)
     }
 
     pub(crate) fn rows(&self, table: &str) -> Vec<String> {
@@ -177,8 +196,8 @@ fn bad_request(text: &str) -> Response {
 }
 
 async fn command(State(fake): State<FakeKusto>, Json(body): Json<Value>) -> Response {
-    if fake.faults.lock().down {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    if let Some(answer) = fake.turn_away() {
+        return answer;
     }
     let csl = body["csl"].as_str().unwrap().to_owned();
     fake.seen.lock().commands.push(csl.clone());
@@ -190,7 +209,7 @@ async fn command(State(fake): State<FakeKusto>, Json(body): Json<Value>) -> Resp
     let answer = match (csl.as_str(), fake.kind) {
         (".show version", Kind::Kustd) => table(&["ServiceType"], &["kustd"]),
         (".show version", _) => table(&["ServiceType"], &["Engine"]),
-        (".get ingestion resources", _) => fake_storage::resources(&fake.url),
+        (".get ingestion resources", _) => fake_storage::resources(&fake.storage, &fake.url),
         (".get kusto identity token", _) => table(&["AuthorizationContext"], &["IDENTITY"]),
         (".show cluster details", Kind::Emulator) => table(&["Name"], &["KustoPersonal"]),
         (".show cluster details", _) => table(&["Name"], &["KEngine000001"]),
@@ -219,8 +238,8 @@ async fn ingest(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    if fake.faults.lock().down {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    if let Some(answer) = fake.turn_away() {
+        return answer;
     }
     if fake.kind == Kind::Emulator {
         return StatusCode::NOT_FOUND.into_response();

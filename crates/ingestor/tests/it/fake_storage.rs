@@ -47,7 +47,13 @@ struct Inner {
     decide: Option<Decide>,
     /// Requests whose path contains this answer so.
     refuse: Option<(&'static str, StatusCode)>,
+    /// So many requests whose path contains this are told to come again after a second.
+    throttle: Option<(&'static str, usize)>,
     uploads: usize,
+    /// The number of the signature that is good.
+    signature: usize,
+    /// How many requests had another one.
+    stale: usize,
 }
 
 impl FakeStorage {
@@ -58,6 +64,26 @@ impl FakeStorage {
 
     pub(crate) fn refuse(&self, path: Option<(&'static str, StatusCode)>) {
         self.inner.lock().refuse = path;
+    }
+
+    /// The next so many requests whose path contains this are throttled.
+    pub(crate) fn throttle(&self, path: &'static str, times: usize) {
+        self.inner.lock().throttle = Some((path, times));
+    }
+
+    /// Whether that many have been.
+    pub(crate) fn has_throttled(&self) -> bool {
+        self.inner.lock().throttle.is_some_and(|(_, left)| left == 0)
+    }
+
+    /// The signatures that were given out are good no more.
+    pub(crate) fn expire(&self) {
+        self.inner.lock().signature += 1;
+    }
+
+    /// How many requests came with a signature that has expired.
+    pub(crate) fn stale(&self) -> usize {
+        self.inner.lock().stale
     }
 
     pub(crate) fn messages(&self) -> Vec<Value> {
@@ -139,8 +165,9 @@ fn status_key(message: &Value) -> String {
 }
 
 /// What `.get ingestion resources` gives out.
-pub(crate) fn resources(url: &str) -> Value {
-    let row = |kind: &str, name: &str| json!([kind, format!("{url}/storage/{name}?sig=SECRET")]);
+pub(crate) fn resources(storage: &FakeStorage, url: &str) -> Value {
+    let signature = storage.inner.lock().signature;
+    let row = |kind: &str, name: &str| json!([kind, format!("{url}/storage/{name}?sig=SECRET{signature}")]);
     let rows = [row("TempStorage", "temp"), row("SecuredReadyForAggregationQueue", "ready"), row("IngestionsStatusTable", "status")];
     let columns = ["ResourceTypeName", "StorageRoot"].map(|name| json!({"ColumnName": name, "ColumnType": "string"}));
     json!({"Tables": [{"TableName": "Table_0", "Columns": columns, "Rows": rows}]})
@@ -155,7 +182,17 @@ pub(crate) async fn handle(
     body: Bytes,
 ) -> Response {
     let storage = kusto.storage.clone();
-    assert!(query.contains_key("sig"), "{path}: without a signature");
+    {
+        let mut inner = storage.inner.lock();
+        if query["sig"] != format!("SECRET{}", inner.signature) {
+            inner.stale += 1;
+            return StatusCode::FORBIDDEN.into_response();
+        }
+        if let Some((_, left)) = inner.throttle.as_mut().filter(|(part, left)| *left > 0 && path.contains(*part)) {
+            *left -= 1;
+            return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")]).into_response();
+        }
+    }
     let refused = storage.inner.lock().refuse;
     if let Some((_, status)) = refused.filter(|(part, _)| path.contains(part)) {
         return status.into_response();

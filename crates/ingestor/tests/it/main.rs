@@ -9,6 +9,7 @@ mod cluster;
 mod failures;
 mod fake_kusto;
 mod fake_storage;
+mod lying;
 mod peers;
 mod pods;
 mod process;

@@ -1,7 +1,8 @@
 //! The binary itself: its help, its refusals, and SIGTERM.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use azure_testing::Azure;
@@ -10,7 +11,7 @@ use serde_json::Value;
 use crate::fake_kusto::{FakeKusto, Kind};
 use crate::support::{NARROW, client, image};
 
-fn ingestor(arguments: &[&str]) -> Command {
+pub(crate) fn ingestor(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ingestor"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ADXMON_") || name.starts_with("INGESTOR_")) {
         command.env_remove(name);
@@ -107,7 +108,7 @@ async fn sigterm_uploads_what_is_here_and_ends_well() {
     let ports: Vec<u16> =
         text.split("127.0.0.1:").skip(1).filter_map(|part| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()).collect();
     assert!(port.is_some() && ports.len() == 2, "{text}");
-    assert!(hand_in(ports).await);
+    assert!(hand_in(&ports, "Cpu", 1).await);
     assert!(kusto.rows("Metrics.Cpu").is_empty());
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     let rest = tokio::task::spawn_blocking(move || (lines.count(), child.wait().unwrap()));
@@ -116,12 +117,53 @@ async fn sigterm_uploads_what_is_here_and_ends_well() {
     assert_eq!(kusto.rows("Metrics.Cpu"), ["t1,1"]);
 }
 
+/// An ingestor, a process that ends with its owner.
+pub(crate) struct Started {
+    child: Child,
+    ports: Vec<u16>,
+    /// The rest of its log: somebody has to read on.
+    log: Option<JoinHandle<Vec<String>>>,
+}
+
+impl Started {
+    /// Starts it on free ports and waits until it runs.
+    pub(crate) fn new(command: &mut Command) -> Started {
+        command.args(["--listen-plain=127.0.0.1:0", "--listen-tls=127.0.0.1:0"]).stdout(Stdio::piped());
+        let mut child = command.env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST").spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let line = lines.by_ref().find(|line| line.contains("is running")).unwrap();
+        let port = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+        let ports = line.split("127.0.0.1:").skip(1).filter_map(port).collect();
+        Started { child, ports, log: Some(std::thread::spawn(|| lines.collect())) }
+    }
+
+    /// Hands in a row with this number.
+    pub(crate) async fn hand_in(&self, table: &str, number: usize) {
+        assert!(hand_in(&self.ports, table, number).await);
+    }
+
+    /// SIGTERM, and the end, which must come soon.
+    pub(crate) async fn end(mut self) -> (ExitStatus, Vec<String>) {
+        assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
+        let end = tokio::task::spawn_blocking(move || (self.child.wait().unwrap(), self.log.take().unwrap().join().unwrap()));
+        tokio::time::timeout(Duration::from_secs(60), end).await.unwrap().unwrap()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Hands in a row at the one of these ports that speaks TLS.
-async fn hand_in(ports: Vec<u16>) -> bool {
+async fn hand_in(ports: &[u16], table: &str, number: usize) -> bool {
     let mut taken = false;
     for port in ports {
-        let url = format!("https://127.0.0.1:{port}/transfer?filename=Metrics_Cpu_aaa_2f5d0c3e517e4001.wal");
-        if let Ok(answer) = client().post(url).body(image(NARROW, "t1,1\n")).send().await {
+        let url = format!("https://127.0.0.1:{port}/transfer?filename=Metrics_{table}_aaa_2f5d0c3e517e40{number:02x}.wal");
+        if let Ok(answer) = client().post(url).body(image(NARROW, &format!("t{number},1\n"))).send().await {
             assert_eq!(answer.status(), 202);
             taken = true;
         }
@@ -136,16 +178,9 @@ async fn rows_reach_a_kusto_over_https_with_an_azure_token() {
     let azure = Azure::before(&kusto.url).await;
     let storage = format!("--storage-dir={}", dir.path().display());
     let endpoint = format!("--metrics-kusto-endpoints=Metrics={}", azure.kusto);
-    let mut command = ingestor(&[&storage, &endpoint, "--ingestion=streaming", "--listen-plain=127.0.0.1:0", "--listen-tls=127.0.0.1:0"]);
-    command.envs(azure.environment()).env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST");
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let running = lines.by_ref().find(|line| line.contains("is running")).unwrap();
-    let port = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
-    assert!(hand_in(running.split("127.0.0.1:").skip(1).filter_map(port).collect()).await);
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    let rest = tokio::task::spawn_blocking(move || (lines.collect::<Vec<_>>(), child.wait().unwrap()));
-    let (log, status) = tokio::time::timeout(Duration::from_secs(60), rest).await.unwrap().unwrap();
+    let process = Started::new(ingestor(&[&storage, &endpoint, "--ingestion=streaming"]).envs(azure.environment()));
+    process.hand_in("Cpu", 1).await;
+    let (status, log) = process.end().await;
     assert!(status.success());
     assert_eq!(kusto.rows("Metrics.Cpu"), ["t1,1"]);
     assert_eq!((azure.asked().len(), azure.refused()), (1, Vec::new()));

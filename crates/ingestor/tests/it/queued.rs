@@ -12,7 +12,7 @@ use crate::fake_kusto::{FakeKusto, Kind};
 use crate::fake_storage::{Fate, failed};
 use crate::support::{NARROW, Process, WIDE, image, ledger, start};
 
-fn queued(config: &mut Config) {
+pub(crate) fn queued(config: &mut Config) {
     config.ingestion = Ingestion::Queued;
     config.max_transfer_age = Duration::ZERO;
     config.queue = QueueOptions { first_ask: Duration::from_millis(10), longest_ask: Duration::from_millis(50), ..QueueOptions::default() };
@@ -22,12 +22,12 @@ fn name(table: &str, n: usize) -> String {
     format!("Metrics_{table}_aaa_2f5d0c3e517e40{n:02x}.wal")
 }
 
-async fn post(process: &Process, table: &str, n: usize, rows: &str) {
+pub(crate) async fn post(process: &Process, table: &str, n: usize, rows: &str) {
     assert_eq!(process.post(&name(table, n), image(NARROW, rows)).await, 202);
 }
 
 /// Waits until Kusto was asked so often what became of batches, with this answer.
-async fn asked(process: &Process, status: &str, times: f64) {
+pub(crate) async fn asked(process: &Process, status: &str, times: f64) {
     let metric = format!("adxmon_ingestor_queued_batch_statuses_total{{database=\"Metrics\",status=\"{status}\"}}");
     process
         .until("/metrics", |text| {
