@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
 const COMPONENTS: &[&str] = &["adxexporter", "alerter", "collector", "ingestor"];
-const EMBEDS_THE_ENGINE: &[&str] = &["kustd", "adx-mon"];
+/// The last one only to build the program for its tests.
+const EMBEDS_THE_ENGINE: &[&str] = &["kustd", "adx-mon", "kill-testing"];
 const NO_RUNTIME: &[&str] = &["wal", "telemetry", "kql", "logs"];
 
 fn metadata() -> Metadata {

@@ -12,10 +12,14 @@ use crate::random::Random;
 /// Longest wait for something that happens within seconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
-/// How long programs are killed for: a minute, or `ADXMON_SOAK` times as long.
+/// How long programs are killed for: a minute, or so many times as long.
 pub(crate) fn torment_time() -> Duration {
-    let factor = std::env::var("ADXMON_SOAK").ok().and_then(|factor| factor.parse::<u32>().ok()).unwrap_or(1);
-    Duration::from_secs(60) * factor
+    Duration::from_secs(60) * soak_factor()
+}
+
+/// How many times longer than in CI, as `ADXMON_SOAK` says.
+pub(crate) fn soak_factor() -> u32 {
+    std::env::var("ADXMON_SOAK").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
 }
 
 /// A running program. It ends with its owner, whose panic prints the end of its output.
@@ -44,6 +48,26 @@ impl Program {
         self.child = spawn(self.path, &self.log, &self.arguments);
     }
 
+    /// SIGTERM, and the end, which must be a good one.
+    pub(crate) async fn terminate(&mut self) {
+        let pid = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+        rustix::process::kill_process(pid.expect("it has ended by itself"), rustix::process::Signal::TERM).unwrap();
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        let status = ended.unwrap_or_else(|_| panic!("{} does not end", self.log.display())).unwrap();
+        assert!(status.success(), "{}: {status}", self.log.display());
+    }
+
+    /// A new process after the end of the old one.
+    pub(crate) fn start_again(&mut self) {
+        assert!(self.child.try_wait().unwrap().is_some(), "{} still runs", self.path);
+        self.child = spawn(self.path, &self.log, &self.arguments);
+    }
+
+    /// What it has written.
+    pub(crate) fn output(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Kills it at random moments: in the middle of its start, and of its work.
     pub(crate) async fn torment(&mut self, random: &mut Random, until: Instant) {
         while Instant::now() < until {
@@ -68,9 +92,9 @@ fn spawn(path: &str, log: &Path, arguments: &[String]) -> Child {
 impl Drop for Program {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let output = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let output = self.output();
             let lines: Vec<&str> = output.lines().collect();
-            eprintln!("--- last output of {}", self.path);
+            eprintln!("--- last output of {}", self.log.display());
             lines[lines.len().saturating_sub(40)..].iter().for_each(|line| eprintln!("{line}"));
         }
     }
