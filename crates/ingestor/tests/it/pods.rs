@@ -6,6 +6,7 @@ use std::time::Duration;
 use ingestor::peers::{Discovery, Peers};
 use k8s_openapi::api::core::v1::Pod;
 use kube_client::api::{Api, Patch, PatchParams};
+use kube_testing::ApiServer;
 use serde_json::json;
 
 use crate::fake_kusto::{FakeKusto, Kind};
@@ -22,10 +23,10 @@ async fn ready(pods: &Api<Pod>, index: usize) {
     pods.patch_status(NAMES[index], &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
 }
 
-/// Pods of a StatefulSet find each other, one passes segments on to the other, and is drained by an annotation.
-#[tokio::test(flavor = "multi_thread")]
-async fn pods_find_each_other_and_are_drained_by_an_annotation() {
-    let Some(server) = kube_testing::start(&[]).await else { return };
+type Node = (tempfile::TempDir, FakeKusto, Process);
+
+/// Two ingestors that are pods of a StatefulSet and know of each other, and a table of the second one.
+async fn two_pods(server: &ApiServer) -> (Api<Pod>, Vec<Node>, String) {
     server.create("apiVersion: v1\nkind: Namespace\nmetadata: {name: adx-mon}").await.unwrap();
     let rbac = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/rbac/ingestor.yaml");
     server.create(&std::fs::read_to_string(rbac).unwrap()).await.unwrap();
@@ -41,7 +42,7 @@ async fn pods_find_each_other_and_are_drained_by_an_annotation() {
     }
     // The same for both, as in a StatefulSet.
     let port = free_port();
-    let mut nodes: Vec<(tempfile::TempDir, FakeKusto, Process)> = Vec::new();
+    let mut nodes: Vec<Node> = Vec::new();
     for index in 0..2 {
         let (dir, kusto) = (tempfile::tempdir().unwrap(), FakeKusto::start(Kind::Kustd).await);
         let process = start(dir.path(), &[("Metrics", &kusto)], |config| {
@@ -63,7 +64,14 @@ async fn pods_find_each_other_and_are_drained_by_an_annotation() {
     for (_, _, process) in &nodes {
         process.until("/metrics", |text| text.contains("adxmon_ingestor_members 2\n")).await;
     }
-    let table = (0..).map(|n| format!("T{n}")).find(|table| owner_of_two(table) == 1).unwrap();
+    (pods, nodes, (0..).map(|n| format!("T{n}")).find(|table| owner_of_two(table) == 1).unwrap())
+}
+
+/// Pods of a StatefulSet find each other, one passes segments on to the other, and is drained by an annotation.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_find_each_other_and_are_drained_by_an_annotation() {
+    let Some(server) = kube_testing::start(&[]).await else { return };
+    let (pods, nodes, table) = two_pods(&server).await;
     assert_eq!(post(&nodes[0].2.plain, &table, 1, "passed on,1").await, 202);
     nodes[1].1.wait(|seen| seen.rows.contains_key(&format!("Metrics.{table}"))).await;
 
@@ -87,6 +95,23 @@ async fn pods_find_each_other_and_are_drained_by_an_annotation() {
     nodes[0].2.until("/metrics", |text| text.contains("adxmon_ingestor_members 1\n")).await;
     assert_eq!(post(&nodes[0].2.plain, &table, 3, "kept,1").await, 202);
     nodes[0].1.wait(|seen| seen.rows.contains_key(&format!("Metrics.{table}"))).await;
+    for (_, _, process) in nodes {
+        process.finish().await;
+    }
+}
+
+/// Who is known stays known while nobody can be asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_stay_known_while_the_api_server_is_away() {
+    let Some(mut server) = kube_testing::start(&[]).await else { return };
+    let (_, nodes, table) = two_pods(&server).await;
+    server.stop();
+    for number in 1..=2 {
+        assert_eq!(post(&nodes[0].2.plain, &table, number, &format!("{number},1")).await, 202);
+        nodes[1].1.wait(|seen| seen.rows.get(&format!("Metrics.{table}")).is_some_and(|rows| rows.len() as u64 == number)).await;
+    }
+    assert!(nodes[0].2.get("/metrics").await.1.contains("adxmon_ingestor_members 2\n"));
+    assert!(nodes[0].1.rows(&format!("Metrics.{table}")).is_empty());
     for (_, _, process) in nodes {
         process.finish().await;
     }
