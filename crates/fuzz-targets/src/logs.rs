@@ -115,10 +115,10 @@ pub(crate) fn otlp_rows(bytes: &[u8]) {
     assert_eq!(got.is_ok(), expected.is_ok());
     let (Ok(got), Ok(expected)) = (got, expected) else { return };
     assert_eq!((got.accepted, got.rejected), (expected.accepted, expected.rejected));
-    // Times far beyond those of any clock end where 64 bits of nanoseconds do.
-    let rows = |rows: RowSet| {
-        rows.into_tables().into_iter().map(|t| (t.table, String::from_utf8_lossy(&t.bytes).into_owned())).collect::<Vec<_>>()
-    };
+    // Times far beyond those of any clock end where 64 bits of nanoseconds do. What is not UTF-8 is written as an escape by the
+    // one, and as the character by the other.
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace("\\ufffd", "\u{fffd}");
+    let rows = |rows: RowSet| rows.into_tables().into_iter().map(|t| (t.table, text(&t.bytes))).collect::<Vec<_>>();
     let (got, expected) = (rows(batch.finish().0), rows(straight));
     let columns = |text: &str| text.lines().map(|line| line.splitn(3, ',').nth(2).map(str::to_owned)).collect::<Vec<_>>();
     assert_eq!(got.len(), expected.len());
