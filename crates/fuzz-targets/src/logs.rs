@@ -115,9 +115,17 @@ pub(crate) fn otlp_rows(bytes: &[u8]) {
     assert_eq!(got.is_ok(), expected.is_ok());
     let (Ok(got), Ok(expected)) = (got, expected) else { return };
     assert_eq!((got.accepted, got.rejected), (expected.accepted, expected.rejected));
-    // Times far beyond those of any clock end where 64 bits of nanoseconds do. What is not UTF-8 is written as an escape by the
-    // one, and as the character by the other.
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace("\\ufffd", "\u{fffd}");
+    // Times far beyond those of any clock end where 64 bits of nanoseconds do. Bytes that are not UTF-8 are written as an
+    // escape each by the one, and as one character for a few by the other.
+    let text = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes).replace("\\ufffd", "\u{fffd}");
+        text.chars().fold(String::new(), |mut text, next| {
+            if next != '\u{fffd}' || !text.ends_with(next) {
+                text.push(next);
+            }
+            text
+        })
+    };
     let rows = |rows: RowSet| rows.into_tables().into_iter().map(|t| (t.table, text(&t.bytes))).collect::<Vec<_>>();
     let (got, expected) = (rows(batch.finish().0), rows(straight));
     let columns = |text: &str| text.lines().map(|line| line.splitn(3, ',').nth(2).map(str::to_owned)).collect::<Vec<_>>();
