@@ -7,6 +7,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::pods::{PodOptions, Storage};
+
 /// A Kusto cluster: one that exists, or one that the operator makes; alone, or as part of a federation.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -48,12 +50,31 @@ pub struct AdxClusterSpec {
     /// How to make the cluster in Azure. Without it, endpoint names one that exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provision: Option<Provision>,
+    /// Runs kustd, the embedded Kusto, in this namespace instead of a cluster in Azure: `local: {}`. It is one pod, and nobody has
+    /// to sign in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<Local>,
     /// Part in a federation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<ClusterRole>,
     /// The other parts of the federation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub federation: Option<Federation>,
+}
+
+/// An embedded Kusto instead of a cluster in Azure.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Local {
+    /// Container image of kustd. Empty: the one that belongs to the operator.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image: String,
+    /// Where the data are. Absent: a volume of 20Gi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+    /// Options of the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<PodOptions>,
 }
 
 /// Part in a federation.
@@ -186,6 +207,15 @@ pub struct FederatedTarget {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AdxClusterStatus {
+    /// Generation of the spec that this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// How many pods there should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// How many of them are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
     /// URL of the cluster.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub endpoint: String,

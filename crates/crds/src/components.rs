@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::pods::{PodOptions, Storage};
+
 /// A set of ingestors: they take telemetry, keep it on disk and land it in Kusto.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
     category = "adx-mon",
     doc = "A set of ingestors: they take telemetry, keep it on disk and land it in Kusto.",
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".spec.replicas"),
+    printcolumn(name = "Available", type_ = "integer", json_path = ".status.readyReplicas"),
     printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", priority = "1"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"ingestor.adx-mon.azure.com\")].reason"),
@@ -35,7 +38,8 @@ pub struct IngestorSpec {
     /// URL at which collectors reach the ingestors. Empty: the Service's.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub endpoint: String,
-    /// Whether to make the ingestors reachable from outside the cluster. Not built.
+    /// Whether to make the ingestors reachable from outside the cluster: a Service of type LoadBalancer, in the cloud's
+    /// private network.
     #[serde(default)]
     pub expose_externally: bool,
     /// Labels of the ADXClusters that the telemetry goes to.
@@ -48,6 +52,12 @@ pub struct IngestorSpec {
     /// Written by the operator: the spec that it has installed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub applied_provision_state: String,
+    /// Where they keep data that is not in Kusto yet. Absent: a volume of 20Gi each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+    /// Options of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<PodOptions>,
 }
 
 fn one() -> i32 {
@@ -58,6 +68,15 @@ fn one() -> i32 {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IngestorStatus {
+    /// Generation of the spec that this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// How many pods there should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// How many of them are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
     /// State of this object: the installation, its readiness, its permissions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
@@ -101,12 +120,24 @@ pub struct AlerterSpec {
     /// Written by the operator: the spec that it has installed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub applied_provision_state: String,
+    /// Options of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<PodOptions>,
 }
 
 /// State of an Alerter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AlerterStatus {
+    /// Generation of the spec that this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// How many pods there should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// How many of them are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
     /// State of this object: the installation, its readiness.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
@@ -144,12 +175,72 @@ pub struct CollectorSpec {
     /// A CEL expression over the cluster labels, each a variable of type string. The component is installed if it is true.
     #[serde(default, deserialize_with = "crate::lenient::text", skip_serializing_if = "String::is_empty")]
     pub criteria_expression: String,
+    /// Accept any certificate of the ingestor. The ingestors that the operator installs make their own, so that nothing else
+    /// will do for them.
+    #[serde(default = "accept", rename = "insecureSkipVerify")]
+    pub insecure_skip_verify: bool,
+    /// Store the events of the cluster as logs. One collector does it beside those of the nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes_events: Option<KubernetesEvents>,
+    /// How MetricsExporters are run, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_export: Option<MetricsExport>,
+    /// Options of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<PodOptions>,
+}
+
+fn accept() -> bool {
+    true
+}
+
+/// Where events of the cluster are stored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesEvents {
+    /// Database. Empty: Logs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub database: String,
+    /// Table. Empty: KubernetesEvents.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub table: String,
+    /// Namespaces whose events are stored. Empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// Where events wait until they are sent. Absent: a volume of 1Gi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+}
+
+/// How MetricsExporters are run: by an adxexporter that sends to this.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricsExport {
+    /// Container image of adxexporter. Empty: the one that belongs to the operator.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image: String,
+    /// URL of the OTLP receiver, with its path. Empty: the collectors.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub otlp_endpoint: String,
+    /// Labels of the ADXClusters whose databases the exporters query. Absent: all in the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    pub adx_cluster_selector: Option<LabelSelector>,
 }
 
 /// State of a Collector.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CollectorStatus {
+    /// Generation of the spec that this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// How many pods there should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// How many of them are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
     /// State of this object: the installation, its readiness.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]

@@ -22,24 +22,27 @@ mod function;
 mod lenient;
 mod management_command;
 mod metrics_exporter;
+mod pods;
 mod schema;
 mod spec_error;
 mod summary_rule;
 mod target;
 
 pub use adx_cluster::{
-    AdxCluster, AdxClusterSpec, AdxClusterStatus, AppliedProvisionState, ClusterRole, Database, FederatedTarget, Federation, Provision,
-    TelemetryType,
+    AdxCluster, AdxClusterSpec, AdxClusterStatus, AppliedProvisionState, ClusterRole, Database, FederatedTarget, Federation, Local,
+    Provision, TelemetryType,
 };
 pub use alert_rule::{AlertRule, AlertRuleSpec, AlertRuleStatus};
 pub use components::{
     Alerter, AlerterSpec, AlerterStatus, Collector, CollectorSpec, CollectorStatus, Ingestor, IngestorSpec, IngestorStatus,
+    KubernetesEvents, MetricsExport,
 };
 pub use duration::GoDuration;
 pub use function::{Function, FunctionSpec, FunctionStatus};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, ObjectMeta, Time};
 pub use management_command::{ManagementCommand, ManagementCommandSpec, ManagementCommandStatus, Scope};
 pub use metrics_exporter::{MetricsExporter, MetricsExporterSpec, MetricsExporterStatus, Transform};
+pub use pods::{PodOptions, Resources, Storage, Toleration};
 pub use schema::{all, of_kind, yaml};
 pub use spec_error::SpecError;
 pub use summary_rule::{
