@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
-const COMPONENTS: &[&str] = &["adxexporter", "alerter", "collector", "ingestor"];
+const COMPONENTS: &[&str] = &["adxexporter", "alerter", "collector", "ingestor", "operator"];
 /// The last one only to build the program for its tests.
 const EMBEDS_THE_ENGINE: &[&str] = &["kustd", "adx-mon", "kill-testing"];
 const NO_RUNTIME: &[&str] = &["wal", "telemetry", "kql", "logs"];

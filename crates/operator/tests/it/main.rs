@@ -1,0 +1,11 @@
+//! Tests of the operator.
+
+#![allow(clippy::unwrap_used)]
+
+mod accepted;
+mod cluster;
+mod decisions;
+mod files;
+mod roles;
+mod samples;
+mod vectors;
