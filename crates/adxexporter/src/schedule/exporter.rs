@@ -65,6 +65,8 @@ pub(super) struct Exporter {
     state: State,
     /// End of the last window that this process exported. The object's may lag behind it.
     cursor: Option<Timestamp>,
+    /// Where the first window begins, once it was tried: what fails then is not passed over.
+    beginning: Option<Timestamp>,
     failures: u32,
     not_before: Option<Timestamp>,
     /// The task at work for it.
@@ -84,7 +86,7 @@ impl Exporter {
         if edited {
             self.generation = object.metadata.generation;
             // A new spec deserves a try at once.
-            (self.failures, self.not_before) = (0, None);
+            (self.failures, self.not_before, self.beginning) = (0, None, None);
             self.state = match prepare(object, shared) {
                 Ok(ready) => State::Ready(Arc::new(ready)),
                 Err(unfit) => State::Unfit(unfit),
@@ -109,14 +111,13 @@ impl Exporter {
         self.state = State::Ready(ready.clone());
         let cursor = self.cursor(object, &ready.schedule, now);
         let oldest = ready.schedule.floor(before(now, catch_up.max(ready.schedule.interval())));
-        let skipped = cursor.filter(|cursor| *cursor < oldest).map(|start| Window { start, end: oldest });
-        let window = match cursor {
-            None => Some(ready.schedule.first(now)),
-            Some(cursor) => ready.schedule.next(cursor.max(oldest)),
-        };
-        let Some(window) = window else { return Next::Nothing };
+        let skipped = Some(cursor).filter(|cursor| *cursor < oldest).map(|start| Window { start, end: oldest });
+        let Some(window) = ready.schedule.next(cursor.max(oldest)) else { return Next::Nothing };
         match ready.schedule.due_at(&window).max(self.not_before.unwrap_or(Timestamp::MIN)) {
-            due if due <= now => Next::Run { ready, window, skipped },
+            due if due <= now => {
+                self.beginning.get_or_insert(cursor);
+                Next::Run { ready, window, skipped }
+            }
             due => Next::Wait(due),
         }
     }
@@ -124,15 +125,17 @@ impl Exporter {
     /// Schedule and cursor, for the lag.
     pub(super) fn progress(&self, object: &MetricsExporter, now: Timestamp) -> Option<(Schedule, Timestamp)> {
         let State::Ready(ready) = &self.state else { return None };
-        let cursor = self.cursor(object, &ready.schedule, now).unwrap_or_else(|| ready.schedule.first(now).start);
+        let cursor = self.cursor(object, &ready.schedule, now);
         Some((ready.schedule, cursor))
     }
 
-    /// The end of the last window that was exported. One further ahead than an interval was written
-    /// under another time: waiting for it would silence the exporter.
-    fn cursor(&self, object: &MetricsExporter, schedule: &Schedule, now: Timestamp) -> Option<Timestamp> {
+    /// The end of the last window that was exported, or where the first one begins. One further ahead than an interval was
+    /// written under another time: waiting for it would silence the exporter.
+    fn cursor(&self, object: &MetricsExporter, schedule: &Schedule, now: Timestamp) -> Timestamp {
         let latest = after(now, schedule.interval());
-        self.cursor.max(status::last_end(object)).filter(|cursor| *cursor <= latest)
+        let made = object.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let known = self.cursor.max(status::last_end(object)).or(self.beginning);
+        known.filter(|cursor| *cursor <= latest).unwrap_or_else(|| schedule.first(made, now).start)
     }
 
     pub(super) fn succeeded(&mut self, window: Window, now: Timestamp) {
@@ -242,26 +245,33 @@ mod tests {
             let mut exporter = Exporter { state: ready(interval), ..Exporter::default() };
             let mut object = MetricsExporter::new("x", Default::default());
             let mut end: Option<Timestamp> = None;
+            // Where the first window began that was tried, which only this process and this spec know.
+            let mut beginning: Option<Timestamp> = None;
             for step in steps {
                 match step {
                     Step::Time(seconds) => now += jiff::SignedDuration::from_secs(seconds),
-                    Step::Restart => exporter = Exporter { state: ready(interval), ..Exporter::default() },
+                    Step::Restart => {
+                        exporter = Exporter { state: ready(interval), ..Exporter::default() };
+                        beginning = None;
+                    }
                     Step::Edit(seconds) => {
                         interval = seconds;
-                        exporter.state = ready(interval);
+                        (exporter.state, exporter.beginning) = (ready(interval), None);
+                        beginning = None;
                     }
                     Step::Try(works) => {
                         let Next::Run { window, skipped, .. } = exporter.next(&object, now, CATCH_UP) else { continue };
                         let length = Duration::try_from(window.end.duration_since(window.start)).unwrap();
                         prop_assert!(window.end <= now && window.start < window.end && length <= Duration::from_secs(interval));
                         // An end from a clock that was far ahead is given up.
-                        let known = end.filter(|end| *end <= after(now, Duration::from_secs(interval)));
+                        let known = end.or(beginning).filter(|end| *end <= after(now, Duration::from_secs(interval)));
                         if let Some(skipped) = skipped {
                             prop_assert!(skipped.start < skipped.end && skipped.end <= before(now, CATCH_UP));
                             prop_assert_eq!((Some(skipped.start), skipped.end), (known, window.start));
                         } else if let Some(known) = known {
                             prop_assert_eq!(window.start, known);
                         }
+                        beginning.get_or_insert(window.start);
                         if works {
                             status::succeeded(&mut object, None, &window, &Counts::default(), "", now);
                             exporter.succeeded(window, now);
@@ -272,6 +282,26 @@ mod tests {
                     }
                 }
             }
+        }
+
+        /// Whoever takes a new exporter over before its first window is on record begins where the one before did.
+        #[test]
+        fn a_new_exporter_begins_when_it_was_made(
+            made in 0i64..90_000, first in 0i64..3600, second in 0i64..3600, interval in prop::sample::select(vec![30u64, 60, 420, 3600]),
+        ) {
+            let made = Timestamp::from_second(1_700_000_000 + made).unwrap();
+            let mut object = MetricsExporter::new("x", Default::default());
+            object.metadata.creation_timestamp = Some(crds::Time(made));
+            let begins = |seconds: i64| {
+                let mut exporter = Exporter { state: ready(interval), ..Exporter::default() };
+                match exporter.next(&object, made + jiff::SignedDuration::from_secs(seconds), CATCH_UP) {
+                    Next::Run { window, skipped: None, .. } => window,
+                    _ => panic!("nothing runs {seconds} s after it was made"),
+                }
+            };
+            let window = begins(first);
+            prop_assert_eq!(window, begins(second));
+            prop_assert!(window.end <= made && made < after(window.end, Duration::from_secs(interval)));
         }
 
         /// Windows behind the bound are not run one by one, and no two within a second.

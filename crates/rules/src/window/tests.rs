@@ -61,7 +61,7 @@ fn the_end_of_time_ends_no_process() {
     let hours = schedule(1000 * 366 * 24 * HOUR, HOUR);
     assert_eq!(hours.next(Timestamp::MAX), None);
     assert_eq!(hours.backlog(Timestamp::MAX, Timestamp::MIN), 0);
-    assert!(hours.first(Timestamp::MIN).start <= hours.first(Timestamp::MIN).end);
+    assert!(hours.first(None, Timestamp::MIN).start <= hours.first(None, Timestamp::MIN).end);
 }
 
 /// The windows that wait behind the cursor, as the reference would list them.
@@ -124,7 +124,7 @@ fn vector_metricsexporter_windows() {
     for case in vector("metricsexporter_windows") {
         let (now, last) = (at(text(&case, "now")), text(&case, "lastExecutionEnd"));
         let schedule = schedule(crate::testing::go(text(&case, "interval")), Duration::ZERO);
-        let next = if last.is_empty() { schedule.first(now) } else { schedule.next(at(last)).unwrap() };
+        let next = if last.is_empty() { schedule.first(None, now) } else { schedule.next(at(last)).unwrap() };
         let theirs = window(text(&case["expected"], "windowStart"), text(&case["expected"], "windowEnd"));
         let runs = case["expected"]["shouldExecute"].as_bool().unwrap();
         let name = format!("now {now}, last end {last:?}");
@@ -177,6 +177,24 @@ fn long_intervals_lose_nothing_to_a_late_or_failed_run() {
     assert_eq!(next("2024-01-01T08:00:00Z"), run("2024-01-01T09:00:00Z", Some(skipped)));
 }
 
+/// A rule begins with the latest window that was due when it was made, whoever comes to run it and when, while it is new.
+#[test]
+fn a_new_rule_begins_when_it_was_made() {
+    let made = at("2024-01-01T10:17:30Z");
+    let first = |schedule: &Schedule, now: &str| schedule.first(Some(made), at(now));
+    let minutes = schedule(MINUTE, Duration::ZERO);
+    for now in ["2024-01-01T10:17:30Z", "2024-01-01T10:19:00Z", "2024-01-01T11:17:30Z"] {
+        assert_eq!(first(&minutes, now), window("2024-01-01T10:16:00Z", "2024-01-01T10:17:00Z"));
+    }
+    // No longer new; and made by a clock that is ahead.
+    assert_eq!(first(&minutes, "2024-01-01T11:17:31Z"), window("2024-01-01T11:16:00Z", "2024-01-01T11:17:00Z"));
+    assert_eq!(first(&minutes, "2024-01-01T10:15:00Z"), window("2024-01-01T10:14:00Z", "2024-01-01T10:15:00Z"));
+    // Three intervals, and the delay.
+    let hours = schedule(HOUR, 20 * MINUTE);
+    assert_eq!(first(&hours, "2024-01-01T13:17:30Z"), window("2024-01-01T08:00:00Z", "2024-01-01T09:00:00Z"));
+    assert_eq!(first(&hours, "2024-01-01T13:20:00Z"), window("2024-01-01T12:00:00Z", "2024-01-01T13:00:00Z"));
+}
+
 proptest! {
     /// Whatever the history of intervals, windows touch, end on boundaries, and none is taken before its time.
     #[test]
@@ -188,7 +206,7 @@ proptest! {
         let mut cursor = None;
         for (interval, delay, pass) in history {
             let schedule = schedule(Duration::from_secs(interval), Duration::from_secs(delay));
-            let start = *cursor.get_or_insert_with(|| schedule.first(now).start);
+            let start = *cursor.get_or_insert_with(|| schedule.first(None, now).start);
             let waiting = schedule.backlog(start, now);
             let mut taken = 0;
             while let Some(next) = schedule.next(cursor.unwrap()) && schedule.is_due(&next, now) && taken < 1000 {

@@ -1,6 +1,7 @@
 //! What the spec of a rule says.
 
 use crds::{BackfillSpec, SummaryRule};
+use jiff::Timestamp;
 
 use crate::store::Key;
 use crate::window::Schedule;
@@ -11,6 +12,7 @@ pub(super) struct Facts {
     pub(super) key: Key,
     pub(super) uid: String,
     pub(super) generation: i64,
+    pub(super) made: Option<Timestamp>,
     pub(super) database: String,
     pub(super) table: String,
     pub(super) body: String,
@@ -34,6 +36,7 @@ impl Facts {
             uid: rule.metadata.uid.clone().unwrap_or_else(|| key.to_string()),
             key,
             generation: rule.metadata.generation.unwrap_or(0),
+            made: rule.metadata.creation_timestamp.as_ref().map(|time| time.0),
             database: spec.database.clone(),
             table: spec.table.clone(),
             body: spec.body.clone(),

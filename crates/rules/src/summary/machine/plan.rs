@@ -51,7 +51,7 @@ impl Machine {
         }
         match self.state.cursor {
             Some(cursor) => schedule.next_free(cursor, self.state.taken()),
-            None => Some(schedule.first(now)),
+            None => Some(schedule.first(self.facts.made, now)),
         }
     }
 
