@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use rules::window::Window;
 use tokio::time::Instant;
 
-use crate::kusto::{Kusto, Query};
+use crate::kusto::{Kusto, Query, State};
 use crate::program::{Program, torment_time};
 use crate::random::Random;
-use crate::receivers::Receivers;
+use crate::receivers::{Got, Receivers};
 use crate::windows::{assert_every_window_once, events};
 
 /// Name, which is also that of the table that is queried or filled, and interval in seconds.
@@ -50,11 +50,6 @@ fn done(name: &str, queries: &[Query]) -> Vec<Window> {
         assert!(was_done, "{name}: after {} it went on at {} without an answer for that window", window.start, window.end);
     }
     windows
-}
-
-/// The end of a rule's last window that is followed by another.
-fn last_start(queries: Option<&Vec<Query>>) -> Option<Timestamp> {
-    queries?.iter().map(|query| query.window.start).max()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,23 +123,7 @@ async fn kills_of_alerter_and_exporter_lose_nothing_and_repeat_no_window() {
         eprintln!("{name}: {} windows, {} queries", done.len(), queries.len());
     }
     for (name, interval) in EXPORTS {
-        let windows: BTreeSet<Window> = state.queries[name].iter().map(|query| query.window).collect();
-        let windows: Vec<Window> = windows.into_iter().collect();
-        assert_every_window_once(name, &windows, Duration::from_secs(interval));
-        let (_, before) = windows.split_last().unwrap();
-        let mut pushes = 0;
-        for window in before {
-            let time = u64::try_from(window.end.as_nanosecond()).unwrap();
-            let expected = [("count", events(window).count() as f64), ("sum", events(window).sum::<i64>() as f64)];
-            for (column, expected) in expected {
-                let values = got.points.get(&(format!("{name}_{column}"), time));
-                let values = values.unwrap_or_else(|| panic!("{name}: {column} of {window} was not pushed"));
-                assert!(values.iter().all(|value| *value == expected), "{name}: {column} of {window} is {expected}, not {values:?}");
-                pushes += values.len();
-            }
-        }
-        assert!(pushes <= 2 * (before.len() + exporter_faults), "{name}: {pushes} points of {} windows", before.len());
-        eprintln!("{name}: {} windows, {pushes} points pushed", before.len());
+        assert_exported(name, interval, &state, &got, exporter_faults);
     }
     let ends: BTreeSet<u64> =
         EXPORTS.iter().flat_map(|(name, _)| &state.queries[*name]).map(|q| q.window.end.as_nanosecond() as u64).collect();
@@ -158,6 +137,32 @@ async fn kills_of_alerter_and_exporter_lose_nothing_and_repeat_no_window() {
         eprintln!("{name}: {} windows, {submissions} commands", rows.len());
     }
     eprintln!("alerter killed {} times, exporter {} times, {} faults", alerter.kills, exporter.kills, state.faults + got.faults);
+}
+
+/// Every window of a MetricsExporter was asked for, and those before the last were exported, with the same values each time.
+pub(crate) fn assert_exported(name: &str, interval: u64, state: &State, got: &Got, faults: usize) {
+    let windows: BTreeSet<Window> = state.queries[name].iter().map(|query| query.window).collect();
+    let windows: Vec<Window> = windows.into_iter().collect();
+    assert_every_window_once(name, &windows, Duration::from_secs(interval));
+    let (_, before) = windows.split_last().unwrap();
+    let mut pushes = 0;
+    for window in before {
+        let time = u64::try_from(window.end.as_nanosecond()).unwrap();
+        let expected = [("count", events(window).count() as f64), ("sum", events(window).sum::<i64>() as f64)];
+        for (column, expected) in expected {
+            let values = got.points.get(&(format!("{name}_{column}"), time));
+            let values = values.unwrap_or_else(|| panic!("{name}: {column} of {window} was not pushed"));
+            assert!(values.iter().all(|value| *value == expected), "{name}: {column} of {window} is {expected}, not {values:?}");
+            pushes += values.len();
+        }
+    }
+    assert!(pushes <= 2 * (before.len() + faults), "{name}: {pushes} points of {} windows", before.len());
+    eprintln!("{name}: {} windows, {pushes} points pushed", before.len());
+}
+
+/// The end of a rule's last window that is followed by another.
+pub(crate) fn last_start(queries: Option<&Vec<Query>>) -> Option<Timestamp> {
+    queries?.iter().map(|query| query.window.start).max()
 }
 
 /// Whether all windows from the first to `end` are there.

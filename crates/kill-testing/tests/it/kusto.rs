@@ -277,7 +277,8 @@ fn query(csl: &str, parameters: &Value, fails_late: bool) -> (String, Window, Va
         None => {
             let window = lets(csl);
             let (count, sum) = (events(&window).count(), events(&window).sum::<i64>());
-            (window, columns(&[("Count", "long"), ("Sum", "long")]), vec![json!([count, sum])])
+            let types = [("Count", "long"), ("Sum", "long"), ("End", "datetime")];
+            (window, columns(&types), vec![json!([count, sum, window.end])])
         }
     };
     let errors = json!([{"error": {"code": "LimitsExceeded", "@message": "memory ran out", "@permanent": false}}]);
