@@ -1,9 +1,11 @@
 //! What programs meet in Azure, for their tests: a metadata service that issues tokens, and a Kusto over TLS that wants
-//! them. The Kusto is another one, over HTTP, with a door before it. And [`azurite`]: Microsoft's emulator of storage.
+//! them. The Kusto is another one, over HTTP, with a door before it. [`resource_manager`]: what makes clusters. And
+//! [`azurite`]: Microsoft's emulator of storage.
 
 #![allow(clippy::unwrap_used)]
 
 pub mod azurite;
+pub mod resource_manager;
 
 use std::collections::HashMap;
 use std::io::Write as _;
