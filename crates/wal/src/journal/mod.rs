@@ -6,6 +6,7 @@
 pub(crate) mod core;
 pub(crate) mod frame;
 pub(crate) mod scan;
+pub(crate) mod suspects;
 pub(crate) mod thread;
 pub(crate) mod writer;
 
@@ -16,6 +17,7 @@ use std::thread::JoinHandle;
 
 use self::frame::Body;
 use self::scan::{Loaded, Skipped};
+use self::suspects::Suspects;
 use self::thread::Shared;
 use self::writer::Writer;
 use crate::disk::{self, Disk, Open};
@@ -80,8 +82,10 @@ impl Journal {
         let dir = options.dir.as_path();
         disk.create_dir_all(dir).during("creating", dir)?;
         let lock = lock(&*disk, dir)?;
+        let mut suspects = Suspects::renew(Arc::clone(&disk), dir)?;
         let mut loaded = scan::load(&*disk, dir)?;
-        loaded.sync(&*disk, dir)?;
+        loaded.sync(&mut suspects, dir)?;
+        suspects.set_segments(std::iter::empty());
         let mut report = JournalReport { next_lsn: loaded.next_lsn(), ..JournalReport::default() };
         let unreadable = replay_frames(&*disk, &loaded, replay, &mut report)?;
         for skipped in loaded.skipped.iter().chain(&unreadable) {
@@ -95,7 +99,7 @@ impl Journal {
         for file in loaded.empty_files() {
             disk.remove(&file.path).during("removing", &file.path)?;
         }
-        let writer = Writer::new(disk, dir, options.file_bytes, options.durability, loaded.start());
+        let writer = Writer::new(dir, options.file_bytes, options.durability, loaded.start(), suspects);
         let shared = Shared::new(writer.bytes());
         let thread = std::thread::Builder::new()
             .name("journal".into())

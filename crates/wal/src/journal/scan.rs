@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::frame::{self, MAGIC, Place};
-use super::writer::{Start, parse_file_name};
+use super::suspects::Suspects;
+use super::writer::{Start, file_name, parse_file_name};
 use crate::OpenError;
 use crate::disk::{self, Disk};
 use crate::error::During;
@@ -62,14 +63,18 @@ impl Loaded {
 
     /// Makes what was read durable: after a kill it may only be in memory of the kernel. Room that was allocated ahead
     /// is given back, since writing goes on in another file: else every kill would leave a whole file to be read.
-    pub(crate) fn sync(&mut self, disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
+    pub(crate) fn sync(&mut self, suspects: &mut Suspects, dir: &Path) -> Result<(), OpenError> {
+        let disk = suspects.disk();
         for file in &mut self.files {
             let handle = disk.open(&file.path, disk::Open::Write).during("opening", &file.path)?;
             if file.used > 0 && file.used < file.len {
                 handle.set_len(file.used).during("cutting", &file.path)?;
                 file.len = file.used;
             }
-            handle.sync().during("syncing", &file.path)?;
+            if let Err(error) = handle.sync() {
+                suspects.add(file_name(file.sequence));
+                return Err(error).during("syncing", &file.path);
+            }
         }
         disk.sync_dir(dir).during("syncing", dir)?;
         self.durable_lsn = self.next_lsn() - 1;

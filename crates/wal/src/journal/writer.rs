@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::frame::Body;
+use super::suspects::Suspects;
 use crate::disk::{Disk, File, Open};
 use crate::{Durability, Refusal};
 
@@ -41,24 +42,26 @@ pub(crate) struct Writer {
     files: BTreeMap<u64, FileMeta>,
     next_file: u64,
     /// Files with written and unsynced frames ([`Durability::Process`]).
-    unsynced: Vec<Arc<dyn File>>,
+    unsynced: Vec<(u64, Arc<dyn File>)>,
     /// LSNs of lagging syncs that are not through.
     syncing: Vec<u64>,
     /// A lagging sync failed: what is up to this LSN lasts only once it is not needed any more.
     unsure: Option<u64>,
+    /// What the next start must not trust.
+    pub(crate) suspects: Suspects,
     written_bytes: u64,
 }
 
 /// Files to sync behind the acknowledgements, and what is durable then.
 pub(crate) struct LaggingSync {
-    files: Vec<Arc<dyn File>>,
+    files: Vec<(u64, Arc<dyn File>)>,
     lsn: u64,
 }
 
 impl LaggingSync {
     /// Syncs; may run on any thread. One failure does not keep the other files from being synced.
     pub(crate) fn run(&self) -> io::Result<()> {
-        let results: Vec<io::Result<()>> = self.files.iter().map(|file| file.sync()).collect();
+        let results: Vec<io::Result<()>> = self.files.iter().map(|(_, file)| file.sync()).collect();
         results.into_iter().collect()
     }
 }
@@ -73,9 +76,9 @@ pub(crate) struct Start {
 }
 
 impl Writer {
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, file_bytes: u64, durability: Durability, start: Start) -> Writer {
+    pub(crate) fn new(dir: &Path, file_bytes: u64, durability: Durability, start: Start, suspects: Suspects) -> Writer {
         Writer {
-            disk,
+            disk: suspects.disk(),
             dir: dir.to_owned(),
             file_bytes: file_bytes.max(4096),
             durability,
@@ -88,6 +91,7 @@ impl Writer {
             unsynced: Vec::new(),
             syncing: Vec::new(),
             unsure: None,
+            suspects,
             written_bytes: 0,
         }
     }
@@ -142,10 +146,13 @@ impl Writer {
         self.core.stage(bodies);
         let (offset, bytes) = self.core.next_write();
         let len = bytes.len() as u64;
-        let result = file.write_at(bytes, offset).and_then(|()| match self.durability {
-            Durability::Disk => file.sync(),
-            Durability::Process => Ok(()),
-        });
+        let mut result = file.write_at(bytes, offset);
+        if result.is_ok() && self.durability == Durability::Disk {
+            result = file.sync();
+            if result.is_err() {
+                self.suspects.add(file_name(self.core.file()));
+            }
+        }
         if let Err(error) = result {
             tracing::error!(%error, "journal: writing or syncing failed");
             self.core.failed();
@@ -166,8 +173,8 @@ impl Writer {
     }
 
     fn note_unsynced(&mut self, file: Arc<dyn File>) {
-        if !self.unsynced.iter().any(|known| Arc::ptr_eq(known, &file)) {
-            self.unsynced.push(file);
+        if !self.unsynced.iter().any(|(_, known)| Arc::ptr_eq(known, &file)) {
+            self.unsynced.push((self.core.file(), file));
         }
     }
 
@@ -263,8 +270,11 @@ impl Writer {
                     tracing::warn!(%error, file = %self.path(pair[0]).display(), "journal: removing failed");
                     break;
                 }
-                _ => self.files.remove(&pair[0]),
-            };
+                _ => {
+                    self.files.remove(&pair[0]);
+                    self.suspects.remove(&file_name(pair[0]));
+                }
+            }
         }
     }
 
@@ -295,6 +305,7 @@ impl Writer {
             Err(error) => {
                 tracing::error!(%error, "journal: the lagging sync failed; going on in a new file");
                 self.unsure = Some(self.core.next_lsn() - 1);
+                sync.files.iter().for_each(|(file, _)| self.suspects.add(file_name(*file)));
                 self.abandon();
             }
         }
@@ -309,7 +320,8 @@ mod tests {
 
     fn writer(disk: &SimDisk) -> Writer {
         let start = Start { next_file: 1, next_lsn: 1, durable_lsn: 0, files: Vec::new() };
-        Writer::new(disk.disk(), Path::new("/j"), 4096, Durability::Process, start)
+        let suspects = Suspects::none(disk.disk(), Path::new("/j"));
+        Writer::new(Path::new("/j"), 4096, Durability::Process, start, suspects)
     }
 
     #[test]

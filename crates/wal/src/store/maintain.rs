@@ -149,6 +149,7 @@ impl Engine {
                 Ok(()) => drop(self.suspects.remove(&record.id)),
                 Err(error) => {
                     self.suspects.insert(record.id);
+                    self.mark_suspects();
                     return Err(error);
                 }
             }
@@ -271,6 +272,7 @@ impl Engine {
         let body = Body::from_bytes(CHECKPOINT, &run.encoded);
         let ready = job.failed.is_empty() && !job.dirs_failed;
         self.suspects.extend(job.failed);
+        self.mark_suspects();
         // Twice: one damaged byte must not cost the totals.
         let written =
             ready && self.writer.write(&[&body, &body], true).is_ok() && (self.options.durability == Durability::Disk || self.sync_now());
@@ -281,6 +283,11 @@ impl Engine {
         }
         self.writer.trim(run.as_of + 1);
         self.last_checkpoint = LastCheckpoint { lsn: self.writer.next_lsn() - 1, at_ms: self.now_ms, written: self.writer.written_bytes() };
+    }
+
+    /// A start after a kill has to know them too. Segments that were written anew are not suspect any more.
+    fn mark_suspects(&mut self) {
+        self.writer.suspects.set_segments(self.suspects.iter().map(|id| open_name(*id)));
     }
 
     /// The files of a checkpoint that did not succeed are as unsynced as before.

@@ -23,6 +23,7 @@ use crate::disk::{self, Disk, Entry, Open};
 use crate::error::During;
 use crate::journal::frame::read_head;
 use crate::journal::scan::{self, Files, FrameAt, Loaded};
+use crate::journal::suspects::Suspects;
 use crate::journal::writer::Writer;
 use crate::journal::{self};
 use crate::segment::{self, FlakeIds, HEADER};
@@ -38,8 +39,9 @@ pub(crate) fn open(options: Options, disk: Arc<dyn Disk>, now_ms: u64) -> Result
         disk.create_dir_all(sub).during("creating", sub)?;
     }
     shared::sync_dirs(&*disk, &dir).during("syncing", &dir)?;
+    let mut suspects = Suspects::renew(Arc::clone(&disk), &journal_dir)?;
     let mut loaded = scan::load(&*disk, &journal_dir)?;
-    loaded.sync(&*disk, &journal_dir)?;
+    loaded.sync(&mut suspects, &journal_dir)?;
     let mut report = OpenReport::default();
     let start = Beginning::find(&*disk, &loaded)?;
     let fresh = start.checkpoint.is_none() && loaded.frames.is_empty() && loaded.skipped.is_empty();
@@ -51,7 +53,7 @@ pub(crate) fn open(options: Options, disk: Arc<dyn Disk>, now_ms: u64) -> Result
     // What lies before the checkpoint is folded into it, whatever it looks like.
     let as_of = checkpoint.as_of;
     loaded.skipped.retain(|skipped| skipped.before.is_none_or(|lsn| lsn > as_of));
-    let mut replay = Replay::new(options, disk, &checkpoint, &loaded, now_ms)?;
+    let mut replay = Replay::new(options, suspects, &checkpoint, &loaded, now_ms)?;
     replay.plan(&loaded, checkpoint.as_of, &checkpoint.open)?;
     replay.restore_open(&checkpoint.open, &mut report)?;
     replay.run(&loaded, checkpoint.as_of, &mut report)?;
@@ -65,7 +67,8 @@ pub(crate) fn open(options: Options, disk: Arc<dyn Disk>, now_ms: u64) -> Result
     dead::take_stock(&engine)?;
     engine.shared.audit();
     // What was torn or damaged is better not judged again with newer frames behind it.
-    let unclean = fresh || taken || report.ledger_reset || !loaded.skipped.is_empty() || !report.damage.is_empty();
+    let damaged = !loaded.skipped.is_empty() || !report.damage.is_empty();
+    let unclean = fresh || taken || damaged || report.ledger_reset || !engine.writer.suspects.is_empty();
     if unclean && !engine.checkpoint_now() {
         // The identity of a new directory must last. Otherwise the files say all: a full disk is no reason not
         // to start, since only a running process empties it.
@@ -145,8 +148,8 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(options: Options, disk: Arc<dyn Disk>, checkpoint: &Checkpoint, loaded: &Loaded, now_ms: u64) -> Result<Replay, OpenError> {
-        let dir = options.dir.clone();
+    fn new(options: Options, suspects: Suspects, checkpoint: &Checkpoint, loaded: &Loaded, now_ms: u64) -> Result<Replay, OpenError> {
+        let (dir, disk) = (options.dir.clone(), suspects.disk());
         let mut state = checkpoint.state.clone();
         let mut ids = FlakeIds::new(host(), state.last_id);
         checkpoint.open.iter().for_each(|open| ids.seen(open.id.0));
@@ -158,7 +161,7 @@ impl Replay {
         let shared = Shared::new(Arc::clone(&disk), dir.clone(), state, ids, now_ms, Spare::new(options.memtable_bytes));
         let mut start = loaded.start();
         start.next_lsn = start.next_lsn.max(checkpoint.as_of + 1);
-        let mut writer = Writer::new(Arc::clone(&disk), &dir.join("journal"), options.journal_file_bytes, options.durability, start);
+        let mut writer = Writer::new(&dir.join("journal"), options.journal_file_bytes, options.durability, start, suspects);
         if let Some(file) = loaded.unused_file() {
             writer.reuse(file.sequence, file.len);
         }
@@ -479,7 +482,10 @@ impl Replay {
         if self.lossy {
             self.reconcile(&record.table);
         }
-        self.engine.unsynced.insert(record.id);
+        // The kernel would answer a second sync of a file with success, whatever the first one lost.
+        let suspect = found == Found::Whole && self.engine.writer.suspects.contains(&open_name(record.id));
+        let to = if suspect { &mut self.engine.suspects } else { &mut self.engine.unsynced };
+        to.insert(record.id);
         self.engine.name(record.last_lsn, record);
         Ok(())
     }

@@ -104,7 +104,7 @@ pub(super) fn key_of(name: &FileName) -> TableKey {
 }
 
 /// One segment of the reference; `None` when it is not one.
-fn take_over(engine: &Engine, name: &str, report: &mut OpenReport) -> Result<Option<AdoptedRecord>, OpenError> {
+fn take_over(engine: &mut Engine, name: &str, report: &mut OpenReport) -> Result<Option<AdoptedRecord>, OpenError> {
     let Some(parsed) = FileName::parse(name).ok().filter(FileName::is_contained) else { return Ok(None) };
     let path = engine.dir.join(name);
     let image = disk::read_all(&*engine.disk, &path).during("reading", &path)?;
@@ -118,10 +118,15 @@ fn take_over(engine: &Engine, name: &str, report: &mut OpenReport) -> Result<Opt
         let (offset, bytes) = (range.start as u64, range.len() as u64);
         report.damage.push(Damage { path: path.clone(), offset, bytes, rows: 0 });
     }
-    let in_place = id_of(name).filter(|id| found.is_intact() && !engine.shared.state.lock().sealed.contains_key(id));
+    let trusted = found.is_intact() && !engine.writer.suspects.contains(name);
+    let in_place = id_of(name).filter(|id| trusted && !engine.shared.state.lock().sealed.contains_key(id));
     let (id, bytes) = match in_place {
         Some(id) => {
-            engine.disk.open(&path, Open::Write).and_then(|file| file.sync()).during("syncing", &path)?;
+            let file = engine.disk.open(&path, Open::Write).during("opening", &path)?;
+            if let Err(error) = file.sync() {
+                engine.writer.suspects.add(name.to_owned());
+                return Err(error).during("syncing", &path);
+            }
             (id, image.len() as u64)
         }
         None => {
