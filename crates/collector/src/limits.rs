@@ -3,12 +3,13 @@
 //! A limit guards the store and Kusto against one metric or one program that runs wild, without refusing the requests
 //! that its rows come in: what is above it is left out and counted, and the rest is stored.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use telemetry::{RowSet, SampleType, TableRows};
+use telemetry::{RowSet, SampleType};
 use tokio::time::Instant;
 use wal::csv::Records;
 
@@ -77,13 +78,19 @@ impl Limits {
         }
         let mut tables = self.tables.lock();
         let mut applied = Vec::new();
-        for rows in rows.tables_mut().iter_mut().filter(|rows| rows.rows > 0) {
-            let key = (Arc::clone(&rows.database), Arc::clone(&rows.table));
-            let table = tables.entry(key.clone()).or_insert_with(|| self.table(&rows.database, &rows.table, now));
-            let Some(table) = table else { continue };
-            let (series, rate) = (table.limit_series(rows, now), table.limit_rate(rows, now));
-            applied.push(Applied { table: key, series, rate, kept: rows.rows.into() });
-        }
+        rows.change_tables(|of, bytes| {
+            let key = (Arc::clone(&of.database), Arc::clone(&of.table));
+            let table = tables.entry(key.clone()).or_insert_with(|| self.table(&of.database, &of.table, now));
+            let table = table.as_mut()?;
+            let mut rows = Rows { bytes: Cow::Borrowed(bytes), count: of.rows };
+            let series = if of.sample_type == SampleType::Metric { table.limit_series(&mut rows, now) } else { 0 };
+            let rate = table.limit_rate(&mut rows, now);
+            applied.push(Applied { table: key, series, rate, kept: rows.count.into() });
+            match rows.bytes {
+                Cow::Owned(bytes) => Some((bytes, rows.count)),
+                Cow::Borrowed(_) => None,
+            }
+        });
         applied
     }
 
@@ -122,9 +129,15 @@ impl Limits {
     }
 }
 
+/// Rows of a table that are looked at, and their number.
+struct Rows<'r> {
+    bytes: Cow<'r, [u8]>,
+    count: u32,
+}
+
 impl Table {
-    fn limit_series(&mut self, rows: &mut TableRows, now: Instant) -> u64 {
-        let Some(max) = self.max_series.filter(|_| rows.sample_type == SampleType::Metric) else { return 0 };
+    fn limit_series(&mut self, rows: &mut Rows<'_>, now: Instant) -> u64 {
+        let Some(max) = self.max_series else { return 0 };
         keep(rows, |row| match series_id(row) {
             Some(id) => self.admit(id, max, now),
             None => true,
@@ -147,16 +160,16 @@ impl Table {
         true
     }
 
-    fn limit_rate(&mut self, rows: &mut TableRows, now: Instant) -> u64 {
+    fn limit_rate(&mut self, rows: &mut Rows<'_>, now: Instant) -> u64 {
         let Some(rate) = self.rows_per_second else { return 0 };
         let rate = rate as f64;
         let gained = now.saturating_duration_since(self.filled).as_secs_f64() * rate;
         self.room = (self.room + gained).min(rate * RATE_PERIOD.as_secs_f64());
         self.filled = now;
-        let fit = u64::from(rows.rows).min(self.room as u64);
+        let fit = u64::from(rows.count).min(self.room as u64);
         self.room -= fit as f64;
         let mut left = fit;
-        if fit == u64::from(rows.rows) {
+        if fit == u64::from(rows.count) {
             return 0;
         }
         keep(rows, |_| {
@@ -168,7 +181,7 @@ impl Table {
 }
 
 /// Keeps the rows that `wanted` says; how many went.
-fn keep(rows: &mut TableRows, mut wanted: impl FnMut(&[u8]) -> bool) -> u64 {
+fn keep(rows: &mut Rows<'_>, mut wanted: impl FnMut(&[u8]) -> bool) -> u64 {
     let mut kept = Vec::new();
     let (mut dropped, mut start) = (0, 0);
     for row in Records::new(&rows.bytes) {
@@ -186,8 +199,8 @@ fn keep(rows: &mut TableRows, mut wanted: impl FnMut(&[u8]) -> bool) -> u64 {
         start += row.len();
     }
     if dropped > 0 {
-        rows.bytes = kept;
-        rows.rows -= dropped;
+        rows.bytes = Cow::Owned(kept);
+        rows.count -= dropped;
     }
     dropped.into()
 }

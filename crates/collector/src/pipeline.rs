@@ -322,7 +322,7 @@ impl MeteredSink {
         match self.kind {
             _ if self.exporters.is_empty() => Exported::Nothing,
             Kind::Metrics => Exported::Samples(rows.take_exports()),
-            Kind::Logs { .. } => Exported::Tables(rows.tables().to_vec()),
+            Kind::Logs { .. } => Exported::Tables(rows.by_table()),
             Kind::Traces => Exported::Nothing,
         }
     }
@@ -353,6 +353,6 @@ impl MeteredSink {
 }
 
 fn destinations(rows: &RowSet) -> Vec<(Table, u64)> {
-    let table = |t: &telemetry::TableRows| Table { database: t.database.to_string(), table: t.table.to_string() };
+    let table = |t: &telemetry::Table| Table { database: t.database.to_string(), table: t.table.to_string() };
     rows.tables().iter().map(|t| (table(t), u64::from(t.rows))).collect()
 }

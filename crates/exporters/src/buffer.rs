@@ -157,7 +157,7 @@ impl Buffer {
             rows: table.rows,
             body: SectionBody::Rows(table.bytes),
         };
-        self.keep(tables.into_iter().filter(|table| table.rows > 0).map(section).collect()).await;
+        self.keep(tables.into_iter().map(section).collect()).await;
     }
 
     async fn keep(&self, sections: Vec<Section>) {

@@ -26,7 +26,7 @@ fn traces() -> TraceIntake {
 fn records(mut rows: RowSet) -> u64 {
     exports(&mut rows);
     let mut all = 0;
-    for table in rows.into_tables() {
+    for table in rows.by_table() {
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&table.bytes[..]);
         let mut found = 0;
         for record in reader.byte_records() {

@@ -90,7 +90,8 @@ pub(crate) fn parsers(bytes: &[u8]) {
         let mut batch = Batch::new(&encoder);
         batch.record(&record).expect("there is room for one record");
         let (rows, _) = batch.finish();
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&rows.tables()[0].bytes[..]);
+        let tables = rows.by_table();
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&tables[0].bytes[..]);
         let row = reader.records().next().expect("a row").expect("readable");
         let read: serde_json::Value = serde_json::from_str(&row[6]).expect("the body is JSON");
         assert_eq!(read.as_object().map(serde_json::Map::len), Some(record.body.values().filter(|value| writable(value)).count()));
@@ -115,22 +116,18 @@ pub(crate) fn otlp_rows(bytes: &[u8]) {
     assert_eq!(got.is_ok(), expected.is_ok());
     let (Ok(got), Ok(expected)) = (got, expected) else { return };
     assert_eq!((got.accepted, got.rejected), (expected.accepted, expected.rejected));
-    // Times far beyond those of any clock end where 64 bits of nanoseconds do. Bytes that are not UTF-8 are written as an
-    // escape each by the one, and as one character for a few by the other.
-    let text = |bytes: &[u8]| {
-        let text = String::from_utf8_lossy(bytes).replace("\\ufffd", "\u{fffd}");
-        text.chars().fold(String::new(), |mut text, next| {
-            if next != '\u{fffd}' || !text.ends_with(next) {
-                text.push(next);
-            }
-            text
-        })
-    };
-    let rows = |rows: RowSet| rows.into_tables().into_iter().map(|t| (t.table, text(&t.bytes))).collect::<Vec<_>>();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let rows = |rows: RowSet| rows.by_table().into_iter().map(|t| (t.table, text(&t.bytes))).collect::<Vec<_>>();
     let (got, expected) = (rows(batch.finish().0), rows(straight));
-    let columns = |text: &str| text.lines().map(|line| line.splitn(3, ',').nth(2).map(str::to_owned)).collect::<Vec<_>>();
+    // Times far beyond those of any clock end where 64 bits of nanoseconds do. OTLP's text is UTF-8: bytes that are none are
+    // replaced by both, but one character stands for one or for a few of them, and names are sorted before or after it.
+    let columns = |line: &str| line.splitn(3, ',').nth(2).map(str::to_owned);
+    let is_replaced = |line: &str| line.contains('\u{fffd}') || line.contains("\\ufffd");
     assert_eq!(got.len(), expected.len());
     for ((table, got), (expected_table, expected)) in got.iter().zip(&expected) {
-        assert_eq!((table, columns(got)), (expected_table, columns(expected)));
+        assert_eq!((table, got.lines().count()), (expected_table, expected.lines().count()));
+        for (got, expected) in got.lines().zip(expected.lines()) {
+            assert!(columns(got) == columns(expected) || (is_replaced(got) && is_replaced(expected)), "{got}\n{expected}");
+        }
     }
 }

@@ -37,13 +37,16 @@ impl KnownDatabases {
         }
         let names: Vec<&str> = unknown.keys().map(AsRef::as_ref).collect();
         let text = format!("no such database is configured here: {}", names.join(", "));
-        let sections: Vec<_> = rows.into_tables().into_iter().filter(|t| self.known.contains(t.database.as_ref())).map(section).collect();
+        let telemetry::Grouped { bytes, places, tables } = rows.into_grouped();
+        let known = tables.into_iter().filter(|(table, _)| self.known.contains(table.database.as_ref()));
+        let sections: Vec<_> = known.map(server::section).collect();
         if sections.is_empty() {
             return Err(Refused::Invalid(text));
         }
         tracing::warn!(rows = unknown.values().sum::<u64>(), "rows are left out: {text}");
         let filtered = unknown.into_iter().map(|(database, rows)| wal::Filtered { database, reason: "unknown-database", rows }).collect();
-        let request = wal::Request { sections, filtered, marks, ..wal::Request::default() };
+        let rows = wal::Pieces { bytes, places };
+        let request = wal::Request { sections, rows, filtered, marks, ..wal::Request::default() };
         let (done, committed) = tokio::sync::oneshot::channel();
         self.store.commit(request, Box::new(move |outcome| drop(done.send(outcome))));
         match committed.await {
@@ -71,15 +74,5 @@ impl Sink for KnownDatabases {
     fn ready(&self) -> Result<(), String> {
         self.admission.ready()?;
         self.inner.ready()
-    }
-}
-
-fn section(table: telemetry::TableRows) -> wal::Section {
-    wal::Section {
-        table: wal::TableKey::new(table.database, table.table, table.schema.hash.clone()),
-        header: table.schema.header.clone(),
-        sample_type: table.sample_type as u8,
-        rows: table.rows,
-        body: wal::SectionBody::Rows(table.bytes),
     }
 }

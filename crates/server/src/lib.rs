@@ -23,5 +23,5 @@ pub use body::{BodyError, BodyLimits, inflate_limited, read_body};
 pub use listen::{Connections, Limits, serve, serve_counted};
 pub use logging::init_logging;
 pub use operations::{ClockJumps, ListenerMetrics, metrics_endpoint, operations_router, run_store_ticks};
-pub use sink::{Marks, Refused, Sink, WalSink};
+pub use sink::{Marks, Refused, Sink, WalSink, section};
 pub use tls::{Tls, TlsFiles, install_crypto};

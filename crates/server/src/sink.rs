@@ -2,12 +2,13 @@
 //! rows durable in a [`wal::Store`].
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use telemetry::{RowSet, TableRows};
+use telemetry::{Grouped, RowSet, Table};
 use tokio::sync::oneshot;
 
 /// Opaque keys and values that become durable together with rows: where a source goes on after a restart. An empty
@@ -110,8 +111,10 @@ impl WalSink {
 impl Sink for WalSink {
     fn commit_with_marks(&self, rows: RowSet, filtered: u64, marks: Marks) -> BoxFuture<'_, Result<(), Refused>> {
         let mut filtered = self.filtered(filtered);
+        let Grouped { bytes, places, tables } = rows.into_grouped();
         let request = wal::Request {
-            sections: self.without_excess(rows.into_tables().into_iter().map(section).collect(), &mut filtered),
+            sections: self.without_excess(tables.into_iter().map(section).collect(), &mut filtered),
+            rows: wal::Pieces { bytes, places },
             filtered,
             receipts: Vec::new(),
             marks,
@@ -175,13 +178,15 @@ impl WalSink {
     }
 }
 
-fn section(table: TableRows) -> wal::Section {
+/// The section of a table whose rows are those pieces of the request.
+#[must_use]
+pub fn section((table, pieces): (Table, Range<usize>)) -> wal::Section {
     wal::Section {
         table: wal::TableKey { database: table.database, table: table.table, schema: Arc::clone(&table.schema.hash) },
         header: Arc::clone(&table.schema.header),
         sample_type: table.sample_type as u8,
         rows: table.rows,
-        body: wal::SectionBody::Rows(table.bytes),
+        body: wal::SectionBody::Pieces(pieces),
     }
 }
 

@@ -56,7 +56,7 @@ fn measure(what: &str, items: usize, budget: Duration, decode: impl Fn(&mut RowS
         let run = cpu_seconds();
         let mut rows = RowSet::new();
         assert_eq!(decode(&mut rows), items as u64, "{what}: every item becomes a row");
-        bytes = rows.into_tables().iter().map(|table| table.bytes.len()).sum::<usize>();
+        bytes = rows.by_table().iter().map(|table| table.bytes.len()).sum::<usize>();
         best = best.min(cpu_seconds() - run);
         runs += 1;
     }

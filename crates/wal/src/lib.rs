@@ -27,5 +27,5 @@ pub use error::{OpenError, Refusal};
 pub use store::{Adoption, SegmentReader, Store, inspect};
 pub use types::{
     BatchRecord, BatchState, Counts, Damage, DeadLetter, Done, Durability, Filtered, Known, Ledger, LedgerError, OpenReport, Options,
-    Outcome, Receipt, Request, Section, SectionBody, SegmentId, SegmentInfo, Settlement, TableKey, Usage,
+    Outcome, Pieces, Receipt, Request, Section, SectionBody, SegmentId, SegmentInfo, Settlement, TableKey, Usage,
 };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -137,6 +138,8 @@ impl Options {
 pub struct Request {
     /// Rows by table.
     pub sections: Vec<Section>,
+    /// The rows of the sections with [`SectionBody::Pieces`].
+    pub rows: Pieces,
     /// Rows that filters removed before they came here, for the ledger.
     pub filtered: Vec<Filtered>,
     /// Numbers of the sender's segments whose rows these are.
@@ -160,11 +163,38 @@ pub struct Section {
     pub body: SectionBody,
 }
 
+/// Rows of many tables as they came, in one buffer: a request with a few rows for each of hundreds of tables fills it from
+/// front to back, and they are copied once, to where they are compressed.
+#[derive(Debug, Clone, Default)]
+pub struct Pieces {
+    /// The rows.
+    pub bytes: Vec<u8>,
+    /// Parts of `bytes`; which are whose, sections say.
+    pub places: Vec<Range<u32>>,
+}
+
+impl Pieces {
+    /// The bytes of those places, one by one.
+    ///
+    /// # Panics
+    /// If there are no such places, or they are not in the buffer.
+    pub(crate) fn of(&self, places: &Range<usize>) -> impl Iterator<Item = &[u8]> {
+        self.places[places.clone()].iter().map(|place| &self.bytes[place.start as usize..place.end as usize])
+    }
+
+    /// The length of those places together.
+    pub(crate) fn len(&self, places: &Range<usize>) -> usize {
+        self.places[places.clone()].iter().map(|place| place.len()).sum()
+    }
+}
+
 /// The form in which rows arrive.
 #[derive(Debug, Clone)]
 pub enum SectionBody {
     /// CSV records without the header line.
     Rows(Vec<u8>),
+    /// The same, as these of the request's [`Pieces`], one after the other.
+    Pieces(Range<usize>),
     /// Ready `ADXWAL` blocks without the file header, verified by the caller with [`crate::segment::verify`].
     Blocks(Vec<u8>),
 }

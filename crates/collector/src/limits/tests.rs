@@ -31,7 +31,8 @@ fn rows(metric: &str, series: std::ops::Range<u32>) -> RowSet {
 }
 
 fn hosts(rows: &RowSet) -> Vec<String> {
-    let records = rows.tables().iter().flat_map(|table| Records::new(&table.bytes)).map(|row| String::from_utf8_lossy(row).into_owned());
+    let tables = rows.by_table();
+    let records = tables.iter().flat_map(|table| Records::new(&table.bytes)).map(|row| String::from_utf8_lossy(row).into_owned());
     let hosts: Vec<String> = records.map(|row| row.rsplit('b').next().unwrap().trim_end_matches(['"', '\n']).to_owned()).collect();
     assert_eq!(hosts.len() as u64, rows.rows(), "the number of rows is true");
     hosts

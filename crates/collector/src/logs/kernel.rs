@@ -29,7 +29,7 @@ impl Source {
     /// # Errors
     /// When the log cannot be opened.
     pub(crate) fn new(source: &KernelSource, storage_dir: &Path, store: &wal::Store, delivery: Delivery) -> anyhow::Result<Source> {
-        let (position, stored) = Position::load(store, format!("kernel/{}/{}", source.database, source.table));
+        let (position, stored) = position(source, store);
         let boot = kernel::boot_id().context("reading which boot this is")?;
         let start = stored.or_else(|| reference_position(storage_dir, &source.database, &source.table, &boot, &SystemClock));
         let reader = Reader::open(source.target.clone(), start.as_deref()).context(
@@ -69,6 +69,11 @@ impl Source {
     }
 }
 
+/// The position of a target, and what was stored of it.
+fn position(source: &KernelSource, store: &wal::Store) -> (Position, Option<Vec<u8>>) {
+    Position::load(store, format!("kernel/{}/{}", source.database, source.table))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::OwnedFd;
@@ -94,6 +99,72 @@ database = 'Logs'
 table = 'Kernel'
 ";
 
+    fn pipeline(store: wal::Store, metrics: Arc<Metrics>, stop: &CancellationToken) -> Pipeline {
+        Pipeline {
+            store,
+            metrics: Arc::clone(&metrics),
+            draining: Arc::default(),
+            identity: Default::default(),
+            body: server::BodyLimits::default(),
+            node: NodeLabeling { node: None, stop: stop.clone() },
+            exporters: Default::default(),
+            limits: Arc::new(Limits::new(Vec::new(), metrics)),
+        }
+    }
+
+    /// Of several targets each goes on where it was itself: in the reference the cursor of the last one alone moves.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_target_has_a_position_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let more = "[[host-log.kernel-target]]\ndatabase = 'Logs'\ntable = 'Errors'\npriority = 'err'\n";
+        let (config, _) = Config::from_toml(&format!("{SETTINGS}{more}"), "node-1").unwrap();
+        let metrics = Metrics::register(&mut Registry::default(), "", false);
+        let (store, _) = wal::Store::open(wal::Options::new(dir.path()), wal::RealDisk::new(), 0).unwrap();
+        let stop = CancellationToken::new();
+        let pipeline = pipeline(store, metrics, &stop);
+        let mut running = Vec::new();
+        for (settings, records) in config.kernels.iter().zip([&["3,1,100,-;a", "3,2,200,-;b"][..], &["3,1,100,-;a"]]) {
+            let (kernel, device) = UnixDatagram::pair().unwrap();
+            device.set_nonblocking(true).unwrap();
+            records.iter().for_each(|record| assert!(kernel.send(record.as_bytes()).is_ok()));
+            let source = Source {
+                reader: Reader::new(device.into(), settings.target.clone(), SystemClock, "boot", None),
+                position: position(settings, &pipeline.store).0,
+                delivery: Delivery::new(&pipeline, "kernelsource", &settings.shared, &config, &stop),
+            };
+            running.push((kernel, tokio::spawn(source.run(stop.clone()))));
+        }
+        // What a reader at each position has still to read of three records.
+        let left = || {
+            let left = config.kernels.iter().map(|settings| {
+                let (kernel, device) = UnixDatagram::pair().unwrap();
+                device.set_nonblocking(true).unwrap();
+                ["3,1,100,-;a", "3,2,200,-;b", "3,3,300,-;c"].iter().for_each(|record| assert!(kernel.send(record.as_bytes()).is_ok()));
+                let stored = position(settings, &pipeline.store).1;
+                (kernel, Reader::new(device.into(), settings.target.clone(), SystemClock, "boot", stored.as_deref()))
+            });
+            left.collect::<Vec<_>>()
+        };
+        let all = async {
+            loop {
+                let mut counts = Vec::new();
+                for (_kernel, mut reader) in left() {
+                    counts.push(reader.read(MAX_RECORDS).await.unwrap().records.len());
+                }
+                if counts == [1, 2] {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(30), all).await.is_ok(), "the positions do not come to 2 and 1");
+        stop.cancel();
+        for (_kernel, task) in running {
+            task.await.unwrap();
+        }
+        tokio::task::spawn_blocking(move || pipeline.store.close()).await.unwrap();
+    }
+
     /// Records 2 to 4 were overwritten, one is no record; and a device that cannot be read.
     #[tokio::test(flavor = "multi_thread")]
     async fn what_is_lost_or_cannot_be_read_is_in_the_metrics() {
@@ -103,16 +174,7 @@ table = 'Kernel'
         let metrics = Metrics::register(&mut registry, "", false);
         let (store, _) = wal::Store::open(wal::Options::new(dir.path()), wal::RealDisk::new(), 0).unwrap();
         let stop = CancellationToken::new();
-        let pipeline = Pipeline {
-            store,
-            metrics: Arc::clone(&metrics),
-            draining: Arc::default(),
-            identity: Default::default(),
-            body: server::BodyLimits::default(),
-            node: NodeLabeling { node: None, stop: stop.clone() },
-            exporters: Default::default(),
-            limits: Arc::new(Limits::new(Vec::new(), metrics)),
-        };
+        let pipeline = pipeline(store, metrics, &stop);
         let settings = &config.kernels[0];
         let source = |device: OwnedFd| Source {
             reader: Reader::new(device, settings.target.clone(), SystemClock, "boot", None),

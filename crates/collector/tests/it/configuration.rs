@@ -254,6 +254,9 @@ fn all_problems_are_reported_at_once() {
 fn a_hand_written_file_gets_real_defaults() {
     let (config, warnings) = Config::from_toml("storage-dir='/x'", "node-1").unwrap();
     assert_eq!(config.listen_addr, ":8080");
+    // An empty address is the usual one: the reference listens on a port that nobody knows.
+    let (empty, _) = Config::from_toml("storage-dir='/x'\nlisten-addr=''", "node-1").unwrap();
+    assert_eq!(empty.listen_addr, ":8080");
     assert_eq!((config.segment_max_bytes, config.segment_max_age.as_secs()), (1 << 20, 30));
     assert_eq!((config.max_disk_bytes, config.transfer_concurrency), (10 << 30, 5));
     assert_eq!(config.durability, wal::Durability::Disk);

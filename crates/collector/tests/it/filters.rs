@@ -137,7 +137,7 @@ fn stored_labels(intake: &MetricIntake, labels: &[(String, String)]) -> Option<V
     let mut rows = RowSet::new();
     let outcome = intake.remote_write(&body, &mut rows).unwrap();
     assert_eq!(outcome.rejected, 0, "{outcome:?}");
-    let table = rows.into_tables().pop()?;
+    let table = rows.by_table().pop()?;
     let row = String::from_utf8(table.bytes).unwrap();
     // Timestamp,SeriesId,"Labels",Value with quotes doubled inside the third.
     let quoted = row.split_once(",\"").unwrap().1.rsplit_once("\",").unwrap().0.replace("\"\"", "\"");

@@ -64,7 +64,7 @@ fn read(body: &[u8], format: ExpositionFormat) -> (BTreeSet<String>, SeriesSet) 
     assert_eq!((outcome.rejected, outcome.filtered), (0, 0), "{format:?}: {:?}", outcome.first_error);
     series.finish();
     let mut names = BTreeSet::new();
-    for table in rows.into_tables() {
+    for table in rows.by_table() {
         let text = String::from_utf8(table.bytes).unwrap();
         // Timestamp,SeriesId,"Labels",Value
         names.extend(text.lines().map(|row| format!("{} {}", table.table, row.split_once(',').unwrap().1.rsplit_once(',').unwrap().0)));

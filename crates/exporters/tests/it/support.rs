@@ -132,7 +132,7 @@ impl Rig {
         let body = serde_json::json!({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}).to_string();
         let mut rows = RowSet::new();
         LogIntake::new(options).otlp(body.as_bytes(), Encoding::Json, &mut rows).unwrap();
-        self.buffer.keep_tables(rows.into_tables()).await;
+        self.buffer.keep_tables(rows.by_table()).await;
     }
 }
 

@@ -26,7 +26,7 @@ fn settings() -> LogOptions {
 fn tables(rows: &RowSet) -> Vec<(String, String, String, u32, String)> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let table = |t: &telemetry::TableRows| (t.database.to_string(), t.table.to_string(), text(&t.schema.header), t.rows, text(&t.bytes));
-    rows.tables().iter().map(table).collect()
+    rows.by_table().iter().map(table).collect()
 }
 
 /// Rows of a request by the straight path and by way of records, which must be equal.

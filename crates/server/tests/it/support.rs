@@ -80,7 +80,7 @@ impl Sink for Recorder {
                 return Err(refused);
             }
             *self.filtered.lock().unwrap() += filtered;
-            for table in rows.into_tables() {
+            for table in rows.by_table() {
                 let name = format!("{}.{}", table.database, table.table);
                 self.rows.lock().unwrap().entry(name).or_default().push_str(&String::from_utf8(table.bytes).unwrap());
             }

@@ -164,7 +164,7 @@ proptest! {
         prop_assert_eq!(written.samples, outcome.accepted);
         prop_assert_eq!(written.histograms, 0);
         prop_assert_eq!(&written.outcome, &outcome);
-        let text = |set: &RowSet| set.tables().iter().map(|t| (t.table.to_string(), t.bytes.clone())).collect::<Vec<_>>();
+        let text = |set: &RowSet| set.by_table().iter().map(|t| (t.table.to_string(), t.bytes.clone())).collect::<Vec<_>>();
         prop_assert_eq!(text(&two), text(&one));
     }
 
@@ -227,7 +227,7 @@ fn series_that_break_a_rule_are_rejected_alone() {
 fn labels_out_of_order_are_taken_and_sorted() {
     let sorted = decode(&Request { symbols: symbols(), timeseries: vec![with(&[1, 2, 3, 4], vec![sample(1.0)])] }).1;
     let other = decode(&Request { symbols: symbols(), timeseries: vec![with(&[3, 4, 1, 2], vec![sample(1.0)])] }).1;
-    assert_eq!(sorted.tables()[0].bytes, other.tables()[0].bytes);
+    assert_eq!(sorted.by_table()[0].bytes, other.by_table()[0].bytes);
 }
 
 /// Buckets of schema 0 end at powers of two: 2 observations up to 1, 3 up to 2, and one at zero.

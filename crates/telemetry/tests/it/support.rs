@@ -31,7 +31,7 @@ impl Row {
 /// All rows of a set, table by table.
 pub(crate) fn rows(set: &RowSet) -> Vec<Row> {
     let mut rows = Vec::new();
-    for table in set.tables() {
+    for table in set.by_table() {
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&table.bytes[..]);
         let before = rows.len();
         for record in reader.records() {

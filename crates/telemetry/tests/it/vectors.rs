@@ -403,7 +403,7 @@ fn the_order_of_labels_agrees() {
         let own = (!named).then(|| ("__name__".to_owned(), "m".to_owned()));
         let set = one_series("M", Vec::new(), labels.into_iter().chain(own).collect());
         // The order of names in the Labels object as it is written, in which equal names but for case stay as sent.
-        let row = String::from_utf8(set.tables()[0].bytes.clone()).unwrap();
+        let row = String::from_utf8(set.by_table()[0].bytes.clone()).unwrap();
         let mut found: Vec<_> = names.iter().filter(|name| *name != "__name__").collect();
         found.sort_by_key(|name| row.find(&format!("\"\"{name}\"\":")).unwrap());
         let wanted: Vec<_> = strings(&case["sorted"]).into_iter().filter(|name| name != "__name__").collect();
@@ -462,7 +462,7 @@ fn log_row_agrees(case: &Value, input: &Value, lift: &Value, header: &str, row: 
         "attributes": attributes(&input["attributes"])}]}]}]});
     let mut set = RowSet::new();
     LogIntake::new(options).otlp(&serde_json::to_vec(&request).unwrap(), Encoding::Json, &mut set).unwrap();
-    let table = &set.tables()[0];
+    let table = &set.by_table()[0];
     if !lifts.is_empty() {
         return lifted_resources_are_right(name, &rows(&set)[0], input, &lifts);
     }

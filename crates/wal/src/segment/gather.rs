@@ -144,6 +144,7 @@ mod tests {
     fn rows(body: &SectionBody) -> (Vec<u8>, usize) {
         match body {
             SectionBody::Rows(rows) => (rows.clone(), 0),
+            SectionBody::Pieces(_) => panic!("pieces of a request"),
             SectionBody::Blocks(blocks) => {
                 let whole = [&HEADER[..], blocks].concat();
                 (values(&whole, true), blocks_at(blocks, 0).count())

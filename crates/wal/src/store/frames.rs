@@ -37,11 +37,11 @@ pub(crate) struct SectionHead {
     pub(crate) blocks: bool,
     pub(crate) rows: u32,
     /// Raw lengths of its pieces in the body, in order; none spans two parts.
-    pub(crate) pieces: Pieces,
+    pub(crate) pieces: PieceLens,
 }
 
 /// Nearly always one: not worth an allocation.
-pub(crate) type Pieces = SmallVec<[u32; 1]>;
+pub(crate) type PieceLens = SmallVec<[u32; 1]>;
 
 /// Strings that repeat in a frame are written once.
 #[derive(Default)]
@@ -118,7 +118,7 @@ impl DataHead {
             let table = TableKey { database, table: c.text()?.into(), schema };
             let (sample_type, blocks) = (c.u8()?, c.u8()? != 0);
             let rows = u32::try_from(c.varint()?).map_err(|_| Malformed)?;
-            let mut pieces = Pieces::new();
+            let mut pieces = PieceLens::new();
             for _ in 0..c.count()? {
                 pieces.push(u32::try_from(c.varint()?).map_err(|_| Malformed)?);
             }

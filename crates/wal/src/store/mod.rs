@@ -84,15 +84,14 @@ impl Store {
     /// Commits a request: encodes it here, then queues it. `done` is called from the commit thread when the
     /// request is as durable as the options promise, or at once when it is refused.
     ///
-    /// Returns the buffers of small sections, whose rows were copied: whoever commits many finds their memory warm.
-    pub fn commit(&self, request: Request, done: Done) -> Vec<Vec<u8>> {
-        let mut spent = Vec::with_capacity(request.sections.len());
-        let shared = self.shared();
-        match stage::stage(request, self.block_bytes, shared.now_ms.load(Ordering::Relaxed), &shared.spare, &mut spent) {
+    /// Returns the buffer of [`Request::rows`], which were copied: whoever commits many finds its memory warm.
+    pub fn commit(&self, mut request: Request, done: Done) -> Vec<u8> {
+        let (shared, rows) = (self.shared(), std::mem::take(&mut request.rows));
+        match stage::stage(request, &rows, self.block_bytes, shared.now_ms.load(Ordering::Relaxed), &shared.spare) {
             Err(refusal) => done(Err(refusal)),
             Ok(staged) => self.handle.send_commit(staged, done),
         }
-        spent
+        rows.bytes
     }
 
     /// Commits a request and waits.

@@ -197,24 +197,27 @@ impl World {
         let answers = Arc::new(Mutex::new(Vec::new()));
         for sections in requests {
             let number = self.sent.len();
-            let mut rows = Vec::new();
+            let (mut rows, mut pieces) = (Vec::new(), Pieces::default());
             let sections = sections.iter().enumerate().map(|(s, (table, n))| {
                 let own: Vec<String> = (0..*n).map(|r| format!("r{number}-{s}-{r}-{}", "pad".repeat(usize::from(r % 7)))).collect();
                 rows.extend(own.iter().cloned());
-                let body = own.iter().map(|row| format!("t,{row}\n")).collect::<String>().into_bytes();
+                let body = match number % 2 {
+                    0 => SectionBody::Rows(own.iter().map(|row| format!("t,{row}\n")).collect::<String>().into_bytes()),
+                    _ => SectionBody::Pieces(add_pieces(&mut pieces, &own)),
+                };
                 Section {
                     table: TableKey::new("Db", format!("T{table}"), "s1"),
                     header: Arc::from(&b"a:string,b:string\n"[..]),
                     sample_type: 1,
                     rows: u32::from(*n),
-                    body: SectionBody::Rows(body),
+                    body,
                 }
             });
             let sections = sections.collect();
             let marks = vec![(b"cursor".to_vec(), (number as u64 + 1).to_le_bytes().to_vec())];
             let receipts = vec![Receipt { sender: [9; 16], database: "Db".into(), number: number as u64, digest: 1, floor: 0 }];
             let request = Request { sections, marks, receipts, ..Request::default() };
-            let staged = stage::stage(request, 1 << 10, self.now, &Spare::default(), &mut Vec::new()).unwrap();
+            let staged = stage::stage(request, &pieces, 1 << 10, self.now, &Spare::default()).unwrap();
             let answers = Arc::clone(&answers);
             messages
                 .push(Msg::Commit(Box::new(staged), Box::new(move |answer: Result<u64, Refusal>| answers.lock().push((number, answer)))));
@@ -388,6 +391,18 @@ impl World {
 }
 
 /// Ledger and waiting rows of the files as they lie there, without a recovery.
+/// Adds rows to the buffer, the last one first; where they are, in their order.
+fn add_pieces(pieces: &mut Pieces, rows: &[String]) -> std::ops::Range<usize> {
+    let first = pieces.places.len();
+    for row in rows.iter().rev() {
+        let start = pieces.bytes.len() as u32;
+        pieces.bytes.extend_from_slice(format!("t,{row}\n").as_bytes());
+        pieces.places.push(start..pieces.bytes.len() as u32);
+    }
+    pieces.places[first..].reverse();
+    first..pieces.places.len()
+}
+
 fn look_at(disk: &SimDisk) -> (Ledger, HashMap<String, usize>) {
     let before = disk.files();
     let disk_of = disk.disk();

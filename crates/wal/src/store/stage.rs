@@ -3,15 +3,17 @@
 //! Small sections are packed together into parts of 64 KiB and compressed once; large ones become ready
 //! blocks, which the segment later takes as they are.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::frames::{DATA, DataHead, Pieces, SectionHead};
+use super::frames::{DATA, DataHead, PieceLens, SectionHead};
 use super::pool::{SHARED_BYTES, Spare};
 use crate::Refusal;
 use crate::csv;
 use crate::journal::frame::{Body, PART_RAW};
 use crate::segment::{self, BlockMeta, FileName, MAX_BLOCK_BYTES, Scratch};
-use crate::types::{Request, Section, SectionBody, TableKey};
+use crate::types::{Pieces, Request, Section, SectionBody, TableKey};
 
 /// Rows of a section from this size on are made into blocks at once.
 const LARGE: usize = 32 << 10;
@@ -78,15 +80,10 @@ impl Staged {
     }
 }
 
-/// Checks a request and encodes it, in buffers of `spare`. Those of rows that were copied are added to `spent`.
-pub(crate) fn stage(
-    request: Request,
-    block_bytes: usize,
-    time_ms: u64,
-    spare: &Spare,
-    spent: &mut Vec<Vec<u8>>,
-) -> Result<Staged, Refusal> {
-    let mut packer = Packer::new(&request.sections, spare, spent);
+/// Checks a request, whose rows in pieces are `rows`, and encodes it, in buffers of `spare`.
+pub(crate) fn stage(request: Request, rows: &Pieces, block_bytes: usize, time_ms: u64, spare: &Spare) -> Result<Staged, Refusal> {
+    check_places(&request.sections, rows)?;
+    let mut packer = Packer::new(&request.sections, rows, spare);
     let mut names = Names::default();
     let mut sections = Vec::with_capacity(request.sections.len());
     for section in request.sections {
@@ -130,6 +127,19 @@ impl Names {
     }
 }
 
+/// Checks that all pieces are there.
+fn check_places(sections: &[Section], rows: &Pieces) -> Result<(), Refusal> {
+    let is_within = |place: &Range<u32>| place.start <= place.end && place.end as usize <= rows.bytes.len();
+    let is_there = |section: &Section| match &section.body {
+        SectionBody::Pieces(places) => rows.places.get(places.clone()).is_some_and(|places| places.iter().all(is_within)),
+        _ => true,
+    };
+    match sections.iter().find(|section| !is_there(section)) {
+        Some(section) => Err(Refusal::Invalid(format!("rows of {} are missing", section.table))),
+        None => Ok(()),
+    }
+}
+
 fn is_last(last: &Option<Arc<str>>, name: &Arc<str>) -> bool {
     last.as_ref().is_some_and(|last| Arc::ptr_eq(last, name))
 }
@@ -140,9 +150,8 @@ fn check_part(part: &str, what: &str) -> Result<(), Refusal> {
 
 struct Packer<'s> {
     body: Body,
+    rows: &'s Pieces,
     spare: &'s Spare,
-    /// Buffers of rows that were copied.
-    spent: &'s mut Vec<Vec<u8>>,
     /// Raw bytes of the part that is being filled.
     part: Vec<u8>,
     /// Of the rows that are still to come, what goes into parts.
@@ -153,15 +162,16 @@ struct Packer<'s> {
 }
 
 impl<'s> Packer<'s> {
-    fn new(sections: &[Section], spare: &'s Spare, spent: &'s mut Vec<Vec<u8>>) -> Packer<'s> {
+    fn new(sections: &[Section], rows: &'s Pieces, spare: &'s Spare) -> Packer<'s> {
         let small = |section: &Section| match &section.body {
-            SectionBody::Rows(rows) if rows.len() < LARGE => rows.len(),
-            _ => 0,
+            SectionBody::Rows(rows) => Some(rows.len()).filter(|len| *len < LARGE).unwrap_or(0),
+            SectionBody::Pieces(places) => Some(rows.len(places)).filter(|len| *len < LARGE).unwrap_or(0),
+            SectionBody::Blocks(_) => 0,
         };
         Packer {
             body: Body::default(),
+            rows,
             spare,
-            spent,
             part: Vec::new(),
             small: sections.iter().map(small).sum(),
             raw: 0,
@@ -173,51 +183,78 @@ impl<'s> Packer<'s> {
     /// Adds a section, and its head to `heads`; nothing for one without rows.
     #[inline]
     fn section(&mut self, section: Section, block_bytes: usize, heads: &mut Vec<SectionHead>) -> Result<(), Refusal> {
-        let rows = section.rows;
-        let (blocks, content) = match section.body {
-            SectionBody::Rows(rows) if rows.len() < LARGE => (false, rows),
-            SectionBody::Rows(bytes) => {
-                (true, self.encode_blocks(&section.header, section.sample_type, &bytes, u64::from(rows), block_bytes)?)
+        let Section { table, header, sample_type, rows, body } = section;
+        let (blocks, pieces) = match body {
+            SectionBody::Blocks(blocks) if blocks.is_empty() => return empty(&table, rows),
+            SectionBody::Blocks(blocks) => (true, self.push_blocks(blocks)?),
+            SectionBody::Pieces(places) => {
+                let pieces = self.rows;
+                match pieces.len(&places) {
+                    0 => return empty(&table, rows),
+                    len @ ..LARGE => (false, self.push_rows(pieces.of(&places), len)?),
+                    len => {
+                        let joined = joined(pieces, &places, len);
+                        let blocks = self.encode_blocks(&header, sample_type, &joined, u64::from(rows), block_bytes)?;
+                        (true, self.push_blocks(blocks)?)
+                    }
+                }
             }
-            SectionBody::Blocks(blocks) => (true, blocks),
+            SectionBody::Rows(bytes) => match bytes.len() {
+                0 => return empty(&table, rows),
+                len if len < LARGE && len == self.small => (false, self.push_only(bytes)?),
+                len @ ..LARGE => (false, self.push_rows([&bytes[..]].into_iter(), len)?),
+                _ => {
+                    let blocks = self.encode_blocks(&header, sample_type, &bytes, u64::from(rows), block_bytes)?;
+                    (true, self.push_blocks(blocks)?)
+                }
+            },
         };
-        if content.is_empty() {
-            return if rows == 0 { Ok(()) } else { Err(Refusal::Invalid(format!("{} has no bytes", section.table))) };
-        }
-        self.raw += content.len();
-        if self.raw > MAX_BODY {
-            return Err(Refusal::Invalid("the request is too large: use a transfer".into()));
-        }
-        let pieces = if blocks { self.push_blocks(content)? } else { self.push_rows(content) };
-        heads.push(SectionHead { table: section.table, header: section.header, sample_type: section.sample_type, blocks, rows, pieces });
+        heads.push(SectionHead { table, header, sample_type, blocks, rows, pieces });
         Ok(())
     }
 
+    /// Adds rows of a small section.
     #[inline]
-    fn push_rows(&mut self, rows: Vec<u8>) -> Pieces {
-        if self.part.len() + rows.len() > PART_RAW {
+    fn push_rows<'r>(&mut self, rows: impl Iterator<Item = &'r [u8]>, len: usize) -> Result<PieceLens, Refusal> {
+        self.count(len)?;
+        if self.part.len() + len > PART_RAW {
             self.flush();
         }
-        let len = rows.len();
         self.contents.places.push(Place { buffer: self.contents.buffers.len(), start: self.part.len(), len });
-        if self.part.is_empty() && self.small == len {
-            // The only one: its memory is the part.
-            self.part = rows;
-        } else {
-            if self.part.is_empty() {
-                self.part = if self.small > PART_RAW / 2 { self.spare.take() } else { Vec::with_capacity(self.small) };
-            }
-            self.part.extend_from_slice(&rows);
-            self.spent.push(rows);
+        if self.part.is_empty() {
+            self.part = if self.small > PART_RAW / 2 { self.spare.take() } else { Vec::with_capacity(self.small) };
+        }
+        for piece in rows {
+            self.part.extend_from_slice(piece);
         }
         self.small -= len;
-        Pieces::from_buf([len as u32])
+        Ok(PieceLens::from_buf([len as u32]))
+    }
+
+    /// Adds the rows of the last small section. Where nothing else is in the part, their memory becomes it.
+    fn push_only(&mut self, rows: Vec<u8>) -> Result<PieceLens, Refusal> {
+        let len = rows.len();
+        if !self.part.is_empty() {
+            return self.push_rows([&rows[..]].into_iter(), len);
+        }
+        self.count(len)?;
+        self.contents.places.push(Place { buffer: self.contents.buffers.len(), start: 0, len });
+        self.part = rows;
+        self.small = 0;
+        Ok(PieceLens::from_buf([len as u32]))
+    }
+
+    #[inline]
+    fn count(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.raw += bytes;
+        if self.raw > MAX_BODY { Err(Refusal::Invalid("the request is too large: use a transfer".into())) } else { Ok(()) }
     }
 
     /// Blocks are compressed already: stored as they are, as many to a part as fit.
-    fn push_blocks(&mut self, blocks: Vec<u8>) -> Result<Pieces, Refusal> {
+    fn push_blocks(&mut self, blocks: Vec<u8>) -> Result<PieceLens, Refusal> {
+        self.count(blocks.len())?;
         self.flush();
-        let mut pieces = Pieces::new();
+        let mut pieces = PieceLens::new();
         let (mut start, mut end) = (0, 0);
         for block in segment::blocks_at(&blocks, 0) {
             let range = block.map_err(|damage| Refusal::Invalid(format!("blocks are damaged: {damage}")))?.range();
@@ -279,6 +316,24 @@ impl<'s> Packer<'s> {
     fn finish(mut self) -> (Body, Contents) {
         self.flush();
         (self.body, self.contents)
+    }
+}
+
+/// The end of a section without bytes.
+fn empty(table: &TableKey, rows: u32) -> Result<(), Refusal> {
+    if rows == 0 { Ok(()) } else { Err(Refusal::Invalid(format!("{table} has no bytes"))) }
+}
+
+/// Rows as one run of bytes, which they mostly are.
+fn joined<'r>(rows: &'r Pieces, places: &Range<usize>, len: usize) -> Cow<'r, [u8]> {
+    let mut pieces = rows.of(places);
+    match (pieces.next(), pieces.next()) {
+        (Some(only), None) => Cow::Borrowed(only),
+        _ => {
+            let mut joined = Vec::with_capacity(len);
+            rows.of(places).for_each(|piece| joined.extend_from_slice(piece));
+            Cow::Owned(joined)
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wal::disk::sim::SimDisk;
-use wal::{BatchRecord, BatchState, Filtered, Known, Options, Outcome, RealDisk, Receipt, Refusal, Request, SectionBody, Store};
+use wal::{BatchRecord, BatchState, Filtered, Known, Options, Outcome, RealDisk, Receipt, Refusal, Request, Section, SectionBody, Store};
 
 use crate::support::*;
 
@@ -60,6 +60,7 @@ fn a_restart_finds_everything() {
         filtered: vec![Filtered { database: "Db".into(), reason: "dropped by rule", rows: 5 }],
         receipts: vec![receipt(10, 77, 9)],
         marks: vec![(b"tail/a".to_vec(), b"100".to_vec()), (b"tail/b".to_vec(), b"5".to_vec())],
+        ..Request::default()
     };
     store.commit_wait(full.clone()).unwrap();
     let marks = vec![(b"tail/b".to_vec(), Vec::new())];
@@ -178,6 +179,48 @@ fn blocks_are_kept_as_they_came() {
 
     with_blocks.body = SectionBody::Blocks(b"not a block".to_vec());
     assert!(matches!(store.commit_wait(request(vec![with_blocks])), Err(Refusal::Invalid(_))));
+    store.close();
+}
+
+/// The rows of `small` and `other` take turns in the buffer, and so do those of `large`, which are more than go into a frame
+/// as they are.
+#[test]
+fn rows_in_pieces_are_those_of_their_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    let (mut rows, mut places) = (wal::Pieces::default(), [Vec::new(), Vec::new(), Vec::new()]);
+    for number in 0..2000 {
+        for (table, pad) in [(0, 0), (1, 3), (2, 20)] {
+            if number < 10 || table == 2 {
+                let start = rows.bytes.len() as u32;
+                rows.bytes.extend_from_slice(format!("t,{number}{}\n", "x".repeat(pad)).as_bytes());
+                places[table].push(start..rows.bytes.len() as u32);
+            }
+        }
+    }
+    assert!(places[2].iter().map(ExactSizeIterator::len).sum::<usize>() > 40_000);
+    let sections = ["small", "other", "large"].into_iter().zip(&places).map(|(table, own)| {
+        let first = rows.places.len();
+        rows.places.extend_from_slice(own);
+        Section { rows: own.len() as u32, body: SectionBody::Pieces(first..rows.places.len()), ..section(table, &[]) }
+    });
+    let sections: Vec<Section> = sections.collect();
+    store.commit_wait(Request { sections, rows: rows.clone(), ..Request::default() }).unwrap();
+    store.seal_all().unwrap();
+    let expected = |rows: usize, pad: usize| (0..rows).map(|n| format!("{n}{}", "x".repeat(pad))).collect::<Vec<_>>();
+    assert_eq!(sealed_rows(&store, "small"), expected(10, 0));
+    assert_eq!(sealed_rows(&store, "other"), expected(10, 3));
+    assert_eq!(sealed_rows(&store, "large"), expected(2000, 20));
+    store.ledger().check().unwrap();
+
+    // Of places that are not there, nothing is kept.
+    let end = rows.bytes.len() as u32;
+    for (places, body) in [(vec![0..5], 0..2), (vec![0..5, end - 1..end + 1], 0..2), (vec![5..1], 0..1)] {
+        let section = Section { rows: 1, body: SectionBody::Pieces(body), ..section("small", &[]) };
+        let rows = wal::Pieces { places, ..rows.clone() };
+        let refused = store.commit_wait(Request { sections: vec![section], rows, ..Request::default() });
+        assert!(matches!(&refused, Err(Refusal::Invalid(text)) if text.contains("small")), "{refused:?}");
+    }
     store.close();
 }
 

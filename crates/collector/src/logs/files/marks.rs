@@ -144,6 +144,28 @@ impl Marks {
 mod tests {
     use super::*;
 
+    /// Pods come and go: what is known of their files goes with the files, also of those that went while nothing ran. The
+    /// reference keeps such cursors for ever.
+    #[test]
+    fn positions_of_files_that_are_gone_are_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = wal::Store::open(wal::Options::new(dir.path().join("store")), wal::RealDisk::new(), 0).unwrap();
+        let there = dir.path().join("there.log");
+        std::fs::write(&there, "line\n").unwrap();
+        let position = Position::from_reference("{\"fid\":\"1:2\",\"cursor\":3}").unwrap();
+        let keys =
+            [&there, &dir.path().join("gone.log"), &dir.path().join("gone-but-followed.log")].map(|path| key(super::super::PODS, path));
+        let marks = keys.iter().map(|key| (key.clone(), encode(b"", &position))).collect();
+        store.commit_wait(wal::Request { marks, ..wal::Request::default() }).unwrap();
+
+        let marks = Marks::load(&store, dir.path(), std::iter::empty());
+        assert!(marks.position(super::super::PODS, &dir.path().join("gone-but-followed.log")).is_some());
+        marks.forget_missing();
+        store.commit_wait(wal::Request { marks: vec![(b"behind".to_vec(), b"it".to_vec())], ..wal::Request::default() }).unwrap();
+        assert_eq!(keys.map(|key| store.mark(&key).is_some()), [true, false, true]);
+        store.close();
+    }
+
     #[test]
     fn marks_are_read_back() {
         let position = Position::from_reference("{\"fid\":\"1:2\",\"cursor\":3}\n").unwrap();

@@ -42,7 +42,7 @@ impl Sink for Recorder {
             told.push(format!("{}{{{}}}={value}", series.metric, labels.join(",")));
         }
         let mut seen = self.rows.lock().unwrap();
-        for table in rows.into_tables() {
+        for table in rows.by_table() {
             let text = String::from_utf8(table.bytes).unwrap();
             seen.extend(text.lines().map(|row| format!("{}: {row}", table.table)));
         }
