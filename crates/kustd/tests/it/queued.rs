@@ -91,7 +91,8 @@ impl Behind {
     async fn report(&self, queue: &str) -> Value {
         let queue = self.queue(queue);
         until_ready(async || {
-            let message = self.storage.get_messages(&queue, 1, Duration::from_secs(1)).await.unwrap().pop()?;
+            // Before kustd has made its queues there are none.
+            let message = self.storage.get_messages(&queue, 1, Duration::from_secs(1)).await.ok()?.pop()?;
             self.storage.delete_message(&queue, &message).await.unwrap();
             Some(serde_json::from_slice(&STANDARD.decode(message.message_text).unwrap()).unwrap())
         })
