@@ -6,6 +6,7 @@ mod accepted;
 mod cluster;
 mod decisions;
 mod files;
+mod images;
 mod monitoring;
 mod roles;
 mod samples;
