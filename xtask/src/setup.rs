@@ -27,6 +27,7 @@ const PYTHON: &[&str] = &[
     "azure-kusto-ingest==6.0.4",
     "rotel==0.0.1a15",
     "msgpack==1.2.4",
+    "helm-python-sdk==0.2.2",
 ];
 
 /// Microsoft's emulator of Azure Storage, pinned.

@@ -31,15 +31,16 @@ use crate::samples;
 const PATIENCE: Duration = Duration::from_secs(180);
 const LAPTOP: &str = include_str!("laptop.yaml");
 
-struct World {
-    server: ApiServer,
-    admin: Client,
-    kubeconfig: PathBuf,
+pub(crate) struct World {
+    pub(crate) server: ApiServer,
+    pub(crate) admin: Client,
+    /// The operator's.
+    pub(crate) kubeconfig: PathBuf,
 }
 
 impl World {
     /// An API server with our CRDs and the shipped rights, and a namespace for resources.
-    async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         server::install_crypto();
         server::init_logging();
         let server = kube_testing::start(&[]).await?;
@@ -51,14 +52,14 @@ impl World {
         let admin = server.admin().await;
         let kubeconfig = server.service_account("adx-mon", "operator").await.unwrap();
         let world = Self { server, admin, kubeconfig };
-        world.rights_are_known().await;
+        world.rights_are_known("adx-mon").await;
         Some(world)
     }
 
     /// The server learns of roles a moment after they are made.
-    async fn rights_are_known(&self) {
+    pub(crate) async fn rights_are_known(&self, namespace: &str) {
         let client = kube_watch::connect(Some(&self.kubeconfig)).await.unwrap().unwrap();
-        let spec = SelfSubjectRulesReviewSpec { namespace: Some("adx-mon".to_owned()) };
+        let spec = SelfSubjectRulesReviewSpec { namespace: Some(namespace.to_owned()) };
         let review = SelfSubjectRulesReview { spec, ..SelfSubjectRulesReview::default() };
         eventually(async || {
             let answer = Api::all(client.clone()).create(&PostParams::default(), &review).await.map_err(|error| error.to_string())?;
@@ -69,7 +70,7 @@ impl World {
         .await;
     }
 
-    async fn operator(&self, stop: &CancellationToken) -> Running {
+    pub(crate) async fn operator(&self, stop: &CancellationToken) -> Running {
         self.operator_with(stop, Arc::new(NoAzure)).await
     }
 
@@ -102,13 +103,13 @@ impl World {
         }
     }
 
-    async fn get(&self, kind: &str, name: &str) -> Option<Value> {
+    pub(crate) async fn get(&self, kind: &str, name: &str) -> Option<Value> {
         let found = self.api(kind).get_opt(name).await.unwrap();
         found.map(|object| serde_json::to_value(object).unwrap())
     }
 
     /// The object, once it is as wished for.
-    async fn until(&self, kind: &str, name: &str, wish: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, kind: &str, name: &str, wish: impl Fn(&Value) -> bool) -> Value {
         eventually(async || match self.get(kind, name).await {
             Some(object) if wish(&object) => Ok(object),
             other => Err(format!("{kind} {name} is not as wished for: {other:?}")),
@@ -116,7 +117,7 @@ impl World {
         .await
     }
 
-    async fn gone(&self, kind: &str, name: &str) {
+    pub(crate) async fn gone(&self, kind: &str, name: &str) {
         eventually(async || match self.get(kind, name).await {
             None => Ok(()),
             Some(object) => Err(format!("{kind} {name} is still there: {object}")),
@@ -125,7 +126,7 @@ impl World {
     }
 
     /// The resource, once the condition of its kind has this reason, with this in its message.
-    async fn reason(&self, kind: &str, name: &str, reason: &str, part: &str) -> Value {
+    pub(crate) async fn reason(&self, kind: &str, name: &str, reason: &str, part: &str) -> Value {
         let type_ = format!("{}.adx-mon.azure.com", kind.to_lowercase());
         self.until(kind, name, |object| {
             let found = condition(object, &type_);
@@ -139,7 +140,7 @@ impl World {
     }
 
     /// Plays the controller of a workload: all pods are ready, as its spec has them now.
-    async fn make_ready(&self, kind: &str, name: &str) {
+    pub(crate) async fn make_ready(&self, kind: &str, name: &str) {
         let object = self.until(kind, name, |_| true).await;
         let wanted = object["spec"]["replicas"].as_i64().unwrap_or(2);
         let status = match kind {
@@ -159,7 +160,7 @@ impl World {
     }
 
     /// All of the laptop's resources, with all pods ready.
-    async fn all_ready(&self) {
+    pub(crate) async fn all_ready(&self) {
         for (kind, name) in [("StatefulSet", "adx"), ("StatefulSet", "ingestor"), ("DaemonSet", "collector"), ("Deployment", "alerter")] {
             self.make_ready(kind, name).await;
         }
@@ -171,7 +172,7 @@ impl World {
     }
 
     /// Requests that were refused for want of rights.
-    async fn forbidden(&self) -> Vec<String> {
+    pub(crate) async fn forbidden(&self) -> Vec<String> {
         let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
         let text = self.admin.request_text(request).await.unwrap();
         let refused = |line: &&str| line.starts_with("apiserver_request_total{") && line.contains("code=\"403\"");
@@ -179,7 +180,7 @@ impl World {
     }
 }
 
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings { labels: [("region", "eastus")].into_iter().collect::<Labels>(), ..Settings::default() }
 }
 
@@ -187,7 +188,7 @@ fn condition<'a>(object: &'a Value, type_: &str) -> &'a Value {
     object["status"]["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == type_).unwrap_or(&Value::Null)
 }
 
-async fn eventually<T>(check: impl AsyncFn() -> Result<T, String>) -> T {
+pub(crate) async fn eventually<T>(check: impl AsyncFn() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match check().await {
