@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod diff;
 mod flags;
+mod limits;
 pub mod manifest;
 mod metrics;
 pub mod object;

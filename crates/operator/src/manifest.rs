@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::limits;
 use crate::render::{self, Kusto, RenderError, Rendered, Settings};
 
 /// The resources of a set of files.
@@ -61,7 +62,8 @@ impl Resources {
                 mistakes.push(mistake(place, "metadata.name is missing".to_owned()));
                 continue;
             }
-            let problems = match kind.as_str() {
+            let beyond = limits::problems(&kind, &document["spec"]);
+            let mut problems = match kind.as_str() {
                 "ADXCluster" => add(document, &mut self.clusters),
                 "Ingestor" => add(document, &mut self.ingestors),
                 "Collector" => add(document, &mut self.collectors),
@@ -73,6 +75,9 @@ impl Resources {
                 "AlertRule" | "SummaryRule" | "Function" | "ManagementCommand" => Vec::new(),
                 _ => vec![format!("kind {kind:?} is unknown; this reads ADXCluster, Ingestor, Collector, Alerter and MetricsExporter")],
             };
+            if problems.is_empty() {
+                problems = beyond;
+            }
             mistakes.extend(problems.into_iter().map(|problem| mistake(place.clone(), problem)));
         }
         mistakes

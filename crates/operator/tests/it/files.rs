@@ -87,6 +87,11 @@ fn what_is_wrong_is_said_with_its_place() {
             "spec.notificationEndpoint: \"nowhere\" is no URL",
         ),
         (&alone("Collector", "c", "{}"), "spec.ingestorEndpoint is empty"),
+        (
+            &cluster.replace("clusterName: adx", "clusterName: my adx"),
+            "document 1 (ADXCluster adx): spec.clusterName: \"my adx\" does not match",
+        ),
+        (&with_database.replace("databaseName: M,", "databaseName: M-1,"), "spec.databases[0].databaseName: \"M-1\" does not match"),
     ] {
         let found = mistakes(text);
         assert!(found.len() == 1 && found[0].contains(expected), "{expected}: {found:#?}");
