@@ -303,7 +303,10 @@ async fn run(
         status::criteria(object, generation, &ready.criteria, now);
         match &failure {
             None => status::succeeded(object, generation, &window, &counts, &note, now),
-            Some(message) => status::failed(object, generation, reason, message, now),
+            Some(message) => {
+                status::tried(object, &window);
+                status::failed(object, generation, reason, message, now);
+            }
         }
     };
     write(&shared, &key, &change).await;

@@ -21,11 +21,19 @@ pub(crate) const EXECUTION_FAILED: &str = "ExecutionFailed";
 /// Longest message of a failure, in bytes.
 const LONGEST_MESSAGE: usize = 256;
 
-/// The exclusive end of the last window that was exported: our own field, or what the reference wrote.
+/// The exclusive end of the last window that was exported, or where the first one begins that was tried: our own field, or what
+/// the reference wrote.
 pub(crate) fn last_end(object: &MetricsExporter) -> Option<Timestamp> {
     let status = object.status.as_ref()?;
     let reference = || conditions::get(&status.conditions, LAST_SUCCESS)?.message.parse().ok();
     status.last_window_end.as_ref().map(|time| time.0).or_else(reference)
+}
+
+/// A window was tried: whoever runs the exporter next, after a restart or an edit, goes on there and not later.
+pub(crate) fn tried(object: &mut MetricsExporter, window: &Window) {
+    if last_end(object).is_none() {
+        object.status.get_or_insert_default().last_window_end = Some(Time(window.start));
+    }
 }
 
 /// A window was exported.

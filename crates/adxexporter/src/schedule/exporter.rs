@@ -65,7 +65,7 @@ pub(super) struct Exporter {
     state: State,
     /// End of the last window that this process exported. The object's may lag behind it.
     cursor: Option<Timestamp>,
-    /// Where the first window begins, once it was tried: what fails then is not passed over.
+    /// Where the first window begins, once it was tried: what fails then is not passed over. The object says so too, soon.
     beginning: Option<Timestamp>,
     failures: u32,
     not_before: Option<Timestamp>,
@@ -86,7 +86,7 @@ impl Exporter {
         if edited {
             self.generation = object.metadata.generation;
             // A new spec deserves a try at once.
-            (self.failures, self.not_before, self.beginning) = (0, None, None);
+            (self.failures, self.not_before) = (0, None);
             self.state = match prepare(object, shared) {
                 Ok(ready) => State::Ready(Arc::new(ready)),
                 Err(unfit) => State::Unfit(unfit),
@@ -245,19 +245,15 @@ mod tests {
             let mut exporter = Exporter { state: ready(interval), ..Exporter::default() };
             let mut object = MetricsExporter::new("x", Default::default());
             let mut end: Option<Timestamp> = None;
-            // Where the first window began that was tried, which only this process and this spec know.
+            // Where the first window began that was tried.
             let mut beginning: Option<Timestamp> = None;
             for step in steps {
                 match step {
                     Step::Time(seconds) => now += jiff::SignedDuration::from_secs(seconds),
-                    Step::Restart => {
-                        exporter = Exporter { state: ready(interval), ..Exporter::default() };
-                        beginning = None;
-                    }
+                    Step::Restart => exporter = Exporter { state: ready(interval), ..Exporter::default() },
                     Step::Edit(seconds) => {
                         interval = seconds;
-                        (exporter.state, exporter.beginning) = (ready(interval), None);
-                        beginning = None;
+                        exporter.state = ready(interval);
                     }
                     Step::Try(works) => {
                         let Next::Run { window, skipped, .. } = exporter.next(&object, now, CATCH_UP) else { continue };
@@ -277,6 +273,7 @@ mod tests {
                             exporter.succeeded(window, now);
                             end = Some(window.end);
                         } else {
+                            status::tried(&mut object, &window);
                             exporter.failed(now, None, 1.0);
                         }
                     }

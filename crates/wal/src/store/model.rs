@@ -390,7 +390,6 @@ impl World {
     }
 }
 
-/// Ledger and waiting rows of the files as they lie there, without a recovery.
 /// Adds rows to the buffer, the last one first; where they are, in their order.
 fn add_pieces(pieces: &mut Pieces, rows: &[String]) -> std::ops::Range<usize> {
     let first = pieces.places.len();
@@ -403,6 +402,7 @@ fn add_pieces(pieces: &mut Pieces, rows: &[String]) -> std::ops::Range<usize> {
     first..pieces.places.len()
 }
 
+/// Ledger and waiting rows of the files as they lie there, without a recovery.
 fn look_at(disk: &SimDisk) -> (Ledger, HashMap<String, usize>) {
     let before = disk.files();
     let disk_of = disk.disk();

@@ -69,7 +69,10 @@ async fn a_service_that_fails(answer: impl Fn() -> Answer + Send + Sync + 'stati
     let (_, reason, message) = condition(&object, OWNER).unwrap();
     assert_eq!(reason, why);
     assert!(message.contains(part), "{message}");
-    assert!(has(&object, "Failed", "True") && has(&object, "Completed", "False") && last_end(&object).is_none(), "{object:?}");
+    assert!(
+        has(&object, "Failed", "True") && has(&object, "Completed", "False") && last_end(&object) == Some(time("2024-01-01T10:10:00Z")),
+        "{object:?}"
+    );
     let metrics = world.metrics().await;
     assert!(metrics.contains("runs_total{namespace=\"ns\",name=\"sick\",outcome=\"query_error\"} 1\n"), "{metrics}");
     world
