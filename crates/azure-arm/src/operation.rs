@@ -49,6 +49,14 @@ struct Status {
     error: Option<ErrorBody>,
 }
 
+impl Operation {
+    /// What it is about.
+    #[must_use]
+    pub fn doing(&self) -> &str {
+        &self.doing
+    }
+}
+
 impl Arm {
     /// How far an operation is.
     ///

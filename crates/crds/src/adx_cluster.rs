@@ -149,6 +149,66 @@ pub struct Provision {
     /// Fewest machines.
     #[serde(default = "two")]
     pub auto_scale_min: i64,
+    /// How many machines, where autoScale does not decide. Absent: as Azure likes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub capacity: Option<i64>,
+    /// Who may use the cluster or one of its databases, such as the identities of the components. What is taken out of the list
+    /// stays in Azure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub principals: Vec<ClusterPrincipal>,
+}
+
+/// A role for somebody, on a cluster or on one of its databases.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterPrincipal {
+    /// Application or object id of an application or managed identity, e-mail address of a user, name of a group.
+    #[schemars(length(min = 1))]
+    pub principal_id: String,
+    /// What it is.
+    pub principal_type: PrincipalType,
+    /// The role: AllDatabasesAdmin or AllDatabasesViewer on the cluster; Admin, Ingestor, Monitor, User, UnrestrictedViewer or Viewer
+    /// on a database.
+    pub role: PrincipalRole,
+    /// The database. Absent: the cluster.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub database_name: String,
+    /// Tenant of the principal. Absent: that of the cluster.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tenant_id: String,
+}
+
+/// What a principal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum PrincipalType {
+    /// An application or a managed identity.
+    App,
+    /// A group.
+    Group,
+    /// A user.
+    User,
+}
+
+/// A role, as Azure names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum PrincipalRole {
+    /// Of a cluster.
+    AllDatabasesAdmin,
+    /// Of a cluster.
+    AllDatabasesViewer,
+    /// Of a database.
+    Admin,
+    /// Of a database.
+    Ingestor,
+    /// Of a database.
+    Monitor,
+    /// Of a database.
+    User,
+    /// Of a database.
+    UnrestrictedViewer,
+    /// Of a database.
+    Viewer,
 }
 
 fn ten() -> i64 {
@@ -241,4 +301,25 @@ pub struct AppliedProvisionState {
     /// Resource ids of the managed identities.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub user_assigned_identities: Vec<String>,
+    /// How many machines, where the spec says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<i64>,
+    /// Whether the number of machines follows the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_scale: Option<AppliedAutoScale>,
+    /// How long each database keeps its data, as ISO 8601 durations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub retention: BTreeMap<String, String>,
+}
+
+/// What the operator has last applied of the automatic scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AppliedAutoScale {
+    /// Whether it is on.
+    pub enabled: bool,
+    /// Fewest machines.
+    pub minimum: i64,
+    /// Most machines.
+    pub maximum: i64,
 }

@@ -29,8 +29,8 @@ mod summary_rule;
 mod target;
 
 pub use adx_cluster::{
-    AdxCluster, AdxClusterSpec, AdxClusterStatus, AppliedProvisionState, ClusterRole, Database, FederatedTarget, Federation, Local,
-    Provision, TelemetryType,
+    AdxCluster, AdxClusterSpec, AdxClusterStatus, AppliedAutoScale, AppliedProvisionState, ClusterPrincipal, ClusterRole, Database,
+    FederatedTarget, Federation, Local, PrincipalRole, PrincipalType, Provision, TelemetryType,
 };
 pub use alert_rule::{AlertRule, AlertRuleSpec, AlertRuleStatus};
 pub use components::{

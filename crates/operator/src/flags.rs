@@ -2,9 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use ::azure::{Credentials, Identity};
+use anyhow::Context as _;
+use azure_arm::Arm;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::azure::Azure;
 use crate::render::{Images, Settings};
 use crate::run::Config;
 
@@ -94,6 +99,13 @@ pub struct RunFlags {
     /// Address that they are bound to.
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     pub listen_address: IpAddr,
+    /// Address of Azure Resource Manager, for clusters with spec.provision. Other clouds than the public one have their own.
+    #[arg(long, value_name = "URL", default_value = azure_arm::PUBLIC_CLOUD, env = "ADXMON_AZURE_RESOURCE_MANAGER")]
+    pub azure_resource_manager: String,
+    /// Client id of the user-assigned identity to make clusters in Azure with; without it the default chain: environment,
+    /// workload identity, managed identity, Azure CLI.
+    #[arg(long, value_name = "CLIENT-ID", default_value = "", hide_default_value = true)]
+    pub auth_msi_id: String,
     /// Accepted for the reference's manifests: a value turns CPU profiles on, at --port: /debug/pprof/profile?seconds=10.
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     pub pprof_bind_address: String,
@@ -101,14 +113,24 @@ pub struct RunFlags {
 
 impl RunFlags {
     /// What they ask for.
-    pub fn config(&self) -> Config {
-        Config {
+    ///
+    /// # Errors
+    /// The address of Resource Manager is none.
+    pub fn config(&self) -> anyhow::Result<Config> {
+        let tokens = match self.auth_msi_id.trim() {
+            "" => Credentials::new().default_chain(),
+            id => Credentials::new().managed_identity(Identity::user(id)),
+        };
+        let user_agent = concat!("adx-mon-operator/", env!("CARGO_PKG_VERSION"));
+        let arm = Arm::new(self.azure_resource_manager.trim(), tokens, user_agent).context("--azure-resource-manager")?;
+        Ok(Config {
+            provisioner: Arc::new(Azure::new(arm)),
             kubeconfig: self.kubeconfig.clone(),
             namespace: self.namespace.clone().filter(|name| !name.is_empty()),
             listen: SocketAddr::new(self.listen_address, self.port),
             profiles: !self.pprof_bind_address.is_empty(),
             ..Config::new(self.common.settings())
-        }
+        })
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! [`render`] makes the objects of a resource, without I/O; [`manifest`] is the same for files. [`reconcile`] decides what is
 //! to be done about a resource and does it, through [`apply`], and says so in its [`status`]. [`start`] runs it all while
-//! this operator leads. A cluster in Azure is made by whoever implements [`reconcile::Provisioner`].
+//! this operator leads. A cluster in Azure is made by whoever implements [`reconcile::Provisioner`]: [`azure`] does.
 
 pub mod apply;
+pub mod azure;
 pub mod diff;
 mod flags;
 mod limits;

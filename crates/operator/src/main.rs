@@ -46,7 +46,7 @@ fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 async fn run(flags: &RunFlags) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     tokio::spawn(stop_on_signal(shutdown.clone()));
-    let running = operator::start(flags.config(), shutdown).await?;
+    let running = operator::start(flags.config()?, shutdown).await?;
     tracing::info!(address = %running.address(), "operator runs");
     running.finished().await.context("stopping")
 }

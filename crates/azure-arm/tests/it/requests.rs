@@ -42,7 +42,7 @@ async fn end_of(arm: &Arm, operation: Option<Operation>) {
 #[tokio::test]
 async fn all_that_a_cluster_needs_is_made() {
     let short = Duration::from_millis(50);
-    let manager = ResourceManager::new(Pace { registration: short, cluster: short, part: short, retry_after: 0 });
+    let manager = ResourceManager::new(Pace { registration: short, cluster: short, part: short, retry_after: 0, tells: false });
     let address = manager.serve().await;
     let tokens = azure::fixed_token("GOOD").unwrap();
     let (arm, id) = (Arm::new(&address, tokens, "test/1").unwrap(), id());

@@ -243,7 +243,7 @@ impl Inner {
         let not_before = Instant::now() + Duration::from_secs(pause);
         self.operations.insert(id, Operation { resource: path.to_owned(), until, failure, is_location, not_before });
         let mut answer = answer_with(status, body);
-        if id % 4 != 2 {
+        if id % 4 != 2 || self.pace.tells {
             let name = if is_location { "location" } else { "azure-asyncoperation" };
             answer.headers_mut().insert(name, url.parse().unwrap());
             answer.headers_mut().insert("retry-after", pause.into());

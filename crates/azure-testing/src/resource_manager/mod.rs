@@ -36,13 +36,15 @@ pub struct Pace {
     pub part: Duration,
     /// What is asked for in `Retry-After` of operations, in seconds.
     pub retry_after: u64,
+    /// Whether each operation is told of in a header; else every fourth is not.
+    pub tells: bool,
 }
 
 impl Default for Pace {
     /// As in Azure.
     fn default() -> Self {
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        Self { registration: minutes(1), cluster: minutes(12), part: Duration::from_secs(40), retry_after: 15 }
+        Self { registration: minutes(1), cluster: minutes(12), part: Duration::from_secs(40), retry_after: 15, tells: false }
     }
 }
 
@@ -183,6 +185,13 @@ impl ResourceManager {
     /// Somebody makes or replaces a resource by hand.
     pub fn put(&self, path: &str, body: Value) {
         self.inner.lock().resources.insert(path.to_ascii_lowercase(), Resource { body, since: Instant::now(), pending: None });
+    }
+
+    /// Somebody deletes a resource by hand, with all that is in it.
+    pub fn remove(&self, path: &str) {
+        let path = path.to_ascii_lowercase();
+        let below = format!("{path}/");
+        self.inner.lock().resources.retain(|key, _| *key != path && !key.starts_with(&below));
     }
 
     /// Somebody changes a resource by hand.

@@ -132,12 +132,27 @@ impl Managed for AdxCluster {
                 report.installed = verdict.status == Truth::True;
                 report.owner = Some(verdict);
                 report.fields.extend(endpoint.map(|endpoint| ("endpoint".to_owned(), endpoint.into())));
-                report.fields.extend(applied.map(|applied| ("appliedProvisionState".to_owned(), json!(applied))));
+                let before = self.status()["appliedProvisionState"].take();
+                let applied = applied.map(|applied| json!(applied)).filter(|applied| *applied != before);
+                report.fields.extend(applied.map(|applied| ("appliedProvisionState".to_owned(), merge_patch(&before, applied))));
                 report.others.push((READY, None));
                 Ok(again.map_or_else(Action::await_change, Action::requeue))
             }
         }
     }
+}
+
+/// What makes one value of the other when merged (RFC 7396): what is no more has to be named.
+fn merge_patch(before: &Value, after: Value) -> Value {
+    let (Value::Object(before), Value::Object(mut after)) = (before, after.clone()) else { return after };
+    for (name, old) in before {
+        let new = match after.remove(name) {
+            Some(new) => merge_patch(old, new),
+            None => Value::Null,
+        };
+        after.insert(name.clone(), new);
+    }
+    Value::Object(after)
 }
 
 trait Install {

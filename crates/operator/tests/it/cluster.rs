@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use azure_arm::Arm;
+use azure_testing::resource_manager::{Pace, ResourceManager};
 use crds::AdxCluster;
 use crds::criteria::Labels;
 use futures::future::BoxFuture;
@@ -503,6 +505,55 @@ async fn one_that_hangs_does_not_hold_up_another() {
     world.gone("StatefulSet", "local").await;
     let local = world.reason("ADXCluster", "local", "ProvisioningSkipped", "https://other").await;
     assert_eq!((&local["status"]["endpoint"], &local["status"]["replicas"]), (&json!("https://other"), &Value::Null));
+    stop.cancel();
+    running.finished().await.unwrap();
+}
+
+/// Over HTTP to a Resource Manager that is built from the public description.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_made_in_azure_and_kept() {
+    let Some(world) = World::start().await else { return };
+    let short = Duration::from_millis(300);
+    let azure = ResourceManager::new(Pace { registration: short, cluster: short, part: short, retry_after: 1, tells: true });
+    azure.register();
+    let address = azure.serve().await;
+    let provisioner = || {
+        let arm = Arm::new(&address, ::azure::fixed_token("GOOD").unwrap(), "test/1").unwrap();
+        Arc::new(operator::azure::Azure::new(arm))
+    };
+    let stop = CancellationToken::new();
+    let running = world.operator_with(&stop, provisioner()).await;
+    let spec = crate::azure::world::spec();
+    let resource =
+        json!({"apiVersion": "adx-mon.azure.com/v1", "kind": "ADXCluster", "metadata": {"name": "adx", "namespace": "mon"}, "spec": spec});
+    world.create(&resource.to_string()).await;
+    world.reason("ADXCluster", "adx", "Creating", "").await;
+    // The operator ends while Azure is at it.
+    stop.cancel();
+    running.finished().await.unwrap();
+    let stop = CancellationToken::new();
+    let running = world.operator_with(&stop, provisioner()).await;
+    let ready = world.reason("ADXCluster", "adx", "ClusterReady", "").await;
+    let status = &ready["status"];
+    assert_eq!(status["endpoint"], crate::azure::world::ENDPOINT);
+    assert_eq!(status["observedGeneration"], 1);
+    assert_eq!(status["appliedProvisionState"]["retention"], json!({"Logs": "P90D", "Metrics": "P30D"}));
+    assert_eq!(status["appliedProvisionState"]["userAssignedIdentities"], json!(["/i1"]));
+    // What goes from the spec goes from the record, and a part that is refused says so.
+    let change = json!({"spec": {"provision": {"userAssignedIdentities": null, "skuName": "Standard_L16as_v3"}, "databases": [spec["databases"][0]]}});
+    world.patch("ADXCluster", "adx", change).await;
+    let applied = json!({
+        "skuName": "Standard_L16as_v3", "tier": "Standard", "retention": {"Metrics": "P30D"},
+        "autoScale": {"enabled": true, "minimum": 2, "maximum": 6},
+    });
+    world.until("ADXCluster", "adx", |object| object["status"]["appliedProvisionState"] == applied).await;
+    let cluster = azure.get(crate::azure::world::CLUSTER).unwrap();
+    assert_eq!((&cluster["sku"]["name"], &cluster["identity"]["type"]), (&json!("Standard_L16as_v3"), &json!("None")));
+    // Deleting the resource deletes nothing there.
+    world.api("ADXCluster").delete("adx", &DeleteParams::default()).await.unwrap();
+    world.gone("ADXCluster", "adx").await;
+    assert_eq!(azure.paths().len(), 6, "{:?}", azure.paths());
+    assert_eq!(azure.violations(), Vec::<String>::new());
     stop.cancel();
     running.finished().await.unwrap();
 }

@@ -127,7 +127,7 @@ fn the_shipped_deployment_fits_the_program() {
     let body: Value = serde_saphyr::from_str(text).unwrap();
     let object = operator::object::Object::new::<k8s_openapi::api::apps::v1::Deployment>(body).unwrap();
     let flags = operator::Flags::try_parse_from([vec!["operator".to_owned()], crate::samples::arguments(&object)].concat()).unwrap();
-    assert_eq!(flags.run.config().listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(flags.run.config().unwrap().listen.to_string(), "0.0.0.0:8080");
     let pod = &object.body["spec"]["template"]["spec"];
     assert_eq!((&pod["serviceAccountName"], &pod["securityContext"]["runAsNonRoot"]), (&Value::from("operator"), &Value::from(true)));
     assert_eq!(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true);

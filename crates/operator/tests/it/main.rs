@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod accepted;
+mod azure;
 mod chart;
 mod cluster;
 mod decisions;
