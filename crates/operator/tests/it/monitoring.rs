@@ -171,7 +171,7 @@ async fn exported() -> Option<Exported> {
     read(&page(exporter.address.unwrap()).await, &mut exported);
 
     let args = ["operator", &kubeconfig, "--port=0", "--listen-address=127.0.0.1"];
-    let operator = operator::start(operator::Flags::try_parse_from(args).unwrap().run.config(), stop.clone()).await.unwrap();
+    let operator = operator::start(operator::Flags::try_parse_from(args).unwrap().run.config().unwrap(), stop.clone()).await.unwrap();
     read(&page(operator.address()).await, &mut exported);
 
     stop.cancel();
