@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use logs::{
     Batch, Destination, Encoder, Language, LineFormat, LineOptions, LineReader, Map, MultiLine, Parser, Parsers, Value, otlp_records,
 };
-use telemetry::{Added, Encoding, LogIntake, LogOptions, RowSet};
+use telemetry::{Added, Encoding, LogIntake, LogOptions, Outcome, RowSet};
 
 const NOW: u64 = 1_700_000_000_000_000_000;
 
@@ -115,7 +115,12 @@ pub(crate) fn otlp_rows(bytes: &[u8]) {
     });
     assert_eq!(got.is_ok(), expected.is_ok());
     let (Ok(got), Ok(expected)) = (got, expected) else { return };
-    assert_eq!((got.accepted, got.rejected), (expected.accepted, expected.rejected));
+    // Each reads what it needs: damage in what is not written, or of a resource without records, only one of them sees.
+    let sees_damage = |outcome: &Outcome| outcome.first_error.as_ref().is_some_and(|error| error.starts_with("reading protobuf"));
+    if sees_damage(&got) || sees_damage(&expected) {
+        return;
+    }
+    assert_eq!((got.accepted, got.rejected), (expected.accepted, expected.rejected), "{got:?} {expected:?}");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let rows = |rows: RowSet| rows.by_table().into_iter().map(|t| (t.table, text(&t.bytes))).collect::<Vec<_>>();
     let (got, expected) = (rows(batch.finish().0), rows(straight));
