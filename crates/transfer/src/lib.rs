@@ -7,15 +7,18 @@
 //! minutes before it counts a possible duplicate and goes elsewhere.
 //!
 //! - [`body`]: the request body that carries many segments.
+//! - [`exchange`]: a request and what its answer means, without the network.
 //! - [`machine`]: what to send next, to whom, and what an answer means; no I/O, no clock.
 //! - [`Sender`]: the machine with a store and HTTP around it.
+//! - [`Courier`]: one segment at a time, by hand.
 //! - [`receiver`]: `POST /transfer`, for our senders and for the reference's.
 
 pub mod body;
+pub mod exchange;
 pub mod machine;
 mod names;
 pub mod receiver;
 mod sender;
 
 pub use names::{CONTENT_TYPE_MANY, HEADER_DATABASE, HEADER_EXPECT, HEADER_PEER, HEADER_RECEIVER, HEADER_VERSION};
-pub use sender::{Credentials, DrainReport, Endpoints, Router, Sender, SenderOptions, SenderStatus, may_carry_token};
+pub use sender::{Courier, Credentials, Delivery, DrainReport, Endpoints, Router, Sender, SenderOptions, SenderStatus, may_carry_token};

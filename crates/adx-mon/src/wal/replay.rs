@@ -3,17 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ::wal::inspect::{self, Item, Snapshot};
 use ::wal::segment::{BlockMeta, FlakeIds, HEADER, Scratch, encode_block};
 use ::wal::{Disk, Outcome, RealDisk, Settlement, Store, TableKey, csv};
-use anyhow::{Context, Result, bail};
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use anyhow::{Context, Error, Result};
 use indicatif::ProgressBar;
-use reqwest::{Response, StatusCode, Url, header};
 use tokio::runtime::Runtime;
+use transfer::{Courier, Credentials, Delivery};
 
 use super::{Filter, show, snapshot};
 
@@ -23,11 +20,6 @@ const BLOCK_BYTES: usize = 64 << 10;
 const SEGMENT_BYTES: usize = 1 << 20;
 /// All segments that are being made go when they are as large as this together.
 const GATHERED_BYTES: usize = 64 << 20;
-/// How often a segment is sent again when the ingestor is busy or silent, and the wait when it names none.
-const ATTEMPTS: u32 = 10;
-const PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Options of `adx-mon wal replay`.
 #[derive(clap::Args, Debug)]
@@ -37,7 +29,7 @@ pub(super) struct Options {
     paths: Vec<PathBuf>,
     /// The ingestor, for example https://ingestor:9090
     #[arg(long)]
-    to: Url,
+    to: String,
     #[command(flatten)]
     filter: Filter,
     /// Delete what the ingestor has taken: files go, segments of a directory are settled as forwarded
@@ -49,6 +41,12 @@ pub(super) struct Options {
     /// PEM file of the authorities that may have signed the ingestor's certificate; those of the system by default
     #[arg(long)]
     ca_file: Option<PathBuf>,
+    /// PEM file of a certificate chain, for an ingestor that asks for a client's certificate
+    #[arg(long, requires = "client_key_file")]
+    client_cert_file: Option<PathBuf>,
+    /// PEM file of the key to --client-cert-file
+    #[arg(long, requires = "client_cert_file")]
+    client_key_file: Option<PathBuf>,
     /// Take any certificate of the ingestor
     #[arg(long, conflicts_with = "ca_file")]
     insecure_skip_verify: bool,
@@ -56,8 +54,13 @@ pub(super) struct Options {
 
 /// `false` when a segment was not taken.
 pub(super) fn run(options: &Options, now_ms: u64, runtime: &Runtime, out: &mut impl Write) -> Result<bool> {
-    let mut replay =
-        Replay { sender: Sender::new(options)?, runtime, out, options, sent: 0, rows: 0, refused: 0, bar: ProgressBar::new_spinner() };
+    let credentials = Credentials {
+        token_file: options.token_file.clone(),
+        client_certificate: options.client_cert_file.clone().zip(options.client_key_file.clone()),
+        server_ca: options.ca_file.clone(),
+    };
+    let courier = Courier::new(&options.to, credentials, options.insecure_skip_verify).map_err(Error::msg)?;
+    let mut replay = Replay { courier, runtime, out, options, sent: 0, rows: 0, refused: 0, bar: ProgressBar::new_spinner() };
     for path in &options.paths {
         match path.is_dir() {
             true if inspect::has_journal(&RealDisk, path) && options.settle => replay.settle(path, now_ms)?,
@@ -75,7 +78,7 @@ pub(super) fn run(options: &Options, now_ms: u64, runtime: &Runtime, out: &mut i
 }
 
 struct Replay<'a, W> {
-    sender: Sender,
+    courier: Courier,
     runtime: &'a Runtime,
     out: &'a mut W,
     options: &'a Options,
@@ -118,7 +121,7 @@ impl<W: Write> Replay<'_, W> {
             }
             let image = store.read_segment(info.id).with_context(|| format!("reading {}", info.file_name))?;
             if self.send(&info.file_name, info.rows, image)? {
-                let reason = format!("replayed to {}", self.sender.url);
+                let reason = format!("replayed to {}", self.courier.url());
                 let settlement = Settlement { segment: info.id, outcome: Outcome::Forwarded, reason, maybe_duplicate: false };
                 store.settle_wait(vec![settlement]).with_context(|| format!("settling {}", info.file_name))?;
             }
@@ -181,12 +184,12 @@ impl<W: Write> Replay<'_, W> {
     fn send(&mut self, name: &str, rows: u64, image: Vec<u8>) -> Result<bool> {
         self.bar.set_message(name.to_owned());
         self.bar.tick();
-        let answer = self.runtime.block_on(self.sender.send(name, &image))?;
-        let (taken, word) = match &answer {
-            Answer::Stored => (true, "stored".to_owned()),
-            Answer::Known => (true, "was there already".to_owned()),
-            Answer::Refused(why) => (false, format!("refused: {why}")),
-            Answer::Unknown(why) => (false, format!("no answer, and may be stored: {why}")),
+        let delivery = self.runtime.block_on(self.courier.send(name, &image, tokio::time::sleep)).map_err(Error::msg)?;
+        let (taken, word) = match &delivery {
+            Delivery::Stored => (true, "stored".to_owned()),
+            Delivery::Known => (true, "was there already".to_owned()),
+            Delivery::Refused(why) => (false, format!("refused: {why}")),
+            Delivery::Unknown(why) => (false, format!("no answer, and may be stored: {why}")),
         };
         let line = format!("{name}: {}: {word}", show::count(rows, "row"));
         self.bar.suspend(|| writeln!(self.out, "{line}").and_then(|()| self.out.flush()))?;
@@ -292,87 +295,4 @@ impl Table {
         encode_block(&mut self.image, BlockMeta { sample_type: 0, rows: count }, &value, &mut Scratch::default());
         self.rows.clear();
     }
-}
-
-/// What the ingestor says of a segment.
-enum Answer {
-    Stored,
-    Known,
-    Refused(String),
-    Unknown(String),
-}
-
-struct Sender {
-    client: reqwest::Client,
-    url: Url,
-    token: Option<String>,
-}
-
-impl Sender {
-    fn new(options: &Options) -> Result<Sender> {
-        let url = options.to.join("/transfer").with_context(|| format!("{} cannot be used", options.to))?;
-        let mut client = reqwest::Client::builder().user_agent("adx-mon").timeout(TIMEOUT);
-        if let Some(file) = &options.ca_file {
-            let pem = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-            let authorities = reqwest::Certificate::from_pem_bundle(&pem).with_context(|| format!("{} is no PEM file", file.display()))?;
-            client = client.tls_certs_only(authorities);
-        }
-        if options.insecure_skip_verify {
-            client = client.tls_danger_accept_invalid_certs(true);
-        }
-        let mut token = None;
-        if let Some(file) = &options.token_file {
-            if !transfer::may_carry_token(url.as_str()) {
-                bail!("the bearer token is not sent to {url}: use https");
-            }
-            let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-            token = Some(text.trim().to_owned());
-        }
-        Ok(Sender { client: client.build().context("making the HTTP client")?, url, token })
-    }
-
-    /// Sends a segment, again while the ingestor is busy or silent.
-    async fn send(&self, name: &str, image: &[u8]) -> Result<Answer> {
-        // As collectors do: what is not compressed is taken for a peer's and stays where it came.
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(image).context("compressing")?;
-        let body = encoder.finish().context("compressing")?;
-        let mut url = self.url.clone();
-        url.query_pairs_mut().append_pair("filename", name);
-        let mut answer = Answer::Unknown("it was not sent".to_owned());
-        for attempt in 1..=ATTEMPTS {
-            let mut request =
-                self.client.post(url.clone()).header(header::CONTENT_TYPE, "text/csv").header(header::CONTENT_ENCODING, "gzip");
-            if let Some(token) = &self.token {
-                request = request.bearer_auth(token);
-            }
-            let mut pause = PAUSE;
-            answer = match request.body(body.clone()).send().await {
-                Err(error) => Answer::Unknown(format!("{:#}", anyhow::Error::new(error).context("sending"))),
-                Ok(response) => match response.status() {
-                    StatusCode::ACCEPTED => return Ok(Answer::Stored),
-                    StatusCode::CONFLICT => return Ok(Answer::Known),
-                    status => {
-                        pause = retry_after(&response).unwrap_or(PAUSE).min(LONGEST_PAUSE);
-                        let text = response.text().await.unwrap_or_default();
-                        let why = format!("{status}: {}", text.trim());
-                        match status {
-                            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::LOCKED => Answer::Refused(why),
-                            status if status.is_server_error() => Answer::Unknown(why),
-                            _ => return Ok(Answer::Refused(why)),
-                        }
-                    }
-                },
-            };
-            if attempt < ATTEMPTS {
-                tokio::time::sleep(pause).await;
-            }
-        }
-        Ok(answer)
-    }
-}
-
-fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }

@@ -3,8 +3,9 @@
 use clap::Parser as _;
 use ingestor::{Config, Flags};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use transfer::{Courier, Credentials, Delivery};
 
-use crate::support::{client, start};
+use crate::support::{NARROW, client, image, start};
 
 /// The part of a configuration that these flags say.
 fn secured(config: &mut Config, flags: &[String]) {
@@ -68,5 +69,28 @@ async fn both_listeners_want_a_token_and_the_one_with_tls_a_certificate() {
     assert_eq!(secure(true).get(&url).send().await.unwrap().status(), 401);
     assert_eq!(secure(true).get(&url).bearer_auth("good").send().await.unwrap().status(), 204);
     ingestor.until("/metrics", |text| text.contains("adxmon_listener_failed_handshakes_total 1")).await;
+
+    // As `adx-mon wal replay` sends.
+    let endpoint = format!("https://localhost:{}", ingestor.running.tls.unwrap().port());
+    let whole = Credentials {
+        token_file: Some(file("tokens")),
+        client_certificate: Some((file("tls.crt"), file("tls.key"))),
+        server_ca: Some(file("ca.crt")),
+    };
+    let sent = async |credentials: Credentials| {
+        let courier = Courier::new(&endpoint, credentials, false).unwrap();
+        courier.send("FakeMetrics_Cpu_aaa_2f5d0c3e517e4000.wal", &image(NARROW, "t1,1\n"), async |_| {}).await.unwrap()
+    };
+    for (missing, why) in [
+        (Credentials { token_file: None, ..whole.clone() }, "401 Unauthorized"),
+        (Credentials { client_certificate: None, ..whole.clone() }, ""),
+        (Credentials { server_ca: None, ..whole.clone() }, "certificate"),
+    ] {
+        let delivery = sent(missing.clone()).await;
+        let said = matches!(&delivery, Delivery::Refused(said) | Delivery::Unknown(said) if said.contains(why));
+        assert!(said, "{delivery:?} with {missing:?}");
+    }
+    assert_eq!(sent(whole.clone()).await, Delivery::Stored);
+    assert_eq!(sent(whole).await, Delivery::Known);
     ingestor.finish().await;
 }

@@ -4,16 +4,15 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{Method, StatusCode};
-use serde::Deserialize;
 use wal::{SegmentInfo, Store};
 
 use super::SenderOptions;
 use super::access::Accesses;
-use crate::body::{Directory, Entry, image_checksum};
+use crate::exchange::{self, receiver_of};
 use crate::machine::{Answer, Contract};
-use crate::names::{CONTENT_TYPE_MANY, HEADER_EXPECT, HEADER_PEER, HEADER_RECEIVER, HEADER_VERSION, hex, unhex};
+use crate::names::HEADER_PEER;
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What of an answer's text is looked at.
@@ -33,18 +32,6 @@ pub(super) struct Outgoing {
     pub(super) receiver: Option<[u8; 16]>,
     pub(super) segments: Vec<SegmentInfo>,
     pub(super) floor: u64,
-}
-
-/// The parts of our 202 that a sender acts upon.
-#[derive(Deserialize)]
-struct Report {
-    refused: Vec<Refused>,
-}
-
-#[derive(Deserialize)]
-struct Refused {
-    index: usize,
-    reason: String,
 }
 
 impl Http {
@@ -128,24 +115,10 @@ impl Http {
     }
 
     fn many(&self, endpoint: &str, receiver: [u8; 16], out: &Outgoing, images: Vec<Vec<u8>>) -> Result<reqwest::RequestBuilder, String> {
-        let entries = out.segments.iter().zip(&images).map(|(info, image)| Entry {
-            file_name: info.file_name.clone(),
-            number: info.number,
-            digest: info.digest,
-            floor: out.floor,
-            length: image.len() as u64,
-            rows: info.rows,
-            checksum: image_checksum(image),
-        });
-        let directory = Directory { sender: self.sender, entries: entries.collect() };
-        let mut body = directory.encode().map_err(|error| error.to_string())?;
-        body.reserve(images.iter().map(Vec::len).sum());
-        for image in images {
-            body.extend_from_slice(&image);
-        }
+        let body = exchange::body(self.sender, out.floor, &out.segments, &images).map_err(|error| error.to_string())?;
+        drop(images);
         let request = self.request(Method::POST, &format!("{endpoint}/transfer"))?;
-        let request = request.header(CONTENT_TYPE, CONTENT_TYPE_MANY).header(HEADER_EXPECT, hex(&receiver));
-        self.with_body(request, body)
+        self.with_body(request.headers(exchange::headers(&receiver)), body)
     }
 
     /// The reference's contract; one segment.
@@ -162,50 +135,21 @@ impl Http {
         if !self.gzip {
             return Ok(request.body(body));
         }
-        let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 2), flate2::Compression::fast());
-        let compressed = encoder.write_all(&body).and_then(|()| encoder.finish()).map_err(|error| error.to_string())?;
-        Ok(request.header(CONTENT_ENCODING, "gzip").body(compressed))
+        Ok(request.header(CONTENT_ENCODING, "gzip").body(gzipped(&body)?))
     }
 
     async fn answer(&self, response: reqwest::Response, ours: bool) -> (Answer, Option<String>) {
-        let status = response.status();
+        let (status, headers) = (response.status(), response.headers().clone());
         if status == StatusCode::UNAUTHORIZED {
             self.accesses.refused();
         }
-        let retry_after_ms = retry_after_ms(response.headers());
-        let actual = receiver_of(response.headers());
-        let text = read_text(response).await;
-        let failure = |text: &[u8]| {
-            let text = String::from_utf8_lossy(&text[..text.len().min(500)]);
-            Some(format!("status {}: {}", status.as_u16(), text.trim_end()))
-        };
-        match status {
-            StatusCode::ACCEPTED if ours => match serde_json::from_slice::<Report>(&text) {
-                Ok(report) => {
-                    let refused = report.refused.into_iter().map(|r| (r.index, r.reason));
-                    (Answer::Stored { refused: refused.collect() }, None)
-                }
-                // It is stored, but what of it was refused got lost.
-                Err(error) => (Answer::Unknown, Some(format!("the answer cannot be read: {error}"))),
-            },
-            StatusCode::ACCEPTED | StatusCode::CONFLICT => (Answer::Stored { refused: Vec::new() }, None),
-            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => {
-                let reason = failure(&text).unwrap_or_default();
-                (Answer::Unacceptable { reason: reason.clone() }, Some(reason))
-            }
-            // The reference's ingestor says so when its disk is full, whatever the database.
-            StatusCode::TOO_MANY_REQUESTS if !ours => (Answer::Unavailable { retry_after_ms }, failure(&text)),
-            StatusCode::TOO_MANY_REQUESTS => (Answer::DatabaseBusy { retry_after_ms }, failure(&text)),
-            StatusCode::MISDIRECTED_REQUEST if actual.is_some() => (Answer::Misdirected { actual: actual.unwrap_or_default() }, None),
-            // One that lacks our headers comes from what stands around the receiver: a time limit that
-            // struck while it was storing, or a proxy.
-            StatusCode::SERVICE_UNAVAILABLE if ours && actual.is_none() => (Answer::Unknown, failure(&text)),
-            StatusCode::SERVICE_UNAVAILABLE => (Answer::Unavailable { retry_after_ms }, failure(&text)),
-            status if status.is_server_error() => (Answer::Unknown, failure(&text)),
-            // A proxy, a wrong address, missing rights: nothing is stored, and data must not die of it.
-            _ => (Answer::Unavailable { retry_after_ms }, failure(&text)),
-        }
+        exchange::meaning(status, &headers, &read_text(response).await, ours)
     }
+}
+
+pub(super) fn gzipped(body: &[u8]) -> Result<Vec<u8>, String> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 2), flate2::Compression::fast());
+    encoder.write_all(body).and_then(|()| encoder.finish()).map_err(|error| format!("compressing: {error}"))
 }
 
 /// Why the images of a request are not there.
@@ -235,18 +179,8 @@ async fn read_images(store: &Store, segments: &[SegmentInfo]) -> Result<Vec<Vec<
     if lost.is_empty() { Ok(images) } else { Err(ReadFailure::Lost(lost)) }
 }
 
-fn receiver_of(headers: &HeaderMap) -> Option<[u8; 16]> {
-    headers.get(HEADER_VERSION)?;
-    headers.get(HEADER_RECEIVER)?.to_str().ok().and_then(unhex)
-}
-
-fn retry_after_ms(headers: &HeaderMap) -> Option<u64> {
-    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(seconds.min(3600) * 1000)
-}
-
 /// The beginning of an answer's text; what cannot be read is left out.
-async fn read_text(mut response: reqwest::Response) -> Bytes {
+pub(super) async fn read_text(mut response: reqwest::Response) -> Bytes {
     let mut text = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         let room = ANSWER_BYTES - text.len().min(ANSWER_BYTES);

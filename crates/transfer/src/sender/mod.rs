@@ -8,6 +8,7 @@
 //! own, and hands over what is not sent.
 
 mod access;
+mod courier;
 mod http;
 mod metrics;
 
@@ -22,6 +23,7 @@ use wal::{Outcome, Request, SegmentId, SegmentInfo, Settlement, Store};
 
 use crate::machine::{Answer, Config, Contract, Job, Key, Machine, Offer, Release, Route, Settle, Step};
 pub use access::{Credentials, may_carry_token};
+pub use courier::{Courier, Delivery};
 use http::{Http, Outgoing};
 use metrics::SenderMetrics;
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod courier;
 mod outage;
 mod receiving;
 mod sending;

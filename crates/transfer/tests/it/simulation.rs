@@ -11,10 +11,9 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
-use transfer::body::{Directory, Entry, image_checksum};
+use transfer::exchange;
 use transfer::machine::{Answer, Config, Contract, Job, Key, Machine, Offer, Route, Settle, Step};
 use transfer::receiver::{ReceiverOptions, router};
-use transfer::{CONTENT_TYPE_MANY, HEADER_EXPECT};
 use wal::disk::sim::{Fault, SimDisk};
 use wal::{BatchRecord, BatchState, Options, Outcome, Section, SectionBody, Settlement, Store, TableKey};
 
@@ -505,48 +504,19 @@ fn rows_of(image: &[u8]) -> Vec<String> {
 
 /// The body of a request; nothing when the disk is down.
 pub(crate) fn body(store: &Store, job: &Job) -> Option<Vec<u8>> {
-    let sealed: BTreeMap<Key, wal::SegmentInfo> = store.sealed().into_iter().map(|info| (key_of(&info), info)).collect();
-    let mut entries = Vec::new();
-    let mut images = Vec::new();
-    for key in &job.segments {
-        let info = &sealed[key];
-        let image = store.read_segment(info.id).ok()?;
-        entries.push(Entry {
-            file_name: info.file_name.clone(),
-            number: info.number,
-            digest: info.digest,
-            floor: store.floor(&key.database),
-            length: image.len() as u64,
-            rows: info.rows,
-            checksum: image_checksum(&image),
-        });
-        images.extend(image);
-    }
-    let mut body = Directory { sender: store.sender_id(), entries }.encode().unwrap();
-    body.extend(images);
-    Some(body)
+    let mut sealed: BTreeMap<Key, wal::SegmentInfo> = store.sealed().into_iter().map(|info| (key_of(&info), info)).collect();
+    let segments: Vec<_> = job.segments.iter().map(|key| sealed.remove(key).unwrap()).collect();
+    let images: Vec<_> = segments.iter().map(|info| store.read_segment(info.id).ok()).collect::<Option<_>>()?;
+    Some(exchange::body(store.sender_id(), store.floor(&job.segments[0].database), &segments, &images).unwrap())
 }
 
 /// The receiver with this store answers.
 pub(crate) async fn post(store: Store, job: &Job, body: Vec<u8>) -> Answer {
-    let receiver = uuid::Uuid::from_bytes(job.receiver.unwrap()).simple().to_string();
-    let request = http::Request::post("/transfer").header("content-type", CONTENT_TYPE_MANY).header(HEADER_EXPECT, receiver);
-    let request = request.body(axum::body::Body::from(body)).unwrap();
-    let router = router(store, ReceiverOptions::default(), Arc::new(|| Ok(())));
-    let response = router.oneshot(request).await.unwrap();
-    let status = response.status().as_u16();
-    let text = response.into_body().collect().await.unwrap().to_bytes();
-    match status {
-        202 => {
-            let report: serde_json::Value = serde_json::from_slice(&text).unwrap();
-            assert_eq!(report["refused"], serde_json::json!([]));
-            Answer::Stored { refused: Vec::new() }
-        }
-        409 => Answer::Stored { refused: Vec::new() },
-        500 => Answer::Unknown,
-        503 => Answer::Unavailable { retry_after_ms: None },
-        other => panic!("status {other}: {}", String::from_utf8_lossy(&text)),
-    }
+    let mut request = http::Request::post("/transfer").body(axum::body::Body::from(body)).unwrap();
+    *request.headers_mut() = exchange::headers(&job.receiver.unwrap());
+    let response = router(store, ReceiverOptions::default(), Arc::new(|| Ok(()))).oneshot(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    exchange::meaning(head.status, &head.headers, &body.collect().await.unwrap().to_bytes(), true).0
 }
 
 #[test]
