@@ -9,6 +9,7 @@ use wal::Durability;
 
 use crate::cluster::Cluster;
 use crate::peers::Peers;
+use crate::time::Time;
 use crate::upload::Ingestion;
 use crate::upload::passage::QueueOptions;
 
@@ -152,6 +153,8 @@ pub struct Config {
     pub peers: Option<Peers>,
     /// After a signal: how long uploads may go on.
     pub grace: Duration,
+    /// The clock of uploads.
+    pub time: Time,
 }
 
 impl Config {
@@ -190,6 +193,7 @@ impl Config {
             profiles: false,
             region: String::new(),
             grace: Duration::from_secs(20),
+            time: Time::default(),
         }
     }
 

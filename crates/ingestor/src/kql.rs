@@ -58,6 +58,9 @@ pub fn create_table(table: &str, columns: &[Column]) -> String {
     format!(".create-merge table {} ({})", quote_name(table), list.join(", "))
 }
 
+/// The statement that lists the tables of a database.
+pub const SHOW_TABLES: &str = ".show tables | project TableName";
+
 /// The name of the mapping for these columns of a table.
 pub fn mapping_name(table: &str, columns: &[Column]) -> String {
     let table = normalize_metric(table);

@@ -23,6 +23,7 @@ pub mod peers;
 mod run;
 mod sink;
 mod status;
+mod time;
 pub mod upload;
 
 pub use admin::{Command, Dlq, Storage, Which};
@@ -32,3 +33,4 @@ pub use control::Letter;
 pub use flags::{Flags, parse_go_duration};
 pub use ledger::{Filtered, LedgerReport, Rows, TableRows};
 pub use run::{Running, start};
+pub use time::Time;

@@ -259,6 +259,7 @@ fn start_workers(
             queue: config.queue,
             sealed: sealed.clone(),
             metrics: metrics.clone(),
+            time: config.time.clone(),
             hurry: hurry.clone(),
             shutdown: stop.clone(),
         };
@@ -293,6 +294,7 @@ fn destinations(config: &Config, credentials: &Arc<dyn TokenSource>) -> anyhow::
                 ingestion: config.ingestion,
                 streaming_bytes: config.streaming_bytes,
                 streaming_tables: config.streaming_tables.clone(),
+                time: config.time.clone(),
             };
             let kusto = KustoDatabase::new(options, Arc::clone(credentials), &config.trusted_hosts)?;
             all.push((database.clone(), Destination::Kusto(Box::new(kusto))));

@@ -15,8 +15,8 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use azure::TokenSource;
 use kusto::{BatchId, Client, Delivery, Error, Kind, RetryPolicy, StreamOptions, TrustedHost};
@@ -31,6 +31,7 @@ use super::plan::{Batch, Ended};
 use super::queue::{Queue, Source};
 use super::rows::{Piece, Pieces, ReadError};
 use crate::kql::{self, Column};
+use crate::time::Time;
 
 /// One request may take this long; the reference's limit for a whole batch.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -41,7 +42,9 @@ const BLOB_KIB: u32 = 20 << 10;
 /// CSV is at most about so many times as long as the blocks that it is stored in.
 const INFLATION: u64 = 24;
 /// How long a table that does not stream is not asked again.
-const NO_STREAMING: Duration = Duration::from_secs(3600);
+const NO_STREAMING_MS: u64 = 3_600_000;
+/// How often tables that are gone are looked for; the reference's period.
+const TABLES_MS: u64 = 900_000;
 /// Pieces are not made smaller than this.
 const SMALLEST_PIECE: usize = 4 << 10;
 
@@ -103,6 +106,8 @@ pub struct DatabaseOptions {
     pub streaming_bytes: u64,
     /// and all of these tables, if the service streams.
     pub streaming_tables: Vec<String>,
+    /// The clock that periods go by.
+    pub time: Time,
 }
 
 /// A database and its service.
@@ -113,13 +118,15 @@ pub struct KustoDatabase {
     metrics: bool,
     queue: AzureQueue,
     /// Tables that do not stream, until when.
-    unstreamed: Mutex<HashMap<Arc<str>, Instant>>,
+    unstreamed: Mutex<HashMap<Arc<str>, u64>>,
     /// Known after the first answer.
     service: Mutex<Option<Service>>,
     /// Only one asks at a time.
     connecting: tokio::sync::Mutex<()>,
-    /// Mappings that exist, and with them their tables.
-    ensured: Mutex<HashSet<String>>,
+    /// Mappings that exist, with their tables.
+    ensured: Mutex<HashMap<String, String>>,
+    /// When the service is asked which tables there are.
+    look_at: AtomicU64,
     /// Bytes of CSV in one request; shrinks when the service finds it too much.
     piece_bytes: AtomicUsize,
     /// KiB that are not in use.
@@ -157,7 +164,8 @@ impl KustoDatabase {
             options,
             service: Mutex::new(None),
             connecting: tokio::sync::Mutex::new(()),
-            ensured: Mutex::new(HashSet::new()),
+            ensured: Mutex::default(),
+            look_at: AtomicU64::new(0),
             unstreamed: Mutex::default(),
             piece_bytes: AtomicUsize::new(0),
             memory: Semaphore::new(MEMORY_KIB as usize),
@@ -181,7 +189,8 @@ impl KustoDatabase {
         };
         let table = batch.table.table.as_ref();
         let small = csv_bytes <= self.options.streaming_bytes || self.options.streaming_tables.iter().any(|t| t == table);
-        let streams = service != Service::Emulator && self.unstreamed.lock().get(table).is_none_or(|until| *until <= Instant::now());
+        let streams =
+            service != Service::Emulator && self.unstreamed.lock().get(table).is_none_or(|until| *until <= self.options.time.now_ms());
         Ok(if self.queues(service) && !(small && streams) { Way::Queued } else { Way::Streaming })
     }
 
@@ -245,7 +254,8 @@ impl KustoDatabase {
             if let Err(error) = self.send(service, table, &columns, piece.id(&batch.id), piece.csv.clone()).await {
                 if piece.index == 0 && self.queues(service) && does_not_stream(&error) {
                     tracing::info!(%error, table = %batch.table, "the table does not stream; its batches are queued for the next hour");
-                    self.unstreamed.lock().insert(batch.table.table.clone(), Instant::now() + NO_STREAMING);
+                    let until = self.options.time.now_ms() + NO_STREAMING_MS;
+                    self.unstreamed.lock().insert(batch.table.table.clone(), until);
                     return Sent::MustQueue;
                 }
                 return Sent::Ended(self.failed(batch, &error, Step::Rows, Some(&piece)));
@@ -320,14 +330,47 @@ impl KustoDatabase {
 
     /// Makes the table with its columns and the mapping, once for each schema.
     async fn ensure(&self, table: &str, columns: &[Column]) -> Result<(), Error> {
+        self.look_for_tables().await;
         let mapping = kql::mapping_name(table, columns);
-        if self.ensured.lock().contains(&mapping) {
+        if self.ensured.lock().contains_key(&mapping) {
             return Ok(());
         }
         self.client.mgmt(&self.database, &kql::create_table(table, columns)).await?;
         self.client.mgmt(&self.database, &kql::create_mapping(table, columns)).await?;
-        self.ensured.lock().insert(mapping);
+        self.ensured.lock().insert(mapping, table.to_owned());
         Ok(())
+    }
+
+    /// From time to time: tables that somebody dropped are made again with the next batch, rather than when Kusto has
+    /// failed to ingest one. Without an answer everything stays as it was.
+    async fn look_for_tables(&self) {
+        let now = self.options.time.now_ms();
+        let (due, next) = (self.look_at.load(Ordering::Relaxed), now.saturating_add(TABLES_MS));
+        // Later than one period: the clock went back.
+        let early = due > now && due <= next;
+        if early || self.look_at.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
+        if self.ensured.lock().is_empty() {
+            return;
+        }
+        match self.client.mgmt(&self.database, kql::SHOW_TABLES).await {
+            // A database without any table is not one that has just been written to.
+            Ok(answer) if answer.rows.is_empty() => {}
+            Ok(answer) => {
+                let names: HashSet<&str> = answer.rows.iter().filter_map(|row| row.first()?.as_str()).collect();
+                self.ensured.lock().retain(|_, table| {
+                    let there = names.contains(table.as_str());
+                    if !there {
+                        tracing::warn!(database = self.database, table, "the table is gone: it is made again with the next batch");
+                    }
+                    there
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, database = self.database, "which tables there are cannot be read, and is asked again later")
+            }
+        }
     }
 
     /// Finds out what the service is, and gives a metrics database its functions.

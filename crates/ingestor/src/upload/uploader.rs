@@ -15,6 +15,7 @@ use super::queue::{Message, QueueError, Rows, Source};
 use crate::kql::{self, Column};
 use crate::metrics::UploadMetrics;
 use crate::peers::Sealed;
+use crate::time::Time;
 
 /// Between two tries to make something durable.
 const RETRY_STORE: Duration = Duration::from_secs(1);
@@ -42,6 +43,7 @@ pub(super) struct Uploader {
     pub(super) destination: Destination,
     pub(super) sealed: Sealed,
     pub(super) metrics: Arc<UploadMetrics>,
+    pub(super) time: Time,
 }
 
 impl Uploader {
@@ -62,7 +64,7 @@ impl Uploader {
     }
 
     async fn record(&self, record: &BatchRecord) -> bool {
-        durable("the state of a batch", |done| self.store.record_batch(record.clone(), done)).await
+        self.durable("the state of a batch", |done| self.store.record_batch(record.clone(), done)).await
     }
 
     async fn close(&self, mut settlements: Vec<Settlement>, rest: Option<&BatchRecord>) -> bool {
@@ -72,10 +74,25 @@ impl Uploader {
                 None => return false,
             }
         }
-        let settled = settlements.is_empty() || durable("the end of a batch", |done| self.store.settle(settlements.clone(), done)).await;
+        let settled =
+            settlements.is_empty() || self.durable("the end of a batch", |done| self.store.settle(settlements.clone(), done)).await;
         match rest {
             Some(rest) => settled && self.record(rest).await,
             None => settled,
+        }
+    }
+
+    /// Tries until the store has it durably; not when the store is closed.
+    async fn durable(&self, what: &str, start: impl Fn(wal::Done)) -> bool {
+        loop {
+            let (done, outcome) = oneshot::channel();
+            start(Box::new(move |outcome| drop(done.send(outcome))));
+            match outcome.await {
+                Ok(Ok(_)) => return true,
+                Ok(Err(wal::Refusal::Closed)) | Err(_) => return false,
+                Ok(Err(refusal)) => tracing::warn!(%refusal, "{what} cannot be recorded yet, and waits"),
+            }
+            self.time.sleep(RETRY_STORE).await;
         }
     }
 }
@@ -176,19 +193,5 @@ impl Carrying<'_> {
             _ => None,
         };
         Ended::Transient { database: true, retry_after, outcome_unknown: false }
-    }
-}
-
-/// Tries until the store has it durably; not when the store is closed.
-async fn durable(what: &str, start: impl Fn(wal::Done)) -> bool {
-    loop {
-        let (done, outcome) = oneshot::channel();
-        start(Box::new(move |outcome| drop(done.send(outcome))));
-        match outcome.await {
-            Ok(Ok(_)) => return true,
-            Ok(Err(wal::Refusal::Closed)) | Err(_) => return false,
-            Ok(Err(refusal)) => tracing::warn!(%refusal, "{what} cannot be recorded yet, and waits"),
-        }
-        tokio::time::sleep(RETRY_STORE).await;
     }
 }

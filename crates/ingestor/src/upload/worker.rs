@@ -3,7 +3,7 @@
 //! One task owns the machine; work runs in tasks of its own and reports back.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -16,6 +16,7 @@ use super::plan::{BatchId, Limits};
 use super::uploader::{Destination, Uploader};
 use crate::metrics::UploadMetrics;
 use crate::peers::Sealed;
+use crate::time::Time;
 
 /// A clock that jumps back must not make anything sleep for ever.
 const LONGEST_SLEEP: Duration = Duration::from_secs(600);
@@ -47,6 +48,8 @@ pub struct Parts {
     pub sealed: Sealed,
     /// Metrics of uploads.
     pub metrics: Arc<UploadMetrics>,
+    /// The clock that pauses go by.
+    pub time: Time,
     /// From then on nothing waits to become more.
     pub hurry: CancellationToken,
     /// The end.
@@ -66,14 +69,15 @@ impl Worker {
     /// Starts uploading.
     pub fn start(database: &str, parts: Parts) -> Worker {
         let (status, watched) = watch::channel(WorkerStatus::default());
-        let Parts { store, destination, limits, urgent, queue, sealed, metrics, hurry, shutdown } = parts;
+        let Parts { store, destination, limits, urgent, queue, sealed, metrics, time, hurry, shutdown } = parts;
         let settings = Settings { limits, urgent, queue, outcome: destination.outcome() };
         let mine: Vec<_> = store.sealed().into_iter().filter(|segment| *segment.table.database == *database).collect();
         let actor = Actor {
             database: database.into(),
             uploads: Uploads::resume(settings, store.batches(), mine).with_metrics(metrics.clone()),
-            uploader: Arc::new(Uploader { store, destination, sealed, metrics }),
+            uploader: Arc::new(Uploader { store, destination, sealed, metrics, time: time.clone() }),
             work: JoinSet::new(),
+            time,
             status,
             shutdown,
         };
@@ -94,19 +98,20 @@ struct Actor {
     uploader: Arc<Uploader>,
     /// Work on its way; with the actor it is given up.
     work: JoinSet<Option<(BatchId, Done)>>,
+    time: Time,
     status: watch::Sender<WorkerStatus>,
     shutdown: CancellationToken,
 }
 
 impl Actor {
     async fn run(mut self, hurry: CancellationToken) {
-        let (shutdown, mut hurried) = (self.shutdown.clone(), false);
+        let (shutdown, time, mut hurried) = (self.shutdown.clone(), self.time.clone(), false);
         let mut sealed = self.uploader.sealed.clone();
         self.offer();
         loop {
-            let now = now_ms();
+            let now = time.now_ms();
             self.begin(now);
-            let sleep = self.uploads.wake_at(now).map_or(LONGEST_SLEEP, |at| Duration::from_millis(at.saturating_sub(now).max(1)));
+            let wake_at = self.uploads.wake_at(now).map_or(u64::MAX, |at| at.max(now + 1));
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
@@ -124,7 +129,8 @@ impl Actor {
                     hurried = true;
                     self.uploads.hurry();
                 }
-                () = tokio::time::sleep(sleep.min(LONGEST_SLEEP)) => {}
+                () = time.sleep_until(wake_at) => {}
+                () = tokio::time::sleep(LONGEST_SLEEP) => {}
             }
         }
     }
@@ -146,14 +152,10 @@ impl Actor {
 
     fn back(&mut self, ended: Result<Option<(BatchId, Done)>, JoinError>) {
         match ended {
-            Ok(Some((id, done))) => self.uploads.done(&id, done, now_ms()),
+            Ok(Some((id, done))) => self.uploads.done(&id, done, self.time.now_ms()),
             Ok(None) => {}
             // The batch stays where it is until the next start.
             Err(error) => tracing::error!(%error, database = %self.database, "a task of uploads failed"),
         }
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

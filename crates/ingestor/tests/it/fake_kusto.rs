@@ -62,6 +62,8 @@ pub(crate) struct Faults {
     pub(crate) most_bytes: Option<usize>,
     /// Everything answers 429, and is to be asked again after so many seconds.
     pub(crate) throttled: Option<u64>,
+    /// The list of tables is empty.
+    pub(crate) no_tables: bool,
 }
 
 #[derive(Clone)]
@@ -138,6 +140,21 @@ impl FakeKusto {
         seen.mapped.clear();
     }
 
+    /// Lets go of one table with its mappings, as when somebody drops it.
+    pub(crate) fn drop_table(&self, table: &str) {
+        let mut seen = self.seen.lock();
+        seen.tables.remove(table);
+        seen.mapped.retain(|(of, _), _| of != table);
+    }
+
+    fn list(&self, database: &str) -> Value {
+        let seen = self.seen.lock();
+        let prefix = format!("{database}.");
+        let names = seen.tables.keys().filter_map(|table| table.strip_prefix(&prefix)).filter(|_| !self.faults.lock().no_tables);
+        let rows: Vec<_> = names.map(|name| json!([name])).collect();
+        json!({"Tables": [{"TableName": "Table_0", "Columns": [{"ColumnName": "TableName", "ColumnType": "string"}], "Rows": rows}]})
+    }
+
     /// Somebody may wait for what was seen.
     pub(crate) fn changed(&self) {
         self.changed.notify_waiters();
@@ -209,6 +226,7 @@ async fn command(State(fake): State<FakeKusto>, Json(body): Json<Value>) -> Resp
     let answer = match (csl.as_str(), fake.kind) {
         (".show version", Kind::Kustd) => table(&["ServiceType"], &["kustd"]),
         (".show version", _) => table(&["ServiceType"], &["Engine"]),
+        (".show tables | project TableName", _) => fake.list(body["db"].as_str().unwrap()),
         (".get ingestion resources", _) => fake_storage::resources(&fake.storage, &fake.url),
         (".get kusto identity token", _) => table(&["AuthorizationContext"], &["IDENTITY"]),
         (".show cluster details", Kind::Emulator) => table(&["Name"], &["KustoPersonal"]),
