@@ -96,9 +96,12 @@ fn created(folder: PathBuf) -> Result<PathBuf> {
 }
 
 fn fuzz(name: &str, folders: &[&Path], arguments: &[&str]) -> Result<()> {
-    // Ingestion links the query engine, whose optimised build with a sanitizer would take longer than the run.
-    let build: &[&str] =
-        if matches!(name, "csv" | "queue_message") { &["--features", "engine", "--dev", "--sanitizer", "none"] } else { &[] };
+    // An optimised build with a sanitizer of all that these link would take longer than the run.
+    let build: &[&str] = match name {
+        "csv" | "queue_message" => &["--features", "engine", "--dev", "--sanitizer", "none"],
+        "batch_record" => &["--features", "ingestor", "--dev", "--sanitizer", "none"],
+        _ => &[],
+    };
     let folders: Vec<&str> = folders.iter().filter_map(|folder| folder.to_str()).collect();
     let line = [&["fuzz", "run", "--fuzz-dir", "fuzz"], build, &[name], &folders[..], &["--", MAX_LEN], &LIMITS, arguments].concat();
     // Coverage needs a switch that only nightly has on by default.

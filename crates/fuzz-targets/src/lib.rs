@@ -2,7 +2,7 @@
 //!
 //! libFuzzer runs these through `fuzz/fuzz_targets`; the tests of this crate run the seeds and every file of
 //! `fuzz/corpus`, so that what was found once is tried in every run. CSV ingestion and messages of queued
-//! ingestion are `kustd::fuzzing`, because only kustd may link the query engine.
+//! ingestion are `kustd::fuzzing`, because only kustd may link the query engine, and records of batches `ingestor::fuzzing`.
 
 use std::panic::AssertUnwindSafe;
 use std::path::Path;

@@ -15,6 +15,7 @@ mod config;
 mod control;
 mod drain;
 mod flags;
+pub mod fuzzing;
 pub mod kql;
 mod leader;
 mod ledger;

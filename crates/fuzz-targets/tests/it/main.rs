@@ -36,7 +36,7 @@ fn the_corpus_runs() {
 #[test]
 fn every_target_has_a_binary() {
     let mut binaries = names(fuzz_folder().join("fuzz_targets"));
-    // It links the query engine, so its body and its corpus test are in kustd.
-    assert!(binaries.remove("csv") && binaries.remove("queue_message"));
+    // Their bodies and corpus tests are in kustd and in the ingestor, which link too much for this crate.
+    assert!(binaries.remove("csv") && binaries.remove("queue_message") && binaries.remove("batch_record"));
     assert_eq!(binaries, TARGETS.iter().map(|target| target.name.to_owned()).collect());
 }

@@ -6,6 +6,7 @@
 mod admin;
 mod admission;
 mod cluster;
+mod corpus;
 mod failures;
 mod fake_kusto;
 mod fake_storage;
