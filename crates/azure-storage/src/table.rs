@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use reqwest::Method;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::client::{Repeat, Storage};
@@ -51,9 +52,34 @@ impl Storage {
         let body = self.fetch(&doing, Repeat::Always, |http| http.get(url.clone()).header("Accept", JSON)).await?;
         serde_json::from_slice(&body).map_err(|error| Error::unreadable(&doing, error))
     }
+
+    /// Reads the rows of a partition, a thousand at most.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get_partition(&self, table: &Resource, partition: &str) -> Result<Vec<Map<String, Value>>, Error> {
+        #[derive(Deserialize)]
+        struct Rows {
+            value: Vec<Map<String, Value>>,
+        }
+        let doing = format!("reading the rows of partition {partition} of table {table}");
+        let filter = format!("PartitionKey eq '{}'", quoted(partition));
+        let mut url = table.suffixed("()");
+        url.query_pairs_mut().append_pair("$filter", &filter);
+        // A plus is a space in forms alone.
+        let query = url.query().map(|query| query.replace('+', "%20"));
+        url.set_query(query.as_deref());
+        let body = self.fetch(&doing, Repeat::Always, |http| http.get(url.clone()).header("Accept", JSON)).await?;
+        serde_json::from_slice(&body).map(|rows: Rows| rows.value).map_err(|error| Error::unreadable(&doing, error))
+    }
 }
 
-/// `(PartitionKey='…',RowKey='…')`; a quote in a key is doubled.
+/// `(PartitionKey='…',RowKey='…')`.
 fn key(partition: &str, row: &str) -> String {
-    format!("(PartitionKey='{}',RowKey='{}')", partition.replace('\'', "''"), row.replace('\'', "''"))
+    format!("(PartitionKey='{}',RowKey='{}')", quoted(partition), quoted(row))
+}
+
+/// A quote in a key is doubled.
+fn quoted(key: &str) -> String {
+    key.replace('\'', "''")
 }

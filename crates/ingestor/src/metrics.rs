@@ -50,7 +50,7 @@ impl UploadMetrics {
             None => "unreadable",
             Some(Status::Pending(_)) => "pending",
             Some(Status::Succeeded) => "succeeded",
-            Some(Status::AlreadyIngested) => "already_ingested",
+            Some(Status::AlreadyIngested { .. }) => "already_ingested",
             Some(Status::Skipped(_)) => "skipped",
             Some(Status::PartiallySucceeded(_)) => "partially_succeeded",
             Some(Status::Failed { permanent: true, .. }) => "failed_permanent",

@@ -113,6 +113,12 @@ async fn rows_are_added_changed_and_read() {
     assert!(storage.get_entity(&table, "p", "other").await.unwrap_err().is_not_found());
     storage.merge_entity(&table, "p", "new", &row(json!({"Status": "Succeeded"}))).await.unwrap();
     assert_eq!(storage.get_entity(&table, "p", "new").await.unwrap()["Status"], "Succeeded");
+
+    storage.merge_entity(&table, "p's", "one", &row(json!({"Status": "Skipped"}))).await.unwrap();
+    for (partition, expected) in [("p", &["Failed", "Succeeded"][..]), ("p's", &["Skipped"]), ("none", &[])] {
+        let rows = storage.get_partition(&table, partition).await.unwrap();
+        assert_eq!(rows.iter().map(|row| &row["Status"]).collect::<Vec<_>>(), expected, "{partition}");
+    }
 }
 
 #[tokio::test]

@@ -67,7 +67,7 @@ fn status(status: IngestionStatus) -> Status {
         IngestionStatus::Pending => Status::Pending("Pending".to_owned()),
         IngestionStatus::Queued => Status::Pending("Queued".to_owned()),
         IngestionStatus::Succeeded => Status::Succeeded,
-        IngestionStatus::AlreadyIngested => Status::AlreadyIngested,
+        IngestionStatus::AlreadyIngested { whole } => Status::AlreadyIngested { whole },
         IngestionStatus::Skipped(details) => Status::Skipped(details),
         IngestionStatus::PartiallySucceeded(Failure { code, details, .. }) => Status::PartiallySucceeded(format!("{code}: {details}")),
         IngestionStatus::Failed(Failure { kind, code, details, from_update_policy }) => {

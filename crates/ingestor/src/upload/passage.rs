@@ -67,7 +67,10 @@ pub enum Status {
     /// The rows can be queried.
     Succeeded,
     /// An earlier message of the batch was ingested: its tag is there.
-    AlreadyIngested,
+    AlreadyIngested {
+        /// With all its rows, as far as the status of that message is known.
+        whole: bool,
+    },
     /// There was nothing to ingest.
     Skipped(String),
     /// Some rows can be queried, nobody knows which.
@@ -136,6 +139,8 @@ pub struct Passage {
     /// Number of readable answers since the message was sent, and the last one.
     heard: u32,
     last: String,
+    /// The message was skipped for the batch's tag, and it is not known whether with all rows.
+    tag_is_there: bool,
     asked: u32,
     moved_ms: u64,
     not_before: u64,
@@ -171,6 +176,7 @@ impl Passage {
             sent,
             heard: 0,
             last: String::new(),
+            tag_is_there: false,
             asked: 0,
             not_before: 0,
             over: None,
@@ -216,7 +222,10 @@ impl Passage {
             && let Some(until) = self.patience()
             && now >= until
         {
-            self.send_again(now);
+            match self.tag_is_there {
+                true => self.over = Some(Over::Landed),
+                false => self.send_again(now),
+            }
         }
         if !self.durable {
             return Next::Record;
@@ -286,8 +295,10 @@ impl Passage {
             }
             Status::Succeeded => self.over = Some(Over::Landed),
             // The tag holds this batch's own name.
-            Status::AlreadyIngested if self.progress.tagged => self.over = Some(Over::Landed),
-            Status::AlreadyIngested => self.give_up("Kusto skipped the batch for a tag that it does not have".to_owned(), false),
+            Status::AlreadyIngested { whole: true } if self.progress.tagged => self.over = Some(Over::Landed),
+            // The message that brought the tag may have brought some of the rows only; its status says so when it comes.
+            Status::AlreadyIngested { whole: false } if self.progress.tagged => self.tag_is_there = true,
+            Status::AlreadyIngested { .. } => self.give_up("Kusto skipped the batch for a tag that it does not have".to_owned(), false),
             Status::Skipped(details) => {
                 // With a tag that may have been the reason, although the code says otherwise.
                 let partly = self.progress.tagged;
@@ -350,6 +361,7 @@ impl Passage {
         self.progress.at_ms = now;
         (self.moved_ms, self.heard, self.asked, self.not_before) = (now, 0, 0, 0);
         self.last.clear();
+        self.tag_is_there = false;
     }
 }
 

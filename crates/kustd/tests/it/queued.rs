@@ -152,7 +152,7 @@ async fn tags_keep_a_batch_from_being_ingested_twice() {
     };
     assert_eq!(ingest(&client, &blob, &tagged(1)).await, IngestionStatus::Succeeded);
     // another message for the same rows: the tag tells; the same message: its id does
-    assert_eq!(ingest(&client, &blob, &tagged(2)).await, IngestionStatus::AlreadyIngested);
+    assert_eq!(ingest(&client, &blob, &tagged(2)).await, IngestionStatus::AlreadyIngested { whole: true });
     assert_eq!(ingest(&client, &blob, &tagged(1)).await, IngestionStatus::Succeeded);
     assert_eq!(kustd.count("T").await, 2);
     let tags = kustd.done(".show table T extents | project Tags, RowCount").await;

@@ -107,8 +107,9 @@ impl QueuedClient {
     /// [`QueuedClient::status`] works also after a restart.
     ///
     /// # Errors
-    /// See [`QueuedError`]. After [`QueuedError::MaybeQueued`] the message may be there, after others it is not. With
-    /// `ingest_if_not_exists` the former does not happen, since the message is then put again.
+    /// See [`QueuedError`]. After [`QueuedError::MaybeQueued`] the message may be there, after others it is not. It is not put
+    /// again here, not even with `ingest_if_not_exists`: both would report to the same row, and the later one that it was
+    /// skipped.
     pub async fn enqueue(&self, blob: &UploadedBlob, what: &Ingestion) -> Result<Queued, QueuedError> {
         let Inner { storage, management, identity, .. } = &*self.inner;
         let identity = identity.get(async || resources::ask_for_identity(management).await).await?;
@@ -127,7 +128,6 @@ impl QueuedClient {
                 },
             )
             .await?;
-        let once = what.ingest_if_not_exists.is_empty();
         let put = self.in_any(
             "queues (SecuredReadyForAggregationQueue)",
             |resources| &resources.queues,
@@ -139,9 +139,9 @@ impl QueuedClient {
                     let container = find(&resources.containers, &blob.container)?;
                     let table = find(&resources.status_tables, &queued.table)?;
                     let text = message::encode(queued, container, blob, table, what, identity, now);
-                    let put = storage.put_message(&queue, &text, once).await;
+                    let put = storage.put_message(&queue, &text, true).await;
                     put.map_err(|source| match source.delivery {
-                        azure_storage::Delivery::Unknown if once => QueuedError::MaybeQueued { queued: Box::new(queued.clone()), source },
+                        azure_storage::Delivery::Unknown => QueuedError::MaybeQueued { queued: Box::new(queued.clone()), source },
                         _ => QueuedError::Storage(source),
                     })
                 }
@@ -151,7 +151,7 @@ impl QueuedClient {
         Ok(queued)
     }
 
-    /// What became of a message.
+    /// What became of a message. Where it was skipped for the batch's tag, the batch's other messages are looked at.
     ///
     /// # Errors
     /// See [`QueuedError`]; [`QueuedError::Unreadable`] when the row is missing or makes no sense, which says nothing about
@@ -165,7 +165,10 @@ impl QueuedClient {
                 Err(error) => Err(error),
             };
             match read {
-                Ok(row) => return status::read(&row),
+                Ok(row) => match status::read(&row)? {
+                    IngestionStatus::AlreadyIngested { .. } => return self.of_earlier(&resources, &queued.partition).await,
+                    status => return Ok(status),
+                },
                 Err(QueuedError::Storage(error)) if error.is_not_found() => {
                     return Err(QueuedError::Unreadable(format!("there is no such row: {error}")));
                 }
@@ -176,6 +179,21 @@ impl QueuedClient {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// A message is told of by any of the service's tables.
+    async fn of_earlier(&self, resources: &Resources, batch: &str) -> Result<IngestionStatus, QueuedError> {
+        let mut rows = Vec::new();
+        for table in &resources.status_tables {
+            match self.inner.storage.get_partition(table, batch).await {
+                Ok(found) => rows.extend(found),
+                Err(error) if error.is_refusal_of_signature() || error.is_not_found() => {
+                    tracing::warn!(%table, %error, batch, "it cannot be seen which message of a batch was ingested");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(status::of_earlier(&rows))
     }
 
     /// Does `work` with one of the service's resources, the next one if it fails, and with new resources if the signature

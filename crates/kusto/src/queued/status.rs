@@ -18,8 +18,11 @@ pub enum IngestionStatus {
     Queued,
     /// All rows are in the table.
     Succeeded,
-    /// The rows are in the table already: it has an extent with one of the tags of `ingest_if_not_exists`.
-    AlreadyIngested,
+    /// The table has an extent with one of the tags of `ingest_if_not_exists`: an earlier message of the batch was ingested.
+    AlreadyIngested {
+        /// The status of that message says that all rows are in the table. It may be late.
+        whole: bool,
+    },
     /// There was nothing to ingest.
     Skipped(String),
     /// Some rows are in the table and others are not.
@@ -84,13 +87,27 @@ pub(crate) fn read(row: &Map<String, Value>) -> Result<IngestionStatus, QueuedEr
         "Pending" => IngestionStatus::Pending,
         "Queued" => IngestionStatus::Queued,
         "Succeeded" => IngestionStatus::Succeeded,
-        "Skipped" | "Failed" if text("ErrorCode") == ALREADY_INGESTED => IngestionStatus::AlreadyIngested,
+        "Skipped" | "Failed" if text("ErrorCode") == ALREADY_INGESTED => IngestionStatus::AlreadyIngested { whole: false },
         "Skipped" => IngestionStatus::Skipped(redact(&text("Details"))),
         "PartiallySucceeded" => IngestionStatus::PartiallySucceeded(failure()),
         "Failed" => IngestionStatus::Failed(failure()),
         "" => return Err(QueuedError::Unreadable("the row has no property Status".to_owned())),
         other => return Err(QueuedError::Unreadable(format!("the state {:?} is not known", shorten(other)))),
     })
+}
+
+/// What became of a batch of which one message was skipped for its tag, by the rows of all its messages.
+pub(crate) fn of_earlier(rows: &[Map<String, Value>]) -> IngestionStatus {
+    let mut whole = false;
+    for status in rows.iter().filter_map(|row| read(row).ok()) {
+        match status {
+            // Extents have their tags also where only some of the rows are in them.
+            partly @ IngestionStatus::PartiallySucceeded(_) => return partly,
+            IngestionStatus::Succeeded => whole = true,
+            _ => {}
+        }
+    }
+    IngestionStatus::AlreadyIngested { whole }
 }
 
 fn shorten(text: &str) -> String {
@@ -136,12 +153,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_tag_may_be_that_of_a_part() {
+        let of = |states: &[&str]| {
+            let rows: Vec<_> = states.iter().map(|state| json!({"Status": state}).as_object().unwrap().clone()).collect();
+            of_earlier(&rows)
+        };
+        assert_eq!(of(&[]), IngestionStatus::AlreadyIngested { whole: false });
+        assert_eq!(of(&["Pending", "Skipped", "Lost", "Failed"]), IngestionStatus::AlreadyIngested { whole: false });
+        assert_eq!(of(&["Pending", "Succeeded", "Failed"]), IngestionStatus::AlreadyIngested { whole: true });
+        assert!(matches!(of(&["Pending", "PartiallySucceeded", "Skipped"]), IngestionStatus::PartiallySucceeded(_)));
+    }
+
     /// As the service reports it (seen by Microsoft's Spark connector), and as its documentation would have it.
     #[test]
     fn what_is_there_already_is_no_failure() {
         for state in ["Failed", "Skipped"] {
             let row = json!({"Status": state, "FailureStatus": "Permanent", "ErrorCode": "Skipped_IngestByTagAlreadyExists"});
-            assert_eq!(status(row).unwrap(), IngestionStatus::AlreadyIngested);
+            assert_eq!(status(row).unwrap(), IngestionStatus::AlreadyIngested { whole: false });
         }
     }
 }

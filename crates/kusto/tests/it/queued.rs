@@ -240,7 +240,7 @@ async fn throttling_is_waited_for_and_then_told_of() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_to_a_message_is_told_of_unless_a_repeat_is_harmless() {
+async fn a_lost_answer_to_a_message_is_told_of_and_it_is_not_put_again() {
     // a failure midway says nothing about what was done
     let sink = Sink::start(|_, target| if target.contains("/messages") { 500 } else { 201 }).await;
     let given = sink.resources();
@@ -248,14 +248,14 @@ async fn a_lost_answer_to_a_message_is_told_of_unless_a_repeat_is_harmless() {
     let client = client(&management);
     let blob = client.upload(&name(), source(rows(10)).0).await.unwrap();
     let what = Ingestion::new(BATCH, "Db", "T");
-    let error = client.enqueue(&blob, &what).await.unwrap_err();
-    let QueuedError::MaybeQueued { queued, .. } = &error else { panic!("{error}") };
-    assert!(error.is_transient() && error.delivery() == Delivery::Unknown);
-    assert!(queued.table.ends_with("/account/status"));
-    assert_eq!(sink.asked("/messages"), 1);
-    let tagged = Ingestion { ingest_if_not_exists: vec!["x".to_owned()], ..what };
-    assert!(matches!(client.enqueue(&blob, &tagged).await, Err(QueuedError::Storage(_))));
-    assert_eq!(sink.asked("/messages"), 1 + retry().attempts);
+    let tagged = Ingestion { ingest_if_not_exists: vec!["x".to_owned()], ..what.clone() };
+    for (tries, what) in [what, tagged].into_iter().enumerate() {
+        let error = client.enqueue(&blob, &what).await.unwrap_err();
+        let QueuedError::MaybeQueued { queued, .. } = &error else { panic!("{error}") };
+        assert!(error.is_transient() && error.delivery() == Delivery::Unknown);
+        assert!(queued.table.ends_with("/account/status"));
+        assert_eq!(sink.asked("/messages"), tries + 1);
+    }
 }
 
 #[tokio::test]
@@ -287,6 +287,25 @@ async fn states_of_a_batch_and_rows_that_say_nothing() {
         let error = client.status(&queued).await.unwrap_err();
         assert!(matches!(error, QueuedError::Unreadable(_)) && error.is_transient(), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_message_that_is_skipped_for_its_tag_is_as_the_one_before_it() {
+    let Some(cloud) = Cloud::start().await else { return };
+    let given = cloud.resources(60);
+    let management = Management::start(move |_| given.clone()).await;
+    let client = client(&management);
+    let blob = client.upload(&name(), source(rows(10)).0).await.unwrap();
+    let what = Ingestion { ingest_if_not_exists: vec![BATCH.to_string()], ..Ingestion::new(BATCH, "Db", "T") };
+    let (first, second) = (client.enqueue(&blob, &what).await.unwrap(), client.enqueue(&blob, &what).await.unwrap());
+    let skipped = json!({"Status": "Failed", "FailureStatus": "Permanent", "ErrorCode": "Skipped_IngestByTagAlreadyExists"});
+    cloud.set_status(&second, skipped).await;
+    assert_eq!(client.status(&second).await.unwrap(), IngestionStatus::AlreadyIngested { whole: false });
+    cloud.set_status(&first, json!({"Status": "PartiallySucceeded", "Details": "some"})).await;
+    let IngestionStatus::PartiallySucceeded(failure) = client.status(&second).await.unwrap() else { panic!() };
+    assert_eq!(failure.details, "some");
+    cloud.set_status(&first, json!({"Status": "Succeeded"})).await;
+    assert_eq!(client.status(&second).await.unwrap(), IngestionStatus::AlreadyIngested { whole: true });
 }
 
 #[tokio::test]

@@ -89,14 +89,29 @@ fn a_tag_that_is_there_is_success_and_nothing_to_ingest_is_not() {
         passage.heard(Some(status), 20_000);
         passage.next(20_000)
     };
-    assert_eq!(end(LARGE, Status::AlreadyIngested), Next::Over(Over::Landed));
+    assert_eq!(end(LARGE, Status::AlreadyIngested { whole: true }), Next::Over(Over::Landed));
     // Without a tag of its own it can be no batch of ours that is there.
-    assert!(matches!(end(LARGE - 1, Status::AlreadyIngested), Next::Over(Over::GivenUp { partly: false, .. })));
+    for whole in [false, true] {
+        assert!(matches!(end(LARGE - 1, Status::AlreadyIngested { whole }), Next::Over(Over::GivenUp { partly: false, .. })));
+    }
     for csv_bytes in [SMALL, LARGE] {
         let Next::Over(Over::GivenUp { reason, partly }) = end(csv_bytes, Status::Skipped("no data".to_owned())) else { panic!() };
         assert!(reason.contains("no data"));
         assert_eq!(partly, csv_bytes == LARGE);
     }
+}
+
+#[test]
+fn a_tag_without_a_word_of_who_brought_it_is_success_in_the_end() {
+    let mut passage = queued(LARGE);
+    passage.heard(Some(Status::AlreadyIngested { whole: false }), 20_000);
+    let Next::Wait(until) = passage.next(20_000) else { panic!() };
+    assert_eq!(passage.next(until), Next::Ask);
+    assert_eq!(passage.next(900_000), Next::Over(Over::Landed));
+    passage = queued(LARGE);
+    passage.heard(Some(Status::AlreadyIngested { whole: false }), 20_000);
+    passage.heard(Some(Status::PartiallySucceeded("half".to_owned())), 80_000);
+    assert!(matches!(passage.next(900_000), Next::Over(Over::GivenUp { partly: true, .. })));
 }
 
 #[test]
@@ -224,6 +239,8 @@ struct Service {
     messages: Vec<usize>,
     /// How often the rows were stored.
     stored: usize,
+    /// Of some rows only.
+    partly: bool,
     statuses: Vec<Status>,
 }
 
@@ -246,7 +263,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => prop::collection::vec(0u8..6, 1..6).prop_map(Op::Work),
         2 => Just(Op::Crash),
         3 => prop_oneof![Just(1000u64), Just(20_000), Just(400_000), Just(1_000_000), Just(DAY)].prop_map(Op::Pass),
-        3 => (0u8..4).prop_map(Op::Ingest),
+        3 => (0u8..5).prop_map(Op::Ingest),
         1 => Just(Op::Double),
         1 => Just(Op::Lose),
     ]
@@ -261,6 +278,20 @@ struct World {
     over: Option<Over>,
     /// The queue delivered a message twice, which nobody here can know.
     doubled: bool,
+}
+
+impl Service {
+    /// What the client makes of the rows of all messages.
+    fn status(&self, row: usize) -> Status {
+        let any = |wanted: fn(&Status) -> bool| self.statuses.iter().find(|status| wanted(status)).cloned();
+        match &self.statuses[row] {
+            Status::AlreadyIngested { .. } => match any(|status| matches!(status, Status::PartiallySucceeded(_))) {
+                Some(partly) => partly,
+                None => Status::AlreadyIngested { whole: any(|status| *status == Status::Succeeded).is_some() },
+            },
+            status => status.clone(),
+        }
+    }
 }
 
 impl World {
@@ -301,7 +332,7 @@ impl World {
             },
             Next::Ask => {
                 let row = self.passage.progress().receipt.as_ref().unwrap().as_u64().unwrap();
-                let status = self.service.statuses[row as usize].clone();
+                let status = self.service.status(row as usize);
                 self.passage.heard((luck < 4).then_some(status), self.now);
             }
             Next::Wait(until) => {
@@ -333,10 +364,15 @@ impl World {
         let service = &mut self.service;
         let Some(row) = service.messages.pop() else { return };
         let status = match how {
-            0 | 1 if self.csv_bytes >= LARGE && service.stored > 0 => Some(Status::AlreadyIngested),
+            0 | 1 | 4 if self.csv_bytes >= LARGE && service.stored > 0 => Some(Status::AlreadyIngested { whole: false }),
             0 | 1 => {
                 service.stored += 1;
                 Some(Status::Succeeded)
+            }
+            4 => {
+                service.stored += 1;
+                service.partly = true;
+                Some(Status::PartiallySucceeded("half".to_owned()))
             }
             2 => failed(false, "General_Throttled"),
             _ => failed(true, "Stream_ClosingQuoteMissing"),
@@ -370,6 +406,8 @@ impl World {
         let service = &self.service;
         if self.over == Some(Over::Landed) {
             assert!(service.stored > 0, "it landed, and Kusto never ingested it");
+            let all = !service.partly || self.doubled || !self.tagged() && service.stored > 1;
+            assert!(all, "it landed, and Kusto ingested some rows only");
         }
         if self.tagged() {
             assert!(service.stored <= 1 && !self.passage.progress().maybe_duplicate);

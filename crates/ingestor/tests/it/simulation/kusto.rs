@@ -75,8 +75,15 @@ impl Kusto {
         self.messages.len() as u64
     }
 
+    /// What the client makes of it, who looks at the rows of all messages of a batch where one was skipped for its tag.
     pub(super) fn status(&self, receipt: &Value) -> Status {
-        self.messages[receipt["row"].as_u64().unwrap() as usize].status.clone()
+        let message = &self.messages[receipt["row"].as_u64().unwrap() as usize];
+        if !matches!(message.status, Status::AlreadyIngested { .. }) {
+            return message.status.clone();
+        }
+        let statuses = || self.messages.iter().filter(|other| other.batch == message.batch).map(|other| &other.status);
+        let partly = statuses().find(|status| matches!(status, Status::PartiallySucceeded(_))).cloned();
+        partly.unwrap_or_else(|| Status::AlreadyIngested { whole: statuses().any(|status| *status == Status::Succeeded) })
     }
 
     /// The message is taken out of the queue.
@@ -85,7 +92,7 @@ impl Kusto {
         let (node, tag) = (*node, (table.clone(), *batch));
         let failed = |permanent, code: &str| Status::Failed { permanent, code: code.to_owned(), details: String::new() };
         let status = match (self.blobs.get(blob), fate) {
-            (_, _) if *tagged && self.tags.contains(&tag) => Status::AlreadyIngested,
+            (_, _) if *tagged && self.tags.contains(&tag) => Status::AlreadyIngested { whole: false },
             (_, Fate::Transient) => failed(false, "Internal_ServiceError"),
             (_, Fate::Missing) => failed(true, "BadRequest_EntityNotFound"),
             (_, _) if now > queued_ms + SIGNATURE_MS => failed(true, "Download_Forbidden"),
@@ -95,6 +102,10 @@ impl Kusto {
             (Some(rows), Fate::Partly) => {
                 let some = rows[..rows.len().div_ceil(2)].to_vec();
                 store(&mut self.rows, some, (now, node));
+                // Tags are those of the extents.
+                if *tagged {
+                    self.tags.insert(tag);
+                }
                 Status::PartiallySucceeded("some".to_owned())
             }
             (Some(rows), Fate::Ingested) => {

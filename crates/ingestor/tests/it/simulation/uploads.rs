@@ -138,9 +138,9 @@ impl World<'_> {
     fn answer_lost(&mut self, node: usize, work: &Work, done: Done) -> Done {
         let now = self.now();
         match (done, &work.step) {
-            (Done::Enqueued(Ok(receipt)), Step::Enqueue { tagged: false, .. }) => Done::Enqueued(Err(NotEnqueued::Perhaps(receipt))),
-            (_, Step::Enqueue { blob, tagged: false }) => {
-                let row = self.kusto.announce(node, &work.batch.table, work.batch.id, blob, false, now);
+            (Done::Enqueued(Ok(receipt)), _) => Done::Enqueued(Err(NotEnqueued::Perhaps(receipt))),
+            (_, Step::Enqueue { blob, tagged }) => {
+                let row = self.kusto.announce(node, &work.batch.table, work.batch.id, blob, *tagged, now);
                 Done::Enqueued(Err(NotEnqueued::Perhaps(json!({ "row": row }))))
             }
             (_, step) => failed(step, self.kusto.forgets, true),
