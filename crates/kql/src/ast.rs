@@ -120,6 +120,8 @@ pub enum ExprKind {
     Function(Box<Function>),
     /// `statements; expression` inside braces: the body of a function or of legacy `partition`.
     Block(Vec<Statement>),
+    /// `entity_group [references]`
+    EntityGroup(Vec<Expr>),
     /// Text that did not parse; a diagnostic tells why.
     Error,
 }
@@ -337,8 +339,25 @@ pub enum OperatorKind {
         /// Step.
         step: Expr,
     },
+    /// `macro-expand`
+    MacroExpand(Box<MacroExpand>),
     /// An operator that is recognised but not supported.
     Other(Name),
+}
+
+/// `macro-expand [options] group as alias ( body )`
+#[derive(Debug, Clone)]
+pub struct MacroExpand {
+    /// `kind=`, `isfuzzy=`, `best_effort=`
+    pub options: Vec<OperatorOption>,
+    /// The group: its name, or [`ExprKind::EntityGroup`].
+    pub group: Expr,
+    /// What stands for an entity in the body.
+    pub alias: Name,
+    /// `let` statements and the sub-query.
+    pub body: Vec<Statement>,
+    /// Members of the alias that the body names.
+    pub members: Vec<String>,
 }
 
 /// Sub-query of `partition`.

@@ -2,7 +2,7 @@
 
 use crate::eval::EvalContext;
 use crate::rows::{self, NoTables, Rows, RunContext};
-use crate::tree::Rel;
+use crate::tree::{Rel, Remote};
 use crate::types::Column;
 
 /// A stored table.
@@ -29,6 +29,17 @@ pub struct StoredFunction {
     pub view: bool,
 }
 
+/// Why the columns of a query of another cluster are not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RemoteError {
+    /// The cluster refused it: what it names does not exist there, or is wrong.
+    #[error("{0}")]
+    Refused(String),
+    /// The cluster did not answer, or was not asked.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
 /// The database as the binder sees it. `None` as database means the one of [`crate::BindOptions`].
 pub trait Catalog {
     /// The table of that name.
@@ -47,6 +58,30 @@ pub trait Catalog {
 
     /// Names of the databases.
     fn databases(&self) -> Vec<String>;
+
+    /// The entities of the stored entity group of that name, as KQL: `cluster('c').database('d')`.
+    ///
+    /// # Errors
+    /// There is none of that name, or, unless overridden, it is not known which there are.
+    fn entity_group(&self, _name: &str) -> Result<Vec<String>, RemoteError> {
+        Err(RemoteError::Unavailable("entity groups are not known here".to_owned()))
+    }
+
+    /// The address of the cluster that `cluster(name)` names; `None` is this one, which unless overridden has every name.
+    ///
+    /// # Errors
+    /// Why queries may not reach it.
+    fn cluster(&self, _name: &str) -> Result<Option<String>, String> {
+        Ok(None)
+    }
+
+    /// The columns of queries of other clusters, all of which are asked at the same time.
+    fn remote_columns(&self, queries: &[Remote]) -> Vec<Result<Vec<Column>, RemoteError>> {
+        queries.iter().map(|_| Err(RemoteError::Unavailable("queries of other clusters cannot be run here".to_owned()))).collect()
+    }
+
+    /// Told what a result lacks.
+    fn warn(&self, _message: String) {}
 
     /// What `current_cluster_endpoint()` answers: host and port.
     fn endpoint(&self) -> String {

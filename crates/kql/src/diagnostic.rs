@@ -12,6 +12,8 @@ pub enum DiagnosticKind {
     Semantic,
     /// It is KQL that this engine does not know; the message names the construct.
     Unsupported,
+    /// Another cluster is needed to tell, and did not answer: the same query may work later.
+    Unavailable,
 }
 
 /// One error in a query.
@@ -43,6 +45,11 @@ impl Diagnostic {
         Diagnostic { code: "SEM0002", span, message: format!("{what} is not supported"), kind: DiagnosticKind::Unsupported }
     }
 
+    /// Another cluster did not answer.
+    pub fn unavailable(span: Range<usize>, message: impl Into<String>) -> Self {
+        Diagnostic { code: "E_REMOTE", span, message: message.into(), kind: DiagnosticKind::Unavailable }
+    }
+
     /// Line and column (both from 1, the column in characters) of the start of the span in `text`.
     pub fn position(&self, text: &str) -> (usize, usize) {
         let mut end = self.span.start.min(text.len());
@@ -62,6 +69,7 @@ impl fmt::Display for Diagnostic {
             DiagnosticKind::Syntax => "Syntax error",
             DiagnosticKind::Semantic => "Semantic error",
             DiagnosticKind::Unsupported => "Unsupported",
+            DiagnosticKind::Unavailable => "Unavailable",
         };
         write!(f, "{class}: {}: {}", self.code, self.message)
     }

@@ -12,6 +12,7 @@ pub mod functions;
 pub mod language;
 pub mod lexer;
 pub mod parser;
+mod remote;
 mod row_wise;
 pub mod rows;
 pub mod tree;
@@ -19,7 +20,7 @@ pub mod types;
 pub mod value;
 
 pub use binder::{BindOptions, bind};
-pub use catalog::{Catalog, EmptyCatalog, StoredFunction, TableSchema};
+pub use catalog::{Catalog, EmptyCatalog, RemoteError, StoredFunction, TableSchema};
 pub use diagnostic::{Diagnostic, DiagnosticKind};
 pub use parser::{Parsed, parse, request_options};
 pub use row_wise::RowWise;

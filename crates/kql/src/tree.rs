@@ -37,6 +37,17 @@ pub enum RelOp {
         /// Table name.
         table: String,
     },
+    /// The rows of a query that another cluster runs.
+    Remote(Remote),
+    /// A branch of `macro-expand` with `best_effort`: when other clusters fail, it has no rows. Not all may fail.
+    BestEffort {
+        /// The branch.
+        input: Box<Rel>,
+        /// Its number, from 0.
+        branch: usize,
+        /// All of them, shared by identity of the `Arc`.
+        branches: Arc<Branches>,
+    },
     /// Constant rows: `datatable`, `print` (expressions without input are folded by the engine from one empty row).
     Values(Arc<Vec<Vec<Value>>>),
     /// `range name from a to b step c`; bounds are constant expressions without columns.
@@ -153,6 +164,24 @@ pub enum RelOp {
     },
     /// `getschema`: ColumnName, ColumnOrdinal, DataType, ColumnType.
     GetSchema(Box<Rel>),
+}
+
+/// A query of another cluster, whose columns are those of its node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Remote {
+    /// Address of the cluster, as [`crate::Catalog::cluster`] gave it.
+    pub cluster: String,
+    /// Database that the query runs in.
+    pub database: String,
+    /// KQL text, to which operators may be appended.
+    pub query: String,
+}
+
+/// The branches of one `macro-expand`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branches {
+    /// How many there are.
+    pub count: usize,
 }
 
 /// Kinds of join.

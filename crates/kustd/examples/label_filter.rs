@@ -49,6 +49,7 @@ async fn measure(folder: &Path, samples: usize, series: usize) -> anyhow::Result
         retention: None,
         max_bytes: None,
         ingestion_storage: Vec::new(),
+        remote: kustd::RemoteSettings::default(),
     };
     let running = kustd::start(config, shutdown.clone()).await?;
     let kustd = Client { http: reqwest::Client::new(), address: format!("http://{}", running.addr) };

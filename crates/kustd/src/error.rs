@@ -109,16 +109,31 @@ impl KustoError {
         }
     }
 
+    /// 503: another cluster, which the request needs, does not answer.
+    pub(crate) fn unavailable(message: &str) -> KustoError {
+        KustoError {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code: "RemoteClusterUnavailable",
+            exception: "Kusto.Data.Exceptions.KustoServicePartialQueryFailureException",
+            message: message.to_owned(),
+            permanent: false,
+            inner: None,
+        }
+    }
+
     /// The first thing that is wrong with `text`.
     pub(crate) fn diagnostics(text: &str, diagnostics: &[Diagnostic]) -> KustoError {
         let Some(first) = diagnostics.first() else {
             return KustoError::internal("the query was refused without a reason");
         };
+        if first.kind == DiagnosticKind::Unavailable {
+            return KustoError::unavailable(&first.message);
+        }
         let position = first.position(text);
         let (class, exception) = match first.kind {
             DiagnosticKind::Syntax => ("Syntax error", "Kusto.Data.Exceptions.SyntaxException"),
             DiagnosticKind::Semantic => ("Semantic error", "Kusto.Data.Exceptions.SemanticException"),
-            DiagnosticKind::Unsupported => ("Semantic error", "Kusto.Data.Exceptions.SemanticException"),
+            DiagnosticKind::Unsupported | DiagnosticKind::Unavailable => ("Semantic error", "Kusto.Data.Exceptions.SemanticException"),
         };
         let detail = format!("{class}: {}: {} [line:position={}:{}]", first.code, first.message, position.0, position.1);
         let inner = Inner { code: first.code.to_owned(), exception, message: detail.clone(), position };
@@ -169,6 +184,9 @@ impl From<EngineError> for KustoError {
             let status = StatusCode::GATEWAY_TIMEOUT;
             let exception = "Kusto.Data.Exceptions.KustoServiceTimeoutException";
             return KustoError { status, code: "Timeout", exception, permanent: false, inner: None, message: error.message };
+        }
+        if error.is_remote() && !error.permanent {
+            return KustoError::unavailable(&error.message);
         }
         if error.permanent {
             let mut answer = KustoError::bad_request(format!("{} ({})", error.message, error.code));

@@ -15,6 +15,7 @@ mod json;
 mod operations;
 mod query;
 mod queued;
+mod remote;
 mod rest;
 mod service;
 mod snapshot;
@@ -24,6 +25,7 @@ mod update;
 
 use std::time::Duration;
 
+pub use remote::RemoteSettings;
 pub use service::{Config, DEFAULT_DATABASE, Running, start, start_with};
 pub use storage::{ExtentError, StorageError, StorageOptions};
 

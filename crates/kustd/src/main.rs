@@ -38,6 +38,13 @@ struct Arguments {
     /// environment, accounts stand on lines of their own.
     #[arg(long, env = "ADXMON_INGESTION_STORAGE", hide_env_values = true, value_delimiter = '\n')]
     ingestion_storage: Vec<String>,
+    /// Address of another cluster that queries may name, such as http://kustd.west:8080; once for each. Those that stand in
+    /// an entity group may be named too.
+    #[arg(long, value_delimiter = ',')]
+    allowed_clusters: Vec<String>,
+    /// How long another cluster may take to answer.
+    #[arg(long, default_value = "30s", value_parser = period)]
+    remote_timeout: Duration,
 }
 
 #[tokio::main]
@@ -62,6 +69,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         retention: arguments.retention,
         max_bytes: arguments.max_bytes,
         ingestion_storage: arguments.ingestion_storage,
+        remote: kustd::RemoteSettings { allowed: arguments.allowed_clusters, timeout: arguments.remote_timeout },
     };
     let running = kustd::start(config, shutdown.clone()).await?;
     tracing::info!(address = %running.addr, "kustd is ready");

@@ -9,12 +9,13 @@ use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::catalog::TableProvider;
 use kql::Value;
 use kql::binder::{BindOptions, bind};
-use kql::catalog::{StoredFunction, TableSchema};
+use kql::catalog::{RemoteError, StoredFunction, TableSchema};
 use kql::rows::Rows;
-use kql::tree::{Rel, RelOp};
+use kql::tree::{Rel, RelOp, Remote};
 
-use crate::engine::{self, MemorySource, QueryLimits, ResultTable, TableSource};
+use crate::engine::{self, Branch, MemorySource, QueryLimits, ResultTable, TableSource};
 use crate::error::KustoError;
+use crate::remote::HOPS;
 use crate::snapshot::{Names, Snapshot};
 use crate::text;
 
@@ -42,12 +43,17 @@ pub(crate) struct QueryOptions {
     pub(crate) now: Option<i64>,
     /// `request_readonly`
     pub(crate) read_only: bool,
+    /// `best_effort`
+    pub(crate) best_effort: bool,
+    /// Clusters that the query has come through.
+    pub(crate) hops: u32,
 }
 
 impl QueryOptions {
     /// The limits for a query that starts now.
     pub(crate) fn limits(&self, clock: i64) -> QueryLimits {
         let mut limits = QueryLimits::new(self.now.unwrap_or(clock));
+        limits.hops = self.hops;
         if self.no_truncation {
             limits = limits.without_truncation();
         }
@@ -70,6 +76,8 @@ pub(crate) struct Answer {
     pub(crate) tables: Vec<ResultTable>,
     /// `render`, as JSON object text.
     pub(crate) visualization: Option<String>,
+    /// What it lacks.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Runs `text` in `database` over `snapshot`.
@@ -83,7 +91,7 @@ pub(crate) async fn run(
     let mut options = options.clone();
     read_options(&set_in(text), &mut options);
     let limits = options.limits(clock);
-    let names = Names { snapshot: snapshot.clone(), database: database.to_owned(), limits: limits.clone() };
+    let names = Names { snapshot: snapshot.clone(), database: database.to_owned(), limits: limits.clone(), asks: true };
     run_bound(names, snapshot, database, text, &options, limits).await
 }
 
@@ -97,7 +105,7 @@ pub(crate) async fn columns(snapshot: Arc<Snapshot>, database: &str, text: &str,
 
 /// [`columns`], for a thread that may block.
 pub(crate) fn bound_columns(snapshot: Arc<Snapshot>, database: &str, text: &str, clock: i64) -> Result<Vec<Vec<kql::Column>>, KustoError> {
-    let names = Names { snapshot, database: database.to_owned(), limits: QueryLimits::new(clock) };
+    let names = Names { snapshot, database: database.to_owned(), limits: QueryLimits::new(clock), asks: true };
     let options = BindOptions { now: clock, database: database.to_owned(), ..BindOptions::default() };
     let query = bind(text, &names, &options).map_err(|diagnostics| KustoError::diagnostics(text, &diagnostics))?;
     Ok(query.results.into_iter().map(|rel| rel.columns).collect())
@@ -116,7 +124,7 @@ pub(crate) async fn continue_rows(
     let blanks = " ".repeat(pipe.saturating_sub(COMMAND_ROWS.len()));
     let query = format!("{COMMAND_ROWS}{blanks}{}", &text[pipe..]);
     let limits = QueryLimits::new(clock);
-    let names = Names { snapshot: snapshot.clone(), database: database.to_owned(), limits: limits.clone() };
+    let names = Names { snapshot: snapshot.clone(), database: database.to_owned(), limits: limits.clone(), asks: true };
     let columns = rows.columns.clone();
     let memory = MemorySource::new().with_table(database, COMMAND_ROWS, rows.columns, rows.rows)?;
     let source = Arc::new(CommandSource { snapshot, memory });
@@ -138,7 +146,7 @@ pub(crate) fn rows_answer(rows: Rows) -> Result<Answer, KustoError> {
     let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
         .map_err(|error| KustoError::internal(format!("building the answer: {error}")))?;
     let table = ResultTable { name: "PrimaryResult".to_owned(), columns: rows.columns, batches: vec![batch] };
-    Ok(Answer { tables: vec![table], visualization: None })
+    Ok(Answer { tables: vec![table], visualization: None, warnings: Vec::new() })
 }
 
 async fn run_bound(
@@ -149,7 +157,12 @@ async fn run_bound(
     options: &QueryOptions,
     limits: QueryLimits,
 ) -> Result<Answer, KustoError> {
-    let bind_options = BindOptions { now: limits.now, database: database.to_owned(), parameters: options.parameters.clone() };
+    let bind_options = BindOptions {
+        now: limits.now,
+        database: database.to_owned(),
+        parameters: options.parameters.clone(),
+        best_effort: options.best_effort,
+    };
     let text: Arc<str> = text.into();
     let bound = {
         let text = text.clone();
@@ -163,8 +176,9 @@ async fn run_bound(
         query.results =
             query.results.into_iter().map(|rel| Rel { columns: rel.columns.clone(), op: RelOp::Take(Box::new(rel), rows) }).collect();
     }
+    let warnings = limits.warnings.clone();
     let tables = engine::run(&query, source, limits).await?;
-    Ok(Answer { tables, visualization: query.visualization })
+    Ok(Answer { tables, visualization: query.visualization, warnings: warnings.all() })
 }
 
 /// The rows of a command beside the stored tables.
@@ -176,6 +190,16 @@ struct CommandSource {
 impl TableSource for CommandSource {
     fn scan(&self, database: &str, table: &str) -> Option<Arc<dyn TableProvider>> {
         self.memory.scan(database, table).or_else(|| self.snapshot.scan(database, table))
+    }
+
+    fn remote(
+        &self,
+        remote: &Remote,
+        columns: &[kql::Column],
+        limits: &QueryLimits,
+        branch: Option<Branch>,
+    ) -> Option<Arc<dyn TableProvider>> {
+        self.snapshot.remote(remote, columns, limits, branch)
     }
 }
 
@@ -209,6 +233,22 @@ impl kql::catalog::Catalog for CommandNames {
 
     fn databases(&self) -> Vec<String> {
         self.names.databases()
+    }
+
+    fn entity_group(&self, name: &str) -> Result<Vec<String>, RemoteError> {
+        self.names.entity_group(name)
+    }
+
+    fn cluster(&self, name: &str) -> Result<Option<String>, String> {
+        self.names.cluster(name)
+    }
+
+    fn remote_columns(&self, queries: &[Remote]) -> Vec<Result<Vec<kql::Column>, RemoteError>> {
+        self.names.remote_columns(queries)
+    }
+
+    fn warn(&self, message: String) {
+        self.names.warn(message);
     }
 
     fn endpoint(&self) -> String {
@@ -249,6 +289,8 @@ pub(crate) fn read_options(options: &serde_json::Map<String, serde_json::Value>,
             "truncationmaxsize" => into.max_bytes = number(value),
             "query_now" => into.now = value.as_str().and_then(text::parse_datetime),
             "request_readonly" | "request_readonly_hardline" => into.read_only |= flag(value),
+            "best_effort" => into.best_effort = flag(value),
+            HOPS => into.hops = number(value).and_then(|hops| u32::try_from(hops).ok()).unwrap_or(u32::MAX),
             _ => {}
         }
     }

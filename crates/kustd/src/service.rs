@@ -20,6 +20,7 @@ use crate::error::KustoError;
 use crate::ingest::Format;
 use crate::operations::Operations;
 use crate::queued::{self, Failures, IngestionStorage};
+use crate::remote::{Clusters, RemoteSettings};
 use crate::snapshot::Snapshot;
 use crate::storage::{Storage, StorageOptions};
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub max_bytes: Option<u64>,
     /// Connection strings of Azure Storage accounts, or of Azurite, for queued ingestion; without one there is none.
     pub ingestion_storage: Vec<String>,
+    /// Which other clusters may be asked.
+    pub remote: RemoteSettings,
 }
 
 /// Tells the time in ticks since year 1.
@@ -110,6 +113,8 @@ pub(crate) struct Kustd {
     pub(crate) ingestion_storage: Option<Arc<IngestionStorage>>,
     /// Queued ingestions that failed.
     pub(crate) failures: Failures,
+    /// Other clusters.
+    clusters: Arc<Clusters>,
     pub(crate) metrics: Metrics,
     /// Why the last round of maintenance failed.
     ailing: Mutex<Option<String>>,
@@ -122,7 +127,7 @@ impl Kustd {
 
     /// The present state of everything, for a query.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot::take(&self.storage, self.address.trim_start_matches("http://"))
+        Snapshot::take(&self.storage, self.address.trim_start_matches("http://"), &self.clusters)
     }
 
     /// The table of that name.
@@ -210,6 +215,7 @@ pub async fn start_with(
     shutdown: CancellationToken,
 ) -> anyhow::Result<Running> {
     let ingestion_storage = IngestionStorage::new(&config.ingestion_storage)?.map(Arc::new);
+    let clusters = Arc::new(Clusters::new(&config.remote)?);
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listening on {}: stop what uses the port, or choose another address", config.listen))?;
@@ -227,12 +233,14 @@ pub async fn start_with(
         operations: Operations::new(stored, shutdown.clone()),
         ingestion_storage,
         failures: Failures::default(),
+        clusters,
         metrics: Metrics::default(),
         ailing: Mutex::default(),
     });
     create_databases(&kustd, &config.databases)?;
     let mut registry = Registry::default();
     kustd.metrics.register(&mut registry);
+    kustd.clusters.metrics.register(&mut registry);
     let ready = {
         let kustd = kustd.clone();
         Arc::new(move || match &*kustd.ailing.lock() {

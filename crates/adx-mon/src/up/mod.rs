@@ -125,6 +125,7 @@ impl System {
                 retention: Some(options.keep),
                 max_bytes: Some(options.keep_gib << 30),
                 ingestion_storage: Vec::new(),
+                remote: kustd::RemoteSettings::default(),
             };
             (kustd::start(config, stop.clone()).await.context("starting kustd")?, stop)
         };

@@ -23,6 +23,7 @@ impl Kustd {
             retention: None,
             max_bytes: None,
             ingestion_storage: Vec::new(),
+            remote: kustd::RemoteSettings::default(),
         };
         let running = kustd::start(config, CancellationToken::new()).await.unwrap();
         Kustd { _folder: folder, address: format!("http://{}", running.addr), client: reqwest::Client::new() }

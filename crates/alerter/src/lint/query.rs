@@ -54,6 +54,7 @@ fn bind(spec: &AlertRuleSpec, schema: &Schema) -> Result<Vec<Vec<Column>>, Mista
         now: EPOCH_TICKS + i64::try_from(now.as_nanosecond() / 100).unwrap_or_default(),
         database: spec.database.clone(),
         parameters: statement.parameters.iter().cloned().collect(),
+        ..BindOptions::default()
     };
     match kql::bind(&statement.sent(), &View { schema, database: &spec.database }, &options) {
         Ok(query) => {
@@ -69,7 +70,7 @@ fn of_diagnostic(document: &Document, diagnostic: &Diagnostic, (line, column): (
     Finding {
         line: document.line_in(FIELD, line),
         // Kusto may know what we do not.
-        warning: diagnostic.kind == DiagnosticKind::Unsupported,
+        warning: matches!(diagnostic.kind, DiagnosticKind::Unsupported | DiagnosticKind::Unavailable),
         ..document.error(FIELD, message)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::entity::Place;
 use super::expr::find;
 use super::scope::{Binding, Bound, Callable, Cx, Table, is_serialized};
 use super::{Bind, Binder, MAX_CALLS};
@@ -137,8 +138,12 @@ impl Binder<'_> {
         let (Some(function), Some((base, rest))) = (name.text.strip_prefix('.'), arguments.split_first()) else {
             return Ok(None);
         };
-        let Some(database) = self.database_of(&base.value, cx)? else {
+        let Some(place) = self.place_of(&base.value, cx)? else {
             return Err(Diagnostic::unsupported(expr.span.clone(), format!("calling '{function}' on a value")));
+        };
+        let database = match place {
+            Place::Here(database) => database,
+            Place::Elsewhere { cluster, database } => return self.remote_call(cluster, database, function, rest, expr, cx).map(Some),
         };
         match self.stored_function(Some(&database), function, None, rest, &expr.span, cx)? {
             Some(bound) => Ok(Some(bound)),
@@ -384,9 +389,10 @@ impl Binder<'_> {
         let parameters = parser::parse_parameters(&stored.parameters).map_err(at_call)?;
         let body = parser::parse_body(&stored.body).map_err(at_call)?;
         let callable = Callable { parameters, body, env: super::Env::default(), view: false };
-        self.invoke_callable(&callable, name, first, arguments, span, cx)
-            .map(Some)
-            .map_err(|diagnostic| if span.contains(&diagnostic.span.start) { diagnostic } else { at_call(diagnostic) })
+        self.functions.push((database.map(str::to_owned), name.to_owned()));
+        let bound = self.invoke_callable(&callable, name, first, arguments, span, cx);
+        self.functions.pop();
+        bound.map(Some).map_err(|diagnostic| if span.contains(&diagnostic.span.start) { diagnostic } else { at_call(diagnostic) })
     }
 }
 

@@ -57,6 +57,7 @@ impl Binder<'_> {
             Ast::Assign(..) => return Err(self.misplaced("an assignment", expr, cx)),
             Ast::Function(_) => return Err(Diagnostic::unsupported(expr.span.clone(), "a function as a value")),
             Ast::Block(statements) => return self.body(statements, cx.env, cx, &expr.span),
+            Ast::EntityGroup(_) => return Err(self.misplaced("an entity group", expr, cx)),
             Ast::Error => return Err(self.misplaced("this text", expr, cx)),
         };
         Ok(Bound::Scalar(value))
@@ -87,6 +88,8 @@ impl Binder<'_> {
                 }
                 Ok(bound)
             }
+            Some(Binding::Entity(entity)) => self.entity_as_table(&entity, name, expr, cx),
+            Some(Binding::Group(_)) => Err(self.misplaced("an entity group", expr, cx)),
             Some(Binding::Missing) => {
                 let message = format!("query parameter '{name}' has no value");
                 Err(Diagnostic::semantic("SEM0001", expr.span.clone(), message))
@@ -124,8 +127,8 @@ impl Binder<'_> {
     }
 
     fn member(&mut self, base: &ast::Expr, member: &Name, expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Bound> {
-        if let Some(database) = self.database_of(base, cx)? {
-            return self.catalog_name(Some(&database), &member.text, expr, cx);
+        if let Some(place) = self.place_of(base, cx)? {
+            return self.member_of(&place, &member.text, expr, cx);
         }
         if let (Ast::Name(qualifier), Some(row)) = (&base.kind, &cx.row)
             && let Some(columns) = qualified(qualifier, row)

@@ -35,6 +35,8 @@ pub fn bind_function(function: &StoredFunction, catalog: &dyn Catalog, options: 
         Ok(Bound::Table(table)) => Ok((!guessed).then_some(table.rel.columns)),
         Ok(Bound::Scalar(_)) => Ok(None),
         Err(diagnostic) if guessed && may_be_the_guess(&diagnostic) => Ok(None),
+        // only other clusters know
+        Err(diagnostic) if diagnostic.kind == DiagnosticKind::Unavailable => Ok(None),
         // tables that a pattern finds may come later
         Err(diagnostic) if is_pattern(&diagnostic) => Ok(None),
         Err(diagnostic) => Err(diagnostic),

@@ -5,11 +5,13 @@
 
 mod aggregate;
 mod call;
+mod entity;
 mod expand;
 mod expr;
 mod function;
 mod ingestion;
 mod join;
+mod macro_expand;
 mod multi;
 mod names;
 mod parse;
@@ -28,20 +30,21 @@ mod union;
 mod unshare;
 
 pub(crate) use call::LANGUAGE_FUNCTIONS;
+pub use entity::{EntityReference, parse_entities};
 pub use function::bind_function;
 pub use ingestion::INGESTION_TIME;
 pub(crate) use plugins::PLUGINS;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use crate::ast::{self, Parameter, ParameterType, Span, Statement};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, RemoteError};
 use crate::diagnostic::Diagnostic;
 use crate::eval::EvalContext;
 use crate::parser;
-use crate::tree::{Expr, Query, Rel};
-use crate::types::Type;
+use crate::tree::{Expr, Query, Rel, Remote};
+use crate::types::{Column, Type};
 use crate::value::Value;
 use scope::{Binding, Bound, Callable, Cx, Env, Table};
 
@@ -68,6 +71,8 @@ pub struct BindOptions {
     pub database: String,
     /// Values of query parameters, as KQL literals.
     pub parameters: BTreeMap<String, String>,
+    /// Whether every `macro-expand` does without the clusters that fail, as with its option `best_effort`.
+    pub best_effort: bool,
 }
 
 /// Binds KQL text to the typed tree, or says what is wrong with it.
@@ -96,6 +101,10 @@ struct Binder<'a> {
     calls: usize,
     /// Stored views that wildcards around the current place have found.
     views: Vec<String>,
+    /// Stored functions around the current place, with their databases.
+    functions: Vec<(Option<String>, String)>,
+    /// Columns of queries of other clusters that were asked for.
+    remotes: HashMap<Remote, Result<Vec<Column>, RemoteError>>,
     /// Scalar nodes copied by inlining.
     nodes: usize,
     /// Row scopes given out.
@@ -106,7 +115,19 @@ struct Binder<'a> {
 impl<'a> Binder<'a> {
     fn new(catalog: &'a dyn Catalog, options: &'a BindOptions) -> Self {
         let eval = EvalContext::new(options.now);
-        Binder { catalog, options, eval, any_time: false, calls: 0, views: Vec::new(), nodes: 0, scopes: 0, visualization: None }
+        Binder {
+            catalog,
+            options,
+            eval,
+            any_time: false,
+            calls: 0,
+            views: Vec::new(),
+            functions: Vec::new(),
+            remotes: HashMap::new(),
+            nodes: 0,
+            scopes: 0,
+            visualization: None,
+        }
     }
 }
 
@@ -158,6 +179,9 @@ impl Binder<'_> {
     }
 
     fn let_value(&mut self, value: &ast::Expr, cx: &Cx<'_>) -> Bind<Binding> {
+        if let ast::ExprKind::EntityGroup(references) = &value.kind {
+            return Ok(Binding::Group(Rc::new(self.entities(references, cx)?)));
+        }
         if let ast::ExprKind::Function(function) = &value.kind {
             let callable =
                 Callable { parameters: function.parameters.clone(), body: function.body.clone(), env: cx.env.clone(), view: function.view };

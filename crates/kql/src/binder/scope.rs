@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::entity::Entity;
 use crate::ast;
 use crate::tree::{Aggregate, Expr, Rel, RelOp};
 use crate::types::Column;
@@ -70,6 +71,10 @@ pub(super) enum Binding {
     Table(Rc<Table>),
     /// A function.
     Function(Rc<Callable>),
+    /// What `macro-expand` runs its sub-query for.
+    Entity(Rc<Entity>),
+    /// What `entity_group [...]` names.
+    Group(Rc<Vec<Entity>>),
     /// A query parameter that got no value: an error once it is used.
     Missing,
 }

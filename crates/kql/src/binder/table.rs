@@ -13,6 +13,7 @@ use crate::ast::{self, Argument, ExprKind as Ast, Name, Operator, OperatorKind a
 use crate::catalog::TableSchema;
 use crate::diagnostic::Diagnostic;
 use crate::functions;
+use crate::remote;
 use crate::tree::{Expr, ExprKind, Rel, RelOp};
 use crate::types::{Column, Type};
 use crate::value::Value;
@@ -58,6 +59,7 @@ impl Binder<'_> {
                 continue;
             }
             table = self.operator(table, operator, &env)?;
+            table.rel = remote::pushed(table.rel);
             self.check_size(&table, &operator.span)?;
         }
         Ok((table, env))
@@ -100,7 +102,7 @@ impl Binder<'_> {
             Op::Render { chart, options } => self.render(input, chart, options),
             Op::Consume => Ok(with_op(input, Vec::new(), |rel| RelOp::Take(rel, 0))),
             Op::As(_) => Ok(input),
-            Op::DataTable { .. } | Op::Print(_) | Op::Range { .. } => {
+            Op::DataTable { .. } | Op::Print(_) | Op::Range { .. } | Op::MacroExpand(_) => {
                 Err(Diagnostic::semantic("SEM0001", span.clone(), format!("'{name}' cannot stand behind a pipe")))
             }
             Op::Other(name) => Err(Diagnostic::unsupported(name.span.clone(), format!("the operator '{}'", name.text))),
@@ -116,6 +118,7 @@ impl Binder<'_> {
             Op::Range { name, from, to, step } => self.range(name, [from, to, step], env),
             Op::Union { options, tables } => self.union(None, options, tables, env, span),
             Op::Search { options, tables, predicate } => self.search(None, options, tables, predicate, env, span),
+            Op::MacroExpand(expand) => self.macro_expand(expand, env, span),
             Op::Evaluate { name, .. } => {
                 Err(Diagnostic::unsupported(name.span.clone(), format!("the plugin '{}' without input", name.text)))
             }
@@ -244,10 +247,14 @@ impl Binder<'_> {
         }
     }
 
-    /// A name that no column, `let` or parameter has: a table or a function of the catalog.
+    /// A name that no column, `let` or parameter has: a function or a table of the catalog. A function hides the table of
+    /// its name, but not from itself.
     pub(super) fn catalog_name(&mut self, database: Option<&str>, name: &str, expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Bound> {
-        if let Some(schema) = self.catalog.table(database, name) {
-            return Ok(Bound::Table(Box::new(stored(schema))));
+        let is_inside = self.functions.iter().any(|(of, function)| of.as_deref() == database && function == name);
+        match self.catalog.table(database, name) {
+            Some(schema) if is_inside => return Ok(Bound::Table(Box::new(stored(schema)))),
+            Some(schema) if self.catalog.function(database, name).is_none() => return Ok(Bound::Table(Box::new(stored(schema)))),
+            _ => {}
         }
         if let Some(bound) = self.stored_function(database, name, None, &[], &expr.span, cx)? {
             return Ok(bound);
@@ -270,28 +277,11 @@ impl Binder<'_> {
         if let Some(Binding::Table(bound)) = cx.env.get(&table) {
             return Ok(Bound::Table(Box::new((**bound).clone())));
         }
-        self.catalog_name(None, &table, expr, &Cx { row: None, ..*cx })
-    }
-
-    /// The database that `database("x")` or `cluster("c").database("x")` names; None for other expressions.
-    pub(super) fn database_of(&mut self, expr: &ast::Expr, cx: &Cx<'_>) -> Bind<Option<String>> {
-        let Ast::Call(name, arguments) = &expr.kind else { return Ok(None) };
-        let argument = match (name.text.as_str(), arguments.as_slice()) {
-            ("database", [only]) => only,
-            // there is one cluster: its name is not looked at
-            (".database", [Argument { value: ast::Expr { kind: Ast::Call(base, _), .. }, .. }, only]) if base.text == "cluster" => only,
-            _ => return Ok(None),
-        };
-        let Value::String(database) = self.constant(&argument.value, cx)?.0 else {
-            let message = "database() needs a name";
-            return Err(Diagnostic::semantic("SEM0001", argument.value.span.clone(), message));
-        };
-        let known = self.catalog.databases();
-        if !known.is_empty() && !known.iter().any(|d| d.eq_ignore_ascii_case(&database)) {
-            let message = format!("{}Failed to resolve database named '{database}'", prefix(cx.operator));
-            return Err(Diagnostic::semantic("SEM0100", argument.value.span.clone(), message));
+        // of a table and a function of one name, `table()` means the table
+        if let Some(schema) = self.catalog.table(None, &table) {
+            return Ok(Bound::Table(Box::new(stored(schema))));
         }
-        Ok(Some(database.to_string()))
+        self.catalog_name(None, &table, expr, &Cx { row: None, ..*cx })
     }
 }
 
@@ -378,6 +368,7 @@ fn operator_name(kind: &Op) -> &'static str {
         Op::DataTable { .. } => "datatable",
         Op::Print(_) => "print",
         Op::Range { .. } => "range",
+        Op::MacroExpand(_) => "macro-expand",
         Op::Other(_) => "",
     }
 }

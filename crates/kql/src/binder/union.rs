@@ -1,5 +1,6 @@
 //! `union`: columns are matched by name; a name with several types becomes `x_long`, `x_string`.
 
+use super::entity::Place;
 use super::names::{self, Unique};
 use super::scope::{Bound, Cx, Env, Size, Table};
 use super::table::stored;
@@ -55,8 +56,11 @@ impl Binder<'_> {
         let cx = Cx::constant(env, operator);
         let (database, pattern) = match &expr.kind {
             Ast::Wildcard(pattern) => (None, pattern),
-            Ast::Member(base, member) if member.text.contains('*') => match self.database_of(base, &cx)? {
-                Some(database) => (Some(database), &member.text),
+            Ast::Member(base, member) if member.text.contains('*') => match self.place_of(base, &cx)? {
+                Some(Place::Here(database)) => (Some(database), &member.text),
+                Some(Place::Elsewhere { .. }) => {
+                    return Err(Diagnostic::unsupported(expr.span.clone(), "a pattern of tables of another cluster"));
+                }
                 None => return Err(Diagnostic::unsupported(expr.span.clone(), "this pattern of tables")),
             },
             _ => return Ok(vec![self.table(expr, &cx)?]),

@@ -29,7 +29,9 @@ pub(super) fn unshared(mut rel: Rel) -> Rel {
 /// What an operator reads, sub-queries included.
 fn inputs(op: &mut RelOp) -> Vec<&mut Rel> {
     match op {
-        RelOp::Table { .. } | RelOp::Values(_) | RelOp::Range { .. } | RelOp::Argument | RelOp::Materialize(_) => Vec::new(),
+        RelOp::Table { .. } | RelOp::Remote(_) | RelOp::Values(_) | RelOp::Range { .. } | RelOp::Argument | RelOp::Materialize(_) => {
+            Vec::new()
+        }
         RelOp::Filter(input, _)
         | RelOp::Project(input, _)
         | RelOp::Summarize { input, .. }
@@ -41,6 +43,7 @@ fn inputs(op: &mut RelOp) -> Vec<&mut Rel> {
         | RelOp::TopNested { input, .. }
         | RelOp::Sample { input, .. }
         | RelOp::Evaluate { input, .. }
+        | RelOp::BestEffort { input, .. }
         | RelOp::GetSchema(input) => vec![input],
         RelOp::Partition { input, subquery, .. } => vec![input, subquery],
         RelOp::MvApply { expand, subquery, .. } => vec![&mut expand.input, subquery],

@@ -306,7 +306,9 @@ impl Parser<'_> {
                     let qualified = Name { text: format!(".{}", name.text), span: name.span };
                     ExprKind::Call(qualified, all)
                 } else {
-                    ExprKind::Member(Box::new(base), self.name("member name")?)
+                    let member = self.name("member name")?;
+                    self.note_member(&base, &member.text);
+                    ExprKind::Member(Box::new(base), member)
                 };
                 base = self.node(kind, start, height)?;
             } else if self.is("[") && self.may_index(&base) {
@@ -343,6 +345,7 @@ impl Parser<'_> {
                     .map_err(|why| crate::Diagnostic::syntax(token.span.clone(), why))?;
                 Ok(self.literal(value, ty))
             }
+            TokenKind::Identifier if self.at_entity_group() => self.nested(Self::entity_group),
             TokenKind::Identifier => self.name_or_call(),
             TokenKind::Punctuation("(") => self.parenthesised(),
             TokenKind::Punctuation("*") => Ok(self.star(start)),

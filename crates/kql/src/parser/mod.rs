@@ -37,7 +37,7 @@ pub struct Parsed {
 /// Parses KQL text: statements separated by `;`. Never fails: what is wrong is in the diagnostics.
 pub fn parse(text: &str) -> Parsed {
     let (tokens, diagnostics) = tokenize(text);
-    let mut parser = Parser { text, tokens, at: 0, diagnostics, depth: 0, colon_is_operator: false };
+    let mut parser = Parser { text, tokens, at: 0, diagnostics, depth: 0, colon_is_operator: false, aliases: Vec::new() };
     let statements = parser.statements();
     let mut diagnostics = parser.diagnostics;
     diagnostics.sort_by_key(|d| d.span.start);
@@ -50,7 +50,7 @@ pub(crate) fn parse_parameters(text: &str) -> Result<Vec<Parameter>, Diagnostic>
     if let Some(first) = diagnostics.into_iter().next() {
         return Err(first);
     }
-    let mut parser = Parser { text, tokens, at: 0, diagnostics: Vec::new(), depth: 0, colon_is_operator: false };
+    let mut parser = Parser { text, tokens, at: 0, diagnostics: Vec::new(), depth: 0, colon_is_operator: false, aliases: Vec::new() };
     let parameters = parser.parameters()?;
     parser.expect_end()?;
     Ok(parameters)
@@ -62,7 +62,7 @@ pub(crate) fn parse_body(text: &str) -> Result<Vec<Statement>, Diagnostic> {
     if let Some(first) = diagnostics.into_iter().next() {
         return Err(first);
     }
-    let mut parser = Parser { text, tokens, at: 0, diagnostics: Vec::new(), depth: 0, colon_is_operator: false };
+    let mut parser = Parser { text, tokens, at: 0, diagnostics: Vec::new(), depth: 0, colon_is_operator: false, aliases: Vec::new() };
     if parser.is("{") {
         let body = parser.block()?;
         parser.expect_end()?;
@@ -135,6 +135,8 @@ struct Parser<'a> {
     depth: usize,
     /// Inside the predicate of `search`.
     colon_is_operator: bool,
+    /// Names for entities around the current place, with the members named so far.
+    aliases: Vec<(String, Vec<String>)>,
 }
 
 impl Parser<'_> {
@@ -246,22 +248,26 @@ impl Parser<'_> {
 
     /// `{ statements }`
     fn block(&mut self) -> Parse<Vec<Statement>> {
-        self.expect("{")?;
+        self.statements_between("{", "}")
+    }
+
+    fn statements_between(&mut self, open: &str, close: &str) -> Parse<Vec<Statement>> {
+        self.expect(open)?;
         self.nested(|parser| {
             let mut body = Vec::new();
-            while !parser.is("}") {
+            while !parser.is(close) {
                 if parser.eat(";") {
                     continue;
                 }
                 if parser.at_end() {
-                    return Err(parser.unexpected("'}'"));
+                    return Err(parser.unexpected(&format!("'{close}'")));
                 }
                 body.push(parser.statement()?);
-                if !parser.is("}") {
+                if !parser.is(close) {
                     parser.expect(";")?;
                 }
             }
-            parser.expect("}")?;
+            parser.expect(close)?;
             Ok(body)
         })
     }

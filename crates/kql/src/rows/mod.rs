@@ -138,6 +138,7 @@ pub fn run_query(query: &Query, ctx: &mut RunContext<'_>) -> Result<Vec<Rows>, R
 pub fn run(rel: &Rel, ctx: &mut RunContext<'_>) -> Result<Rows, RunError> {
     match &rel.op {
         RelOp::Table { database, table } => ctx.tables.scan(database, table).map_err(RunError::Table),
+        RelOp::Remote(remote) => Err(RunError::Table(format!("cluster '{}' cannot be asked here", remote.cluster))),
         RelOp::Argument => {
             Ok(ctx.arguments.last().map(|rows| (**rows).clone()).unwrap_or_else(|| Rows::new(rel.columns.clone(), Vec::new())))
         }
@@ -165,7 +166,9 @@ pub fn run(rel: &Rel, ctx: &mut RunContext<'_>) -> Result<Rows, RunError> {
 /// `mv-apply` are not inputs.
 pub fn inputs(rel: &Rel) -> Vec<&Rel> {
     match &rel.op {
-        RelOp::Table { .. } | RelOp::Values(_) | RelOp::Range { .. } | RelOp::Argument | RelOp::Materialize(_) => Vec::new(),
+        RelOp::Table { .. } | RelOp::Remote(_) | RelOp::Values(_) | RelOp::Range { .. } | RelOp::Argument | RelOp::Materialize(_) => {
+            Vec::new()
+        }
         RelOp::Filter(input, _)
         | RelOp::Project(input, _)
         | RelOp::Summarize { input, .. }
@@ -178,6 +181,7 @@ pub fn inputs(rel: &Rel) -> Vec<&Rel> {
         | RelOp::TopNested { input, .. }
         | RelOp::Sample { input, .. }
         | RelOp::Evaluate { input, .. }
+        | RelOp::BestEffort { input, .. }
         | RelOp::GetSchema(input) => vec![input],
         RelOp::Join { left, right, .. } => vec![left, right],
         RelOp::Union(inputs) => inputs.iter().collect(),
@@ -196,7 +200,8 @@ pub fn apply(rel: &Rel, inputs: Vec<Rows>, ctx: &mut RunContext<'_>) -> Result<R
     let mut input = || inputs.next().unwrap_or_else(|| Rows::new(Vec::new(), Vec::new()));
     let columns = rel.columns.clone();
     let rows = match &rel.op {
-        RelOp::Table { .. } | RelOp::Argument | RelOp::Materialize(_) => return run(rel, ctx),
+        RelOp::Table { .. } | RelOp::Remote(_) | RelOp::Argument | RelOp::Materialize(_) => return run(rel, ctx),
+        RelOp::BestEffort { .. } => input().rows,
         RelOp::Values(rows) => (**rows).clone(),
         RelOp::Range { from, to, step } => basic::range(from, to, step, ctx)?,
         RelOp::Filter(_, predicate) => basic::filter(input(), predicate, ctx)?,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kql::Type;
+use kql::binder::{EntityReference, parse_entities};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{Catalog, CatalogError, Database, Function, Image, StoredMapping, Table, TableColumn, TableId};
@@ -54,6 +55,7 @@ impl<'a> Edit<'a> {
             tables: Default::default(),
             functions: Default::default(),
             policies: Default::default(),
+            entity_groups: Default::default(),
         };
         self.image.databases.insert(database.name.clone(), Arc::new(database));
         Ok(())
@@ -121,6 +123,25 @@ impl<'a> Edit<'a> {
         let sql = "DELETE FROM functions WHERE database_id = ?1 AND name = ?2";
         self.execute("dropping a function", sql, params![id, name])?;
         self.database_mut(database)?.functions.remove(name);
+        Ok(())
+    }
+
+    /// Creates or replaces an entity group.
+    pub(crate) fn put_entity_group(&mut self, database: &str, name: &str, entities: Vec<EntityReference>) -> Changed {
+        let id = self.database_mut(database)?.id;
+        let texts: Vec<&str> = entities.iter().map(|entity| entity.text.as_str()).collect();
+        let sql = "INSERT OR REPLACE INTO entity_groups (database_id, name, entities) VALUES (?1, ?2, ?3)";
+        self.execute("storing an entity group", sql, params![id, name, texts.join(", ")])?;
+        self.database_mut(database)?.entity_groups.insert(name.to_owned(), entities);
+        Ok(())
+    }
+
+    /// Drops an entity group.
+    pub(crate) fn drop_entity_group(&mut self, database: &str, name: &str) -> Changed {
+        let id = self.database_mut(database)?.id;
+        let sql = "DELETE FROM entity_groups WHERE database_id = ?1 AND name = ?2";
+        self.execute("dropping an entity group", sql, params![id, name])?;
+        self.database_mut(database)?.entity_groups.remove(name);
         Ok(())
     }
 
@@ -229,6 +250,7 @@ fn load_databases(connection: &Connection) -> rusqlite::Result<Vec<Database>> {
             tables: Default::default(),
             functions: Default::default(),
             policies: load_policies(connection, "SELECT kind, policy FROM database_policies WHERE database_id = ?1", id)?,
+            entity_groups: load_entity_groups(connection, id)?,
         };
         for table in load_tables(connection, id, &name)? {
             database.tables.insert(table.name.clone(), Arc::new(table));
@@ -311,4 +333,16 @@ fn load_functions(connection: &Connection, database: i64) -> rusqlite::Result<Ve
         })
     })?;
     functions.collect()
+}
+
+fn load_entity_groups(
+    connection: &Connection,
+    database: i64,
+) -> rusqlite::Result<std::collections::BTreeMap<String, Vec<EntityReference>>> {
+    let mut statement = connection.prepare_cached("SELECT name, entities FROM entity_groups WHERE database_id = ?1")?;
+    let groups = statement.query_map([database], |row| {
+        // what is stored was read once already
+        Ok((row.get(0)?, parse_entities(&row.get::<_, String>(1)?).unwrap_or_default()))
+    })?;
+    groups.collect()
 }

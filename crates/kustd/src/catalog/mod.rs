@@ -21,9 +21,13 @@ pub use model::{Database, Function, Image, StoredMapping, Table, TableColumn, Ta
 pub(crate) use operations::{Operation, OperationState};
 
 /// Format of the catalogue that this program writes.
-const FORMAT: i64 = 3;
+const FORMAT: i64 = 4;
 /// What takes a catalogue from a format to the next one, from format 1 on.
-const MIGRATIONS: &[&str] = &["ALTER TABLE extents ADD COLUMN shredded TEXT NOT NULL DEFAULT '[]'", include_str!("operations.sql")];
+const MIGRATIONS: &[&str] = &[
+    "ALTER TABLE extents ADD COLUMN shredded TEXT NOT NULL DEFAULT '[]'",
+    include_str!("operations.sql"),
+    include_str!("entity_groups.sql"),
+];
 
 /// Failures of the catalogue.
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +160,7 @@ mod tests {
         let raw = Connection::open(&path).unwrap();
         raw.execute_batch(
             "ALTER TABLE extents DROP COLUMN shredded; PRAGMA user_version = 1;
-             ALTER TABLE functions DROP COLUMN view; DROP TABLE operations; DROP TABLE cluster_policies;
+             ALTER TABLE functions DROP COLUMN view; DROP TABLE operations; DROP TABLE cluster_policies; DROP TABLE entity_groups;
              INSERT INTO databases VALUES (1, 'Db', 5);
              INSERT INTO functions VALUES (1, 'F', '()', '{ print 1 }', '', '');
              INSERT INTO tables VALUES (7, 1, 'T', 1, 2, '', '', 5, 0);
@@ -167,6 +171,7 @@ mod tests {
         let extents = catalog.extents().unwrap();
         assert_eq!((extents[&TableId(7)][0].rows, extents[&TableId(7)][0].shredded.len()), (10, 0));
         assert!(!catalog.image().databases["Db"].functions["F"].view);
+        assert!(catalog.image().databases["Db"].entity_groups.is_empty());
         assert_eq!(catalog.resume_operations(0).unwrap(), []);
         drop(catalog);
         raw.pragma_update(None, "user_version", FORMAT + 1).unwrap();

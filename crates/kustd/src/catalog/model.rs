@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kql::binder::EntityReference;
 use kql::{Column, Type};
 
 /// Identity of a table; a dropped and re-created table gets a new one.
@@ -33,6 +34,8 @@ pub struct Database {
     pub functions: BTreeMap<Arc<str>, Arc<Function>>,
     /// Policies as JSON text, by kind (`retention`, `caching`, …).
     pub policies: BTreeMap<String, String>,
+    /// Entity groups by name.
+    pub entity_groups: BTreeMap<String, Vec<EntityReference>>,
 }
 
 /// A table without its rows.

@@ -6,7 +6,7 @@ use kql::Type;
 use serde_json::json;
 
 use super::syntax::{Columns, Command, Define, DefineFunction, Properties, Scope};
-use super::{Outcome, fill, functions, script, show, table, text};
+use super::{Outcome, fill, functions, groups, script, show, table, text};
 use crate::catalog::{Edit, Function, Table};
 use crate::error::KustoError;
 use crate::ingest;
@@ -138,6 +138,15 @@ fn change(kustd: &Kustd, database: &str, source: &str, command: Command) -> Outc
                     (false, false) => Err(KustoError::not_found("Function", &name)),
                 }
             })?;
+        }
+        Command::DefineEntityGroup { how, name, entities } => {
+            check_name("entity group", &name)?;
+            storage.catalog().change(|edit| groups::define(edit, database, how, &name, entities))?;
+            return groups::shown(kustd, database, Some(&name));
+        }
+        Command::DropEntityGroup { name, if_exists } => {
+            storage.catalog().change(|edit| groups::drop(edit, database, &name, if_exists))?;
+            return groups::shown(kustd, database, None);
         }
         Command::DefineMapping { table, kind, name, json, or_alter } => {
             check_name("mapping", &name)?;

@@ -40,7 +40,7 @@ pub(super) fn validate(
         return Ok(());
     }
     let snapshot = Arc::new(kustd.snapshot());
-    let names = Names { snapshot, database: database.to_owned(), limits: QueryLimits::new(kustd.now()) };
+    let names = Names { snapshot, database: database.to_owned(), limits: QueryLimits::new(kustd.now()), asks: false };
     let options = kustd.bind_options(database);
     let Function { name, parameters, body, view, .. } = function.clone();
     bind_function(&StoredFunction { name, parameters, body, view }, &names, &options).map(drop).map_err(|mut diagnostic| {

@@ -3,6 +3,7 @@
 mod execute;
 mod fill;
 mod functions;
+mod groups;
 mod parse;
 mod script;
 mod show;

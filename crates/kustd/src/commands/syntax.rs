@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kql::Type;
+use kql::binder::EntityReference;
 
 /// `with (name = value, …)`, names in lower case.
 pub(crate) type Properties = BTreeMap<String, String>;
@@ -39,6 +40,10 @@ pub(crate) enum Command {
     ClearTable { table: String },
     /// `.create function`, `.create-or-alter function`, `.alter function`
     DefineFunction { how: DefineFunction, name: String, parameters: String, body: String, body_at: usize, properties: Properties },
+    /// `.create entity_group G (cluster('c').database('d'))`, `.create-or-alter …`, `.alter …`, `.alter-merge …`
+    DefineEntityGroup { how: DefineGroup, name: String, entities: Vec<EntityReference> },
+    /// `.drop entity_group G`
+    DropEntityGroup { name: String, if_exists: bool },
     /// `.drop function F ifexists`
     DropFunction { name: String, if_exists: bool },
     /// `.create(-or-alter) table T ingestion csv mapping "M" '[…]'`
@@ -95,6 +100,8 @@ impl Command {
             Command::ClearTable { .. } => "TableClear",
             Command::DefineFunction { .. } => "FunctionCreateOrAlter",
             Command::DropFunction { .. } => "FunctionDrop",
+            Command::DefineEntityGroup { .. } => "EntityGroupCreateOrAlter",
+            Command::DropEntityGroup { .. } => "EntityGroupDrop",
             Command::DefineMapping { .. } => "MappingCreateOrAlter",
             Command::DropMapping { .. } => "MappingDrop",
             Command::IngestInline { .. } => "DataIngestInline",
@@ -138,6 +145,21 @@ pub(crate) enum DefineFunction {
     CreateOrAlter,
     /// Must exist.
     Alter,
+}
+
+/// Ways to define an entity group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DefineGroup {
+    /// An error when it exists.
+    Create,
+    /// Nothing happens when it exists.
+    CreateIfNotExists,
+    /// Replaces.
+    CreateOrAlter,
+    /// Must exist.
+    Alter,
+    /// Must exist; the entities come to those that it has.
+    AlterMerge,
 }
 
 /// Ways to fill a table from a query.
@@ -204,6 +226,8 @@ pub(crate) enum Show {
     Functions(Option<String>),
     /// `.show function F schema as json`
     FunctionSchema(String),
+    /// `.show entity_groups`, `.show entity_group G`
+    EntityGroups(Option<String>),
     /// `.show database D ingestion mappings`, `.show table T ingestion csv mapping(s) "M"`
     Mappings { scope: Scope, kind: Option<String>, name: Option<String> },
     /// `.show cluster`

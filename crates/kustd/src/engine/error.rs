@@ -54,6 +54,16 @@ impl EngineError {
         Self::new("General_BadRequest", true, message)
     }
 
+    /// Another cluster failed, or did not answer in time.
+    pub(crate) fn remote(message: impl Into<String>, permanent: bool) -> Self {
+        Self::new("E_REMOTE", permanent, message)
+    }
+
+    /// Whether another cluster is the reason.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.code == "E_REMOTE"
+    }
+
     /// A table that the tree names and the source does not have, for example one dropped meanwhile.
     pub(super) fn no_table(database: &str, table: &str) -> Self {
         Self::new("E_TABLE_NOT_FOUND", true, format!("table '{table}' does not exist in database '{database}'"))

@@ -2,11 +2,13 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use kql::rows::Interrupted;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::error::EngineError;
@@ -18,6 +20,29 @@ const DEFAULT_BYTES: u64 = 64 << 20;
 /// Kusto's default time limit.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(240);
 const DEFAULT_MEMORY: usize = 1 << 30;
+
+/// What an answer lacks, to be told with it. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Warnings(Arc<Mutex<Vec<String>>>);
+
+/// Most warnings of one answer.
+const MOST_WARNINGS: usize = 100;
+
+impl Warnings {
+    /// Adds one, unless it is there.
+    pub fn add(&self, warning: String) {
+        let mut all = self.0.lock();
+        if all.len() < MOST_WARNINGS && !all.contains(&warning) {
+            tracing::warn!(warning, "an answer is not complete");
+            all.push(warning);
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().clone()
+    }
+}
 
 /// Limits of one query.
 #[derive(Debug, Clone)]
@@ -34,6 +59,12 @@ pub struct QueryLimits {
     pub cancel: CancellationToken,
     /// The value of `now()`: ticks, one for the whole query.
     pub now: i64,
+    /// What the answer lacks.
+    pub warnings: Warnings,
+    /// Clusters that the query has come through.
+    pub hops: u32,
+    /// Whether the query asks other clusters. Clones share it.
+    pub reaches_out: Arc<AtomicBool>,
     /// Whether queries over a few constant rows may skip the plan and run row by row. On unless a test compares
     /// the two ways.
     pub row_shortcut: bool,
@@ -49,6 +80,9 @@ impl QueryLimits {
             deadline: Some(Instant::now() + DEFAULT_TIMEOUT),
             cancel: CancellationToken::new(),
             now,
+            warnings: Warnings::default(),
+            hops: 0,
+            reaches_out: Arc::default(),
             row_shortcut: true,
         }
     }

@@ -16,15 +16,16 @@ mod tests;
 pub mod values;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kql::eval::EvalContext;
 use kql::rows::{NoTables, Rows, RunContext};
 use kql::tree::{Query, Rel, RelOp};
 
 pub use self::error::EngineError;
-pub use self::limits::QueryLimits;
+pub use self::limits::{QueryLimits, Warnings};
 pub use self::results::ResultTable;
-pub use self::source::{MemorySource, TableSource, key_field};
+pub use self::source::{Branch, MemorySource, TableSource, key_field};
 
 use self::plan::Planner;
 
@@ -44,6 +45,11 @@ pub async fn run(query: &Query, source: Arc<dyn TableSource>, limits: QueryLimit
         Ok(tables)
     })
     .await
+}
+
+/// Waits for something that other machines have to say. Not for threads that drive other futures.
+pub(crate) fn wait<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, EngineError> {
+    runtime::block_on(async move { Ok(work.await) })
 }
 
 /// Runs one tree and waits for its rows: for plugins whose columns the binder learns from data.
@@ -82,8 +88,9 @@ async fn within_limits<T>(limits: QueryLimits, work: impl Future<Output = Result
         }
     };
     let in_place = async {
+        let places = if limits.reaches_out.load(Ordering::Relaxed) { runtime::waiting_places() } else { runtime::places() };
         // the semaphore is never closed
-        let _place = runtime::places().acquire().await;
+        let _place = places.acquire().await;
         work.await
     };
     tokio::select! {
@@ -97,7 +104,7 @@ async fn within_limits<T>(limits: QueryLimits, work: impl Future<Output = Result
 /// The rows of a tree over few constants, without a plan; None when it is not one.
 fn shortcut(rel: &Rel, limits: &QueryLimits) -> Option<Result<Rows, EngineError>> {
     let heavy = |op: &RelOp| match op {
-        RelOp::Table { .. } | RelOp::Range { .. } => true,
+        RelOp::Table { .. } | RelOp::Remote(_) | RelOp::Range { .. } => true,
         RelOp::Values(rows) => rows.len() > SHORTCUT_ROWS,
         _ => false,
     };

@@ -23,6 +23,12 @@ pub(super) fn places() -> &'static Semaphore {
     PLACES.get_or_init(|| Semaphore::new(place_count()))
 }
 
+/// Places of queries that other clusters may keep waiting, so that they keep nobody else from running.
+pub(super) fn waiting_places() -> &'static Semaphore {
+    static PLACES: OnceLock<Semaphore> = OnceLock::new();
+    PLACES.get_or_init(|| Semaphore::new(place_count()))
+}
+
 /// How many queries run at the same time.
 pub(super) fn place_count() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);

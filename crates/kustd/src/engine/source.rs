@@ -1,14 +1,17 @@
 //! Where the engine finds stored tables.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
 use kql::rows::Rows;
+use kql::tree::Remote;
 use kql::{Column, Value};
+use parking_lot::Mutex;
 
 use super::error::EngineError;
+use super::limits::QueryLimits;
 use super::values::{arrow_type, batch, rows_to_batches};
 
 /// A snapshot of stored tables. One value serves one query, so that each row is seen once.
@@ -22,6 +25,39 @@ use super::values::{arrow_type, batch, rows_to_batches};
 pub trait TableSource: Send + Sync + 'static {
     /// The table of that name, if there is one.
     fn scan(&self, database: &str, table: &str) -> Option<Arc<dyn TableProvider>>;
+
+    /// The rows of a query of another cluster, whose columns are those; unless overridden none can be asked.
+    fn remote(
+        &self,
+        _remote: &Remote,
+        _columns: &[Column],
+        _limits: &QueryLimits,
+        _branch: Option<Branch>,
+    ) -> Option<Arc<dyn TableProvider>> {
+        None
+    }
+}
+
+/// A branch of a `macro-expand` that can do without some of them.
+#[derive(Debug, Clone)]
+pub struct Branch {
+    number: usize,
+    count: usize,
+    failed: Arc<Mutex<HashSet<usize>>>,
+}
+
+impl Branch {
+    /// One of `count`; `failed` belongs to all of them.
+    pub(super) fn new(number: usize, count: usize, failed: Arc<Mutex<HashSet<usize>>>) -> Self {
+        Branch { number, count, failed }
+    }
+
+    /// To be called when it fails: whether the query can do without it, since others are left.
+    pub(crate) fn is_dispensable(&self) -> bool {
+        let mut failed = self.failed.lock();
+        failed.insert(self.number);
+        failed.len() < self.count
+    }
 }
 
 /// Name of the field with the values of `key` in the documents of dynamic column `column`.

@@ -11,6 +11,10 @@ use crate::query::Answer;
 /// Rows that are written at a time.
 const CHUNK_ROWS: usize = 1024;
 
+/// Levels of what is said about a query.
+const WARNING: u8 = 3;
+const INFO: u8 = 4;
+
 /// What a request is told about itself.
 #[derive(Debug, Clone)]
 pub(super) struct Identity {
@@ -124,11 +128,30 @@ pub(super) fn version_1(answer: Answer, identity: &Identity) -> Pieces {
         "Rows": [[json!({"Visualization": visualization_name(answer.visualization.as_deref())}).to_string()],
                  [visualization(answer.visualization.as_deref())]],
     });
+    let row = |severity: u8, name: &str, details: &str| {
+        json!([
+            identity.now,
+            severity,
+            name,
+            0,
+            "S_OK (0)",
+            details,
+            1,
+            identity.client_request_id,
+            identity.activity_id,
+            identity.activity_id
+        ])
+    };
+    let status: Vec<Value> = answer
+        .warnings
+        .iter()
+        .map(|warning| row(WARNING, "Warning", warning))
+        .chain([row(INFO, "Info", "Query completed successfully")])
+        .collect();
     let status = json!({
         "TableName": format!("Table_{}", count + 1),
         "Columns": columns_v1(&status_columns_v1()),
-        "Rows": [[identity.now, 4, "Info", 0, "S_OK (0)", "Query completed successfully", 1, identity.client_request_id,
-                  identity.activity_id, identity.activity_id]],
+        "Rows": status,
     });
     let index = json!({
         "TableName": format!("Table_{}", count + 2),
@@ -206,7 +229,7 @@ pub(super) fn version_2(answer: Answer, identity: &Identity, fragmented: bool) -
     for (at, table) in answer.tables.into_iter().enumerate() {
         push_v2_table(&mut all, at + 1, table, fragmented);
     }
-    let completion = completion_table(count + 1, identity);
+    let completion = completion_table(count + 1, identity, &answer.warnings);
     let end = json!({"FrameType": "DataSetCompletion", "HasErrors": false, "Cancelled": false});
     all.push(text(format!(",{completion}\n,{end}\n]\n")));
     pieces(all)
@@ -238,7 +261,7 @@ fn v2_column(name: &str, ty: kql::Type) -> Value {
     json!({"ColumnName": name, "ColumnType": ty.name()})
 }
 
-fn completion_table(id: usize, identity: &Identity) -> Value {
+fn completion_table(id: usize, identity: &Identity, warnings: &[String]) -> Value {
     use kql::Type::{DateTime, Guid, Int, String};
     let columns = [
         ("Timestamp", DateTime),
@@ -255,11 +278,28 @@ fn completion_table(id: usize, identity: &Identity) -> Value {
         ("Payload", String),
     ];
     let columns: Vec<Value> = columns.iter().map(|(name, ty)| v2_column(name, *ty)).collect();
-    let payload = json!({"Count": 1, "Text": "Query completed successfully"}).to_string();
+    let row = |level: u8, name: &str, text: &str| {
+        let payload = json!({"Count": 1, "Text": text}).to_string();
+        json!([
+            identity.now,
+            identity.client_request_id,
+            identity.activity_id,
+            identity.activity_id,
+            identity.activity_id,
+            level,
+            name,
+            0,
+            "S_OK (0)",
+            4,
+            "QueryInfo",
+            payload
+        ])
+    };
+    let rows = warnings.iter().map(|warning| row(WARNING, "Warning", warning));
+    let rows: Vec<Value> = rows.chain([row(INFO, "Info", "Query completed successfully")]).collect();
     json!({
         "FrameType": "DataTable", "TableId": id, "TableKind": "QueryCompletionInformation",
         "TableName": "QueryCompletionInformation", "Columns": columns,
-        "Rows": [[identity.now, identity.client_request_id, identity.activity_id, identity.activity_id,
-                  identity.activity_id, 4, "Info", 0, "S_OK (0)", 4, "QueryInfo", payload]],
+        "Rows": rows,
     })
 }

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
-use kql::catalog::{StoredFunction, TableSchema};
+use kql::Column;
+use kql::catalog::{RemoteError, StoredFunction, TableSchema};
 use kql::rows::Rows;
-use kql::tree::Rel;
+use kql::tree::{Rel, Remote};
 
 use crate::catalog::{Database, Image, Table, TableId};
-use crate::engine::{QueryLimits, TableSource};
+use crate::engine::{Branch, QueryLimits, TableSource};
+use crate::remote::{Clusters, RemoteScan};
 use crate::storage::{Storage, StorageError, TableData};
 use scan::TableScan;
 
@@ -24,13 +26,15 @@ pub(crate) struct Snapshot {
     data: HashMap<TableId, Arc<TableData>>,
     /// Host and port of the service.
     endpoint: Arc<str>,
+    /// Other clusters.
+    clusters: Arc<Clusters>,
 }
 
 impl Snapshot {
     /// The present state.
-    pub(crate) fn take(storage: &Storage, endpoint: &str) -> Snapshot {
+    pub(crate) fn take(storage: &Storage, endpoint: &str, clusters: &Arc<Clusters>) -> Snapshot {
         let (image, data) = storage.view();
-        Snapshot { image, data, endpoint: endpoint.into() }
+        Snapshot { image, data, endpoint: endpoint.into(), clusters: clusters.clone() }
     }
 
     /// The same, but `table` has just these rows, which come at time `now`.
@@ -55,6 +59,10 @@ impl TableSource for Snapshot {
         let table = self.image.table(database, table)?;
         Some(Arc::new(TableScan::new(table.clone(), self.data(table.id))))
     }
+
+    fn remote(&self, remote: &Remote, columns: &[Column], limits: &QueryLimits, branch: Option<Branch>) -> Option<Arc<dyn TableProvider>> {
+        Some(Arc::new(RemoteScan::new(self.clusters.clone(), remote.clone(), columns, limits.clone(), branch)))
+    }
 }
 
 /// The names that the binder sees from within one database.
@@ -65,6 +73,8 @@ pub(crate) struct Names {
     pub(crate) database: String,
     /// Limits of what the binder has to run.
     pub(crate) limits: QueryLimits,
+    /// Whether other clusters are asked.
+    pub(crate) asks: bool,
 }
 
 impl Names {
@@ -105,6 +115,28 @@ impl kql::catalog::Catalog for Names {
 
     fn databases(&self) -> Vec<String> {
         self.snapshot.image.databases.keys().map(ToString::to_string).collect()
+    }
+
+    fn entity_group(&self, name: &str) -> Result<Vec<String>, RemoteError> {
+        let group = self.database_of(None).and_then(|database| database.entity_groups.get(name));
+        let group = group.ok_or_else(|| RemoteError::Refused(format!("there is no entity group '{name}'")))?;
+        Ok(group.iter().map(|entity| entity.text.clone()).collect())
+    }
+
+    fn cluster(&self, name: &str) -> Result<Option<String>, String> {
+        self.snapshot.clusters.resolve(name, &self.snapshot.image)
+    }
+
+    fn remote_columns(&self, queries: &[Remote]) -> Vec<Result<Vec<Column>, RemoteError>> {
+        if self.asks {
+            return self.snapshot.clusters.columns(queries, &self.limits);
+        }
+        let not_asked = || Err(RemoteError::Unavailable("other clusters are not asked here".to_owned()));
+        queries.iter().map(|_| not_asked()).collect()
+    }
+
+    fn warn(&self, message: String) {
+        self.limits.warnings.add(message);
     }
 
     fn endpoint(&self) -> String {

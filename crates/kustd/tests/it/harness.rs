@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use kustd::{Config, Running, StorageOptions};
+use kustd::{Config, RemoteSettings, Running, StorageOptions};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -74,9 +74,23 @@ impl Kustd {
         Self::try_start_queued(folder, accounts, |_| ()).await.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
+    /// With other clusters.
+    pub(crate) async fn start_federated(folder: &Path, remote: RemoteSettings) -> Kustd {
+        Self::try_start_configured(folder, Vec::new(), remote, |_| ()).await.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
     pub(crate) async fn try_start_queued(
         folder: &Path,
         ingestion_storage: Vec<String>,
+        change: impl FnOnce(&mut StorageOptions),
+    ) -> anyhow::Result<Kustd> {
+        Self::try_start_configured(folder, ingestion_storage, RemoteSettings::default(), change).await
+    }
+
+    async fn try_start_configured(
+        folder: &Path,
+        ingestion_storage: Vec<String>,
+        remote: RemoteSettings,
         change: impl FnOnce(&mut StorageOptions),
     ) -> anyhow::Result<Kustd> {
         server::install_crypto();
@@ -88,6 +102,7 @@ impl Kustd {
             retention: None,
             max_bytes: None,
             ingestion_storage,
+            remote,
         };
         let mut options =
             StorageOptions { durability: wal::Durability::Process, journal_file_bytes: 1 << 20, ..StorageOptions::new(folder) };

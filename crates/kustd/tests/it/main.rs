@@ -4,6 +4,7 @@
 
 mod commands;
 mod corpus;
+mod federation;
 mod harness;
 mod ingestion;
 mod kills;

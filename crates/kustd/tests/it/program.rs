@@ -16,9 +16,14 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(folder: &Path) -> Program {
+        Self::start_with(folder, &[])
+    }
+
+    pub(crate) fn start_with(folder: &Path, flags: &[&str]) -> Program {
         let mut child = Command::new(env!("CARGO_BIN_EXE_kustd"))
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(folder)
+            .args(flags)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -47,7 +52,9 @@ fn help_names_every_flag() {
     let output = Command::new(env!("CARGO_BIN_EXE_kustd")).arg("--help").output().unwrap();
     assert!(output.status.success());
     let help = String::from_utf8(output.stdout).unwrap();
-    for flag in ["--data-dir", "--listen", "--durability", "--databases", "--retention", "--max-bytes"] {
+    for flag in
+        ["--data-dir", "--listen", "--durability", "--databases", "--retention", "--max-bytes", "--allowed-clusters", "--remote-timeout"]
+    {
         assert!(help.contains(flag), "{flag} is not in:\n{help}");
     }
 }

@@ -161,6 +161,7 @@ async fn start_kustd(folder: &TempDir, stop: CancellationToken) -> kustd::Runnin
         retention: None,
         max_bytes: None,
         ingestion_storage: Vec::new(),
+        remote: kustd::RemoteSettings::default(),
     };
     kustd::start(config, stop).await.unwrap()
 }

@@ -1,12 +1,13 @@
 //! Commands that change things: definitions, policies, rows.
 
 use kql::Type;
+use kql::binder::parse_entities;
 use kql::diagnostic::Diagnostic;
 use kql::lexer::TokenKind;
 
 use super::Parse;
 use super::tokens::Parser;
-use crate::commands::syntax::{Command, Define, DefineFunction, Fill, Scope};
+use crate::commands::syntax::{Command, Define, DefineFunction, DefineGroup, Fill, Scope};
 
 impl Parser<'_> {
     pub(super) fn create(&mut self, verb: &str) -> Parse<Command> {
@@ -29,6 +30,13 @@ impl Parser<'_> {
                 how = DefineFunction::CreateIfNotExists;
             }
             return self.function(how);
+        }
+        if self.take("entity_group") {
+            let mut how = if verb == "create-or-alter" { DefineGroup::CreateOrAlter } else { DefineGroup::Create };
+            if self.take("ifnotexists") {
+                how = DefineGroup::CreateIfNotExists;
+            }
+            return self.entity_group(how);
         }
         if self.take("database") {
             let name = self.name("a database")?;
@@ -63,6 +71,16 @@ impl Parser<'_> {
         let body_at = self.span().start;
         let body = self.bracketed("{", "}")?;
         Ok(Command::DefineFunction { how, name, parameters, body, body_at, properties })
+    }
+
+    fn entity_group(&mut self, how: DefineGroup) -> Parse<Command> {
+        let name = self.name("an entity group")?;
+        let start = self.span().start;
+        let references = self.bracketed("(", ")")?;
+        let references = references.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).unwrap_or_default();
+        let at_references = |diagnostic| Diagnostic { span: start..start + references.len(), ..diagnostic };
+        let entities = parse_entities(references).map_err(at_references)?;
+        Ok(Command::DefineEntityGroup { how, name, entities })
     }
 
     fn mapping(&mut self, table: String, or_alter: bool) -> Parse<Command> {
@@ -116,6 +134,9 @@ impl Parser<'_> {
         }
         if self.take("function") {
             return self.function(DefineFunction::Alter);
+        }
+        if self.take("entity_group") {
+            return self.entity_group(if merge { DefineGroup::AlterMerge } else { DefineGroup::Alter });
         }
         if self.take("column") {
             let (table, column) = self.column_path()?;
@@ -218,6 +239,10 @@ impl Parser<'_> {
         if self.take("function") {
             let name = self.name("a function")?;
             return Ok(Command::DropFunction { name, if_exists: self.take("ifexists") });
+        }
+        if self.take("entity_group") {
+            let name = self.name("an entity group")?;
+            return Ok(Command::DropEntityGroup { name, if_exists: self.take("ifexists") });
         }
         if self.take("database") {
             let name = self.name("a database")?;

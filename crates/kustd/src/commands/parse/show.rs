@@ -37,6 +37,13 @@ impl Parser<'_> {
             }
             return Ok(Show::Functions(Some(name)));
         }
+        if self.take("entity_groups") {
+            return Ok(Show::EntityGroups(None));
+        }
+        if self.take("entity_group") {
+            let is_one = !matches!(self.peek(), TokenKind::End | TokenKind::Punctuation("|" | ";"));
+            return Ok(Show::EntityGroups(if is_one { Some(self.name("an entity group")?) } else { None }));
+        }
         if self.take("cluster") {
             if self.take("policy") {
                 return self.show_policy(Scope::Cluster);

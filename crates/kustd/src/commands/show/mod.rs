@@ -15,7 +15,7 @@ use crate::catalog::Table;
 use crate::error::KustoError;
 use crate::service::Kustd;
 
-pub(super) use self::schema::{functions, table_schemas, tables};
+pub(super) use self::schema::{entity_groups, functions, table_schemas, tables};
 
 /// Answers `what`, asked in `database`.
 pub(super) fn run(kustd: &Arc<Kustd>, database: &str, what: Show) -> Outcome {
@@ -37,6 +37,7 @@ pub(super) fn run(kustd: &Arc<Kustd>, database: &str, what: Show) -> Outcome {
         Show::Functions(None) => schema::functions(this()?.functions.values().map(|function| &**function)),
         Show::Functions(Some(name)) => schema::functions([schema::function(this()?, &name)?]),
         Show::FunctionSchema(name) => schema::function_schema(this()?, schema::function(this()?, &name)?),
+        Show::EntityGroups(name) => schema::entity_groups(this()?, name.as_deref())?,
         // mappings are of tables and databases only
         Show::Mappings { scope: Scope::Cluster, .. } => table(&MAPPING_COLUMNS, Vec::new()),
         Show::Mappings { scope: Scope::Table(name), kind, name: mapping } => {

@@ -333,6 +333,19 @@ pub(in crate::commands) fn functions<'a>(functions: impl IntoIterator<Item = &'a
     table(&columns, functions.into_iter().map(row).collect())
 }
 
+/// `.show entity_groups`, or one of them
+pub(in crate::commands) fn entity_groups(database: &Database, name: Option<&str>) -> Result<Rows, KustoError> {
+    if let Some(name) = name.filter(|name| !database.entity_groups.contains_key(*name)) {
+        return Err(KustoError::not_found("EntityGroup", name));
+    }
+    let row = |(name, entities): (&String, &Vec<kql::binder::EntityReference>)| {
+        let entities = entities.iter().map(|entity| kql::Dynamic::string(&entity.text)).collect();
+        vec![text(name), Value::array(entities)]
+    };
+    let groups = database.entity_groups.iter().filter(|(known, _)| name.is_none_or(|name| name == *known));
+    Ok(table(&[("Name", Type::String), ("Entities", Type::Dynamic)], groups.map(row).collect()))
+}
+
 pub(super) fn function_schema(database: &Database, function: &Function) -> Rows {
     let columns = [
         ("Name", Type::String),

@@ -13,11 +13,12 @@ mod join;
 mod keys;
 mod predicate;
 mod prepare;
+mod remote;
 mod rewrite;
 mod stage;
 mod walk;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -60,6 +61,8 @@ pub(super) struct Planner {
     shared: tokio::sync::Mutex<HashMap<usize, Staged>>,
     /// Results of sub-queries in expressions, by address of their tree.
     answers: Mutex<HashMap<usize, Arc<Vec<Value>>>>,
+    /// Branches that failed, by address of what their `macro-expand` has in common.
+    failed: Mutex<HashMap<usize, Arc<Mutex<HashSet<usize>>>>>,
     /// Memory of stages, held until the query ends.
     held: Mutex<Vec<MemoryReservation>>,
     tables: AtomicUsize,
@@ -75,6 +78,7 @@ impl Planner {
             limits,
             shared: tokio::sync::Mutex::default(),
             answers: Mutex::default(),
+            failed: Mutex::default(),
             held: Mutex::default(),
             tables: AtomicUsize::new(0),
             projections: AtomicUsize::new(0),
@@ -94,6 +98,8 @@ impl Planner {
     async fn plan_operator(&self, rel: &Rel) -> Result<LogicalPlan, EngineError> {
         match &rel.op {
             RelOp::Table { database, table } => self.scan(database, table, &rel.columns),
+            RelOp::Remote(remote) => self.remote(remote, &rel.columns, None),
+            RelOp::BestEffort { input, branch, branches } => self.best_effort(input, *branch, branches).await,
             RelOp::Materialize(shared) => self.materialize(shared).await,
             RelOp::Filter(input, predicate) if !kql::rows::contains_window(predicate) => self.filter(input, predicate).await,
             RelOp::Project(input, exprs) if !exprs.iter().any(kql::rows::contains_window) => self.project(input, exprs).await,
@@ -121,8 +127,17 @@ impl Planner {
 
     fn scan(&self, database: &str, table: &str, columns: &[Column]) -> Result<LogicalPlan, EngineError> {
         let provider = self.source.scan(database, table).ok_or_else(|| EngineError::no_table(database, table))?;
+        self.scan_provider(provider, self.table_name(STORED), columns)
+    }
+
+    /// A scan of those columns, which the provider has by their names.
+    pub(super) fn scan_provider(
+        &self,
+        provider: Arc<dyn TableProvider>,
+        name: TableReference,
+        columns: &[Column],
+    ) -> Result<LogicalPlan, EngineError> {
         let schema = provider.schema();
-        let name = self.table_name(STORED);
         let column = |(index, column): (usize, &Column)| {
             let expr = match schema.field_with_name(&column.name) {
                 Ok(field) => {
@@ -149,7 +164,7 @@ impl Planner {
     }
 
     /// Unique in the query, so that no two scans are confused.
-    fn table_name(&self, prefix: &str) -> TableReference {
+    pub(super) fn table_name(&self, prefix: &str) -> TableReference {
         TableReference::bare(format!("{prefix}{}", self.tables.fetch_add(1, Ordering::Relaxed)))
     }
 
@@ -206,8 +221,13 @@ impl Planner {
 
     async fn union(&self, inputs: &[Rel]) -> Result<LogicalPlan, EngineError> {
         let mut plans = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            plans.push(self.plan(input).await?);
+        if inputs.iter().any(|input| matches!(input.op, RelOp::BestEffort { .. })) {
+            // planning may wait for other clusters
+            plans = futures::future::try_join_all(inputs.iter().map(|input| self.plan(input))).await?;
+        } else {
+            for input in inputs {
+                plans.push(self.plan(input).await?);
+            }
         }
         plans = same_storage(plans)?;
         if plans.len() == 1 {

@@ -162,7 +162,7 @@ impl Planner {
         self.scan_memory(staged.0)
     }
 
-    async fn stage(&self, rel: &Rel) -> Result<Staged, EngineError> {
+    pub(super) async fn stage(&self, rel: &Rel) -> Result<Staged, EngineError> {
         let stream = self.stream(rel).await?;
         let schema = stream.schema();
         let held = self.reservation("materialized rows");

@@ -12,6 +12,8 @@ pub(super) fn expressions_mut(op: &mut RelOp) -> Vec<&mut Expr> {
     }
     match op {
         RelOp::Table { .. }
+        | RelOp::Remote(_)
+        | RelOp::BestEffort { .. }
         | RelOp::Values(_)
         | RelOp::Argument
         | RelOp::Materialize(_)
@@ -55,7 +57,9 @@ pub(super) fn expressions_mut(op: &mut RelOp) -> Vec<&mut Expr> {
 /// The inputs of an operator, in the order of [`kql::rows::inputs`].
 pub(super) fn inputs_mut(op: &mut RelOp) -> Vec<&mut Rel> {
     match op {
-        RelOp::Table { .. } | RelOp::Values(_) | RelOp::Range { .. } | RelOp::Argument | RelOp::Materialize(_) => Vec::new(),
+        RelOp::Table { .. } | RelOp::Remote(_) | RelOp::Values(_) | RelOp::Range { .. } | RelOp::Argument | RelOp::Materialize(_) => {
+            Vec::new()
+        }
         RelOp::Filter(input, _)
         | RelOp::Project(input, _)
         | RelOp::Summarize { input, .. }
@@ -68,6 +72,7 @@ pub(super) fn inputs_mut(op: &mut RelOp) -> Vec<&mut Rel> {
         | RelOp::TopNested { input, .. }
         | RelOp::Sample { input, .. }
         | RelOp::Evaluate { input, .. }
+        | RelOp::BestEffort { input, .. }
         | RelOp::GetSchema(input) => vec![input],
         RelOp::Join { left, right, .. } => vec![left, right],
         RelOp::Union(inputs) => inputs.iter_mut().collect(),

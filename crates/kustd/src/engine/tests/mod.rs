@@ -6,7 +6,6 @@ mod corpus;
 mod limits;
 mod operators;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -137,7 +136,7 @@ impl TableSource for Stored {
 }
 
 fn bind(fixture: &Fixture, text: &str) -> Result<Query, String> {
-    let options = BindOptions { now: NOW, database: "db".into(), parameters: BTreeMap::new() };
+    let options = BindOptions { now: NOW, database: "db".into(), ..BindOptions::default() };
     kql::bind(text, fixture, &options).map_err(|diagnostics| format!("{diagnostics:?}"))
 }
 

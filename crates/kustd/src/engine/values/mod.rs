@@ -101,7 +101,7 @@ pub(super) fn rows_to_batches(rows: &Rows) -> Result<Vec<RecordBatch>, EngineErr
 }
 
 /// A batch that may be without columns.
-pub(super) fn batch(schema: SchemaRef, arrays: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, EngineError> {
+pub(crate) fn batch(schema: SchemaRef, arrays: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, EngineError> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
 }
