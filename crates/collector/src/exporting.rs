@@ -13,6 +13,7 @@ use exporters::otlp::OtlpMetrics;
 use exporters::remote_write::RemoteWrite;
 use exporters::{Buffer, BufferOptions, Client, Exporter, ExporterOptions, Metrics};
 use futures::future::join_all;
+use tokio::time::Instant;
 
 use crate::config::{Config, ExporterClient, ExporterSettings};
 
@@ -87,9 +88,10 @@ impl Exporters {
         page
     }
 
-    /// Sends what receivers take at once, and ends.
-    pub(crate) async fn drain(&mut self) {
-        join_all(self.running.values().map(|running| running.exporter.drain(DRAIN_DEADLINE))).await;
+    /// Sends what receivers take at once, at most until `deadline`, and ends.
+    pub(crate) async fn drain(&mut self, deadline: Instant) {
+        let within = deadline.duration_since(Instant::now()).min(DRAIN_DEADLINE);
+        join_all(self.running.values().map(|running| running.exporter.drain(within))).await;
         for name in self.running.keys().cloned().collect::<Vec<_>>() {
             self.end(&name).await;
         }

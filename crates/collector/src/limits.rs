@@ -78,11 +78,12 @@ impl Limits {
         }
         let mut tables = self.tables.lock();
         let mut applied = Vec::new();
-        rows.change_tables(|of, bytes| {
+        rows.change_tables(|of, rows| {
             let key = (Arc::clone(&of.database), Arc::clone(&of.table));
             let table = tables.entry(key.clone()).or_insert_with(|| self.table(&of.database, &of.table, now));
             let table = table.as_mut()?;
-            let mut rows = Rows { bytes: Cow::Borrowed(bytes), count: of.rows };
+            let bytes = rows.joined();
+            let mut rows = Rows { bytes: Cow::Borrowed(&bytes), count: of.rows };
             let series = if of.sample_type == SampleType::Metric { table.limit_series(&mut rows, now) } else { 0 };
             let rate = table.limit_rate(&mut rows, now);
             applied.push(Applied { table: key, series, rate, kept: rows.count.into() });

@@ -17,6 +17,7 @@ use reqwest::StatusCode;
 use server::{Connections, ListenerMetrics};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use transfer::{Sender, SenderOptions};
 
@@ -32,8 +33,9 @@ use crate::pipeline::{Kind, Pipeline};
 use crate::reload::{Intake, LiveRoutes, Reload, Reloaded, Reloader};
 use crate::{authentication, debug, identity, logs, scrape};
 
-/// How long the drain tries to send what is left.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+/// The time for all of the drain: of the half minute that Kubernetes gives a pod by default. Requests under way have the
+/// first ten seconds of it ([`server::Limits::grace`]), sending what is left has the rest.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 
 /// How often the status line is logged.
 const STATUS_INTERVAL: Duration = Duration::from_secs(60);
@@ -269,6 +271,7 @@ impl Supervisor {
         drop(reloads);
         self.parts.draining.store(true, Ordering::Relaxed);
         shutdown.cancel();
+        let deadline = Instant::now() + DRAIN_DEADLINE;
         tracing::info!("draining: intake stops");
         let served = match early {
             Some(served) => served,
@@ -276,8 +279,8 @@ impl Supervisor {
         };
         self.intake.end().await;
         self.parts.syslog.lock().await.end().await;
-        let exporters = async { self.parts.exporters.lock().await.drain().await };
-        tokio::join!(drain(&self.parts.store, self.sender.as_ref()), exporters);
+        let exporters = async { self.parts.exporters.lock().await.drain(deadline).await };
+        tokio::join!(drain(&self.parts.store, self.sender.as_ref(), deadline), exporters);
         self.parts.background.cancel();
         let _ = self.ticks.await;
         drop(self.sender);
@@ -325,7 +328,7 @@ async fn log_status(store: wal::Store, metrics: Arc<Metrics>, stop: Cancellation
     }
 }
 
-async fn drain(store: &wal::Store, sender: Option<&Sender>) {
+async fn drain(store: &wal::Store, sender: Option<&Sender>, deadline: Instant) {
     // Without an ingestor there is nobody to send to; open segments just go on after the next start.
     let Some(sender) = sender else { return };
     let sealing = store.clone();
@@ -334,7 +337,7 @@ async fn drain(store: &wal::Store, sender: Option<&Sender>) {
         Ok(Err(error)) => tracing::warn!(%error, "segments were not sealed; they are sent after the next start"),
         Err(error) => tracing::error!(%error, "sealing failed"),
     }
-    let report = sender.drain(DRAIN_DEADLINE).await;
+    let report = sender.drain(deadline.duration_since(Instant::now())).await;
     tracing::info!(?report, "drained");
 }
 

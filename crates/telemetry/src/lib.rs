@@ -27,6 +27,6 @@ pub use error::{DecodeError, Encoding, Outcome};
 pub use logs::{LogIntake, LogOptions};
 pub use metrics::{ExpositionFormat, MetricIntake, PageProgress, Reading, STALE, ScrapedPage, SeriesSet, Written, is_stale};
 pub use otlp::view::{AnyView, ListView, LogRecordView, MapView, otlp_log_records};
-pub use rows::{Destination, Grouped, RowSet, Table, TableRows};
+pub use rows::{Destination, Grouped, RowSet, RowsOfTable, Table, TableRows};
 pub use schema::{Column, Lift, SampleType, Schema};
 pub use traces::{TraceIntake, TraceOptions};

@@ -4,6 +4,7 @@ use crate::export::ExportRows;
 use crate::schema::{SampleType, Schema};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -66,6 +67,24 @@ pub struct Grouped {
     pub places: Vec<Range<u32>>,
     /// The tables that have rows, and which places are theirs.
     pub tables: Vec<(Table, Range<usize>)>,
+}
+
+/// The rows of one table of a [`RowSet`].
+#[derive(Clone, Copy, Debug)]
+pub struct RowsOfTable<'a> {
+    bytes: &'a [u8],
+    places: &'a [Range<u32>],
+}
+
+impl<'a> RowsOfTable<'a> {
+    /// All of them side by side; a copy where they lie between those of other tables.
+    pub fn joined(self) -> Cow<'a, [u8]> {
+        let rows = |place: &Range<u32>| &self.bytes[place.start as usize..place.end as usize];
+        match self.places {
+            [only] => Cow::Borrowed(rows(only)),
+            places => Cow::Owned(places.iter().map(rows).collect::<Vec<_>>().concat()),
+        }
+    }
 }
 
 /// Where rows go: everything that tells one table of a [`RowSet`] from another.
@@ -139,7 +158,7 @@ impl RowSet {
             schema: Arc::clone(&table.schema),
             sample_type: table.sample_type,
             rows: table.rows,
-            bytes: self.join(&places[start(&ends, index)..ends[index]]),
+            bytes: RowsOfTable { bytes: &self.bytes, places: &places[start(&ends, index)..ends[index]] }.joined().into_owned(),
         };
         self.tables.iter().enumerate().filter(|(_, table)| table.rows > 0).map(rows).collect()
     }
@@ -152,15 +171,14 @@ impl RowSet {
     }
 
     /// Shows the rows of each table to `change`; what it answers, rows and their number, takes their place.
-    pub fn change_tables(&mut self, mut change: impl FnMut(&Table, &[u8]) -> Option<(Vec<u8>, u32)>) {
+    pub fn change_tables(&mut self, mut change: impl FnMut(&Table, RowsOfTable<'_>) -> Option<(Vec<u8>, u32)>) {
         let (places, ends) = self.places();
         for index in 0..self.tables.len() {
-            let changed = match &places[start(&ends, index)..ends[index]] {
-                [] => None,
-                [only] => change(&self.tables[index], &self.bytes[only.start as usize..only.end as usize]),
-                pieces => change(&self.tables[index], &self.join(pieces)),
-            };
-            if let Some((bytes, rows)) = changed {
+            let places = &places[start(&ends, index)..ends[index]];
+            if places.is_empty() {
+                continue;
+            }
+            if let Some((bytes, rows)) = change(&self.tables[index], RowsOfTable { bytes: &self.bytes, places }) {
                 // Nobody's from now on; the new ones come last.
                 self.runs.iter_mut().filter(|run| run.table == index as u32).for_each(|run| run.table = NOBODY);
                 self.runs.push(Run { table: index as u32, len: bytes.len() as u32 });
@@ -192,12 +210,6 @@ impl RowSet {
             }
         }
         (places, ends)
-    }
-
-    fn join(&self, places: &[Range<u32>]) -> Vec<u8> {
-        let mut joined = Vec::with_capacity(places.iter().map(ExactSizeIterator::len).sum());
-        places.iter().for_each(|place| joined.extend_from_slice(&self.bytes[place.start as usize..place.end as usize]));
-        joined
     }
 
     /// Forgets all rows and keeps the allocations.
@@ -369,7 +381,7 @@ mod tests {
             // Every second row of some tables goes, and all of one.
             let mut seen = BTreeMap::new();
             set.change_tables(|table, bytes| {
-                let all = lines(bytes);
+                let all = lines(&bytes.joined());
                 seen.insert(table.table.to_string(), all.clone());
                 let number: u8 = table.table[1..].parse().unwrap();
                 let left: Vec<String> = if number == kept { Vec::new() } else { all.into_iter().step_by(2).collect() };

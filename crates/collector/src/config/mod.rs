@@ -81,12 +81,15 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with everything that is wrong.
     pub fn from_toml(text: &str, hostname: &str) -> Result<(Config, Vec<Warning>), ConfigError> {
-        let (file, unknown, tree) = read(text, hostname)?;
-        let placed = |(place, message): (Place, String)| {
-            let position = place.offset(&tree).map(|offset| positions::position(text, offset));
-            Problem { position, message }
-        };
-        let problems: Vec<_> = validate::problems(&file).into_iter().chain(unknown).map(placed).collect();
+        let Read { file, mistyped, unknown, tree } = read(text, hostname)?;
+        let position = |offset| positions::position(text, offset);
+        // A value that is left out for its type is not missing.
+        let left_out = |offset: &Option<usize>| mistyped.iter().any(|value| Some(value.offset) == *offset);
+        let problems = validate::problems(&file).into_iter().map(|(place, message)| (place.offset(&tree), message));
+        let problems = problems.filter(|(offset, _)| !left_out(offset));
+        let unknown = unknown.into_iter().map(|(place, message)| (place.offset(&tree), message));
+        let others = problems.chain(unknown).map(|(offset, message)| Problem { position: offset.map(position), message });
+        let problems: Vec<_> = mistyped.iter().map(|value| value.problem.clone()).chain(others).collect();
         if !problems.is_empty() {
             return Err(ConfigError { problems });
         }
@@ -94,24 +97,59 @@ impl Config {
     }
 }
 
-/// The file as written, its unknown keys, and where everything stands.
-#[allow(clippy::type_complexity)]
-fn read<'t>(text: &'t str, hostname: &str) -> Result<(File, Vec<(Place, String)>, DeTable<'t>), ConfigError> {
-    let one = |error: &toml::de::Error| ConfigError {
-        problems: vec![Problem {
-            position: error.span().map(|span| positions::position(text, span.start)),
-            message: format!("toml: {}", error.message()),
-        }],
+/// What a text says.
+struct Read<'t> {
+    /// The file as written, without the values of a wrong type.
+    file: File,
+    mistyped: Vec<Mistyped>,
+    /// Its unknown keys.
+    unknown: Vec<(Place, String)>,
+    /// Where everything stands.
+    tree: DeTable<'t>,
+}
+
+/// A value of a type that its key does not take.
+struct Mistyped {
+    problem: Problem,
+    /// Where [`Place::offset`] has it.
+    offset: usize,
+}
+
+/// Values of a wrong type that are named at once.
+const MAX_MISTYPED: usize = 100;
+
+fn read<'t>(text: &'t str, hostname: &str) -> Result<Read<'t>, ConfigError> {
+    let problem = |error: &toml::de::Error| Problem {
+        position: error.span().map(|span| positions::position(text, span.start)),
+        message: format!("toml: {}", error.message()),
     };
-    let mut tree = DeTable::parse(text).map_err(|e| one(&e))?;
-    let keys = tree.get_ref().clone();
-    positions::substitute(tree.get_mut(), "$(HOSTNAME)", hostname);
-    let mut unknown = Vec::new();
-    let file = serde_ignored::deserialize(toml::Deserializer::from(tree), |path| {
-        // An optional table shows as `?` in the path.
-        let name = path.to_string().replace(".?", "");
-        unknown.push((Place::from(&path), format!("unknown key {name}; remove it or correct its name")));
-    })
-    .map_err(|e| one(&e))?;
-    Ok((file, unknown, keys))
+    let mut rest = DeTable::parse(text).map_err(|error| ConfigError { problems: vec![problem(&error)] })?;
+    let tree = rest.get_ref().clone();
+    positions::substitute(rest.get_mut(), "$(HOSTNAME)", hostname);
+    let mut mistyped: Vec<Mistyped> = Vec::new();
+    loop {
+        let mut unknown = Vec::new();
+        let read = serde_ignored::deserialize(toml::Deserializer::from(rest.clone()), |path| {
+            // An optional table shows as `?` in the path.
+            let name = path.to_string().replace(".?", "");
+            unknown.push((Place::from(&path), format!("unknown key {name}; remove it or correct its name")));
+        });
+        match read {
+            Ok(file) => {
+                mistyped.sort_by_key(|value| value.problem.position);
+                return Ok(Read { file, mistyped, unknown, tree });
+            }
+            // The first one ends the reading: the others show without it.
+            Err(error) => {
+                let problem = problem(&error);
+                match error.span().and_then(|span| positions::remove(rest.get_mut(), &span)) {
+                    Some(offset) if mistyped.len() + 1 < MAX_MISTYPED => mistyped.push(Mistyped { problem, offset }),
+                    _ => {
+                        let problems = mistyped.into_iter().map(|value| value.problem).chain([problem]).collect();
+                        return Err(ConfigError { problems });
+                    }
+                }
+            }
+        }
+    }
 }

@@ -4,12 +4,13 @@
 //! column, as a reader of the file does.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use serde_ignored::Path;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 /// A place in a text, counted from 1; columns are characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// Line, from 1.
     pub line: usize,
@@ -87,6 +88,29 @@ impl From<&Path<'_>> for Place {
             Path::Map { parent, key } => Place::from(*parent).key(key),
             Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => Place::from(*parent),
         }
+    }
+}
+
+/// Takes out the value that stands at `span`, and returns where [`Place::offset`] has it.
+pub(super) fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> Option<usize> {
+    let found = table.iter().find(|(_, item)| item.span() == *span).map(|(key, _)| key.clone());
+    if let Some(key) = found {
+        table.remove(&key);
+        return Some(key.span().start);
+    }
+    table.iter_mut().find_map(|(_, item)| remove_below(item.get_mut(), span))
+}
+
+fn remove_below(item: &mut DeValue<'_>, span: &Range<usize>) -> Option<usize> {
+    match item {
+        DeValue::Table(table) => remove(table, span),
+        DeValue::Array(items) if items.iter().any(|item| item.span() == *span) => {
+            let others = std::mem::replace(items, DeArray::new()).into_iter().filter(|item| item.span() != *span);
+            *items = others.collect();
+            Some(span.start)
+        }
+        DeValue::Array(items) => items.iter_mut().find_map(|item| remove_below(item.get_mut(), span)),
+        _ => None,
     }
 }
 

@@ -107,6 +107,46 @@ fn all_unknown_keys_are_reported_with_their_place() {
     assert!(got.iter().any(|e| e.starts_with("line 8, column 3: unknown key prometheus-remote-write.0.size")), "{got:?}");
 }
 
+#[test]
+fn all_values_of_a_wrong_type_are_reported_and_what_follows_from_them_is_not() {
+    let toml = "\
+storage-dir = 7
+max-segment-size = 'large'
+drop-metrics = ['ok', 1, '(']
+[[prometheus-remote-write]]
+path = '/r'
+database = 3
+  size = 2
+[[prometheus-remote-write]]
+database = 'm'
+[[otel-metric]]
+path = '/m'
+database = { name = 'm' }
+[otel-log]
+transforms = 'all'
+";
+    let expected = [
+        "line 1, column 15: toml: invalid type: integer `7`, expected a string",
+        "line 2, column 20: toml: invalid type: string \"large\", expected i64",
+        "line 3, column 23: toml: invalid type: integer `1`, expected a string",
+        "line 6, column 12: toml: invalid type: integer `3`, expected a string",
+        "line 12, column 12: toml: invalid type: map, expected a string",
+        "line 14, column 14: toml: invalid type: string \"all\", expected a sequence",
+        "line 3, column 1: invalid metric regex ( in drop-metrics",
+        "line 8, column 1: prometheus-remote-write.path must be set",
+        "line 7, column 3: unknown key prometheus-remote-write.0.size",
+    ];
+    // A regular expression is shown with its mistake below it.
+    let got: Vec<_> = errors(toml).into_iter().filter(|line| line.starts_with("line ")).collect();
+    for (got, expected) in got.iter().zip(expected) {
+        assert!(got.starts_with(expected), "{expected}\n in:\n{got}");
+    }
+    assert_eq!(got.len(), expected.len(), "{got:#?}");
+    // With too many of them nothing else is looked for.
+    let many = format!("drop-metrics = [{}]\nsize = 2\n", "1, ".repeat(150));
+    assert_eq!(errors(&many).len(), 100);
+}
+
 /// Each kind of problem at the key that it is about, or at the table that lacks the key.
 #[test]
 fn problems_have_places() {

@@ -1,6 +1,8 @@
 //! A whole collector: receivers into a real store, limits, restart, drain.
 
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Collector, RECEIVERS, client, one_sample};
 
@@ -166,5 +168,30 @@ async fn profiles_are_taken_where_they_are_asked_for_in_the_configuration() {
     for path in ["/debug/pprof/", "/debug/pprof/profile"] {
         assert_eq!(collector.get(path).await.0, 404, "{path}");
     }
+    collector.stop().await;
+}
+
+/// A sender whose request never ends, an ingestor that never answers: a pod has half a minute for both together.
+#[tokio::test]
+async fn the_end_is_in_time_whatever_hangs_and_loses_nothing() {
+    // Connections are accepted by the kernel, and nobody reads.
+    let ingestor = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("endpoint = 'http://{}'", ingestor.local_addr().unwrap());
+    let collector = Collector::start(&endpoint, RECEIVERS).await;
+    assert_eq!(collector.write("up", 1.0).await, 202);
+    let mut sender = TcpStream::connect(collector.running().addr).await.unwrap();
+    let head = b"POST /receive HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 100\r\n\r\n";
+    sender.write_all(head).await.unwrap();
+    let mut answer = [0; 25];
+    sender.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n", "its body is being read");
+
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let dir = collector.stop().await;
+    assert_eq!(began.elapsed().as_secs(), 25);
+    tokio::time::resume();
+    let collector = Collector::start_in(dir, "", RECEIVERS).await;
+    assert_eq!(collector.metric(ON_DISK).await, Some(1.0));
     collector.stop().await;
 }
