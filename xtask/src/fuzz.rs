@@ -17,6 +17,7 @@ const LIMITS: [&str; 2] = ["-rss_limit_mb=2048", "-timeout=20"];
 const WIRE: &[&str] = &[
     "exposition",
     "exposition_protobuf",
+    "grpc_call",
     "otlp_json",
     "otlp_log_rows",
     "otlp_logs",
@@ -99,6 +100,8 @@ fn fuzz(name: &str, folders: &[&Path], arguments: &[&str]) -> Result<()> {
     // An optimised build with a sanitizer of all that these link would take longer than the run.
     let build: &[&str] = match name {
         "csv" | "queue_message" => &["--features", "engine", "--dev", "--sanitizer", "none"],
+        "fluent_receiver" => &["--features", "exporters"],
+        "grpc_call" => &["--features", "server"],
         "batch_record" => &["--features", "ingestor", "--dev", "--sanitizer", "none"],
         _ => &[],
     };

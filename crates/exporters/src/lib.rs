@@ -12,6 +12,7 @@ mod attempt;
 mod buffer;
 mod exporter;
 pub mod fluent;
+pub mod fuzzing;
 mod http;
 mod metrics;
 pub mod otlp;

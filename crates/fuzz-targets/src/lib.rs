@@ -1,8 +1,9 @@
 //! What each fuzz target does with bytes from outside, and the valid inputs it starts from.
 //!
 //! libFuzzer runs these through `fuzz/fuzz_targets`; the tests of this crate run the seeds and every file of
-//! `fuzz/corpus`, so that what was found once is tried in every run. CSV ingestion and messages of queued
-//! ingestion are `kustd::fuzzing`, because only kustd may link the query engine, and records of batches `ingestor::fuzzing`.
+//! `fuzz/corpus`, so that what was found once is tried in every run. Others stand in their own crates, because they link much
+//! or need what is private there: CSV ingestion and messages of queued ingestion in `kustd::fuzzing`, records of batches in
+//! `ingestor::fuzzing`, calls of gRPC in `server::fuzzing`, answers of fluent forward receivers in `exporters::fuzzing`.
 
 use std::panic::AssertUnwindSafe;
 use std::path::Path;

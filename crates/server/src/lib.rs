@@ -9,6 +9,7 @@
 pub mod auth;
 mod body;
 mod exposition;
+pub mod fuzzing;
 mod listen;
 mod logging;
 mod operations;

@@ -26,11 +26,13 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const HELO_TIMEOUT: Duration = Duration::from_secs(5);
 /// No message of a receiver is longer.
 const LONGEST_MESSAGE: usize = 64 << 10;
+/// Nor has more levels: HELO has two.
+const DEEPEST_MESSAGE: usize = 16;
 
-trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: Box<dyn Stream>,
     /// What was read and is no whole message yet.
     read: Vec<u8>,
@@ -47,13 +49,17 @@ impl Connection {
         let away = |error: io::Error| Failure::passing(format!("no connection: {error}"));
         let opened = tokio::time::timeout(DIAL_TIMEOUT, dial(config));
         let stream = opened.await.map_err(|_| Failure::passing("no connection within 10 s"))?.map_err(away)?;
-        let mut connection = Connection { stream, read: Vec::new() };
+        let mut connection = Connection::over(stream);
         if let Some(file) = &config.shared_key_file {
             let key = tokio::fs::read_to_string(file).await;
             let key = key.map_err(|error| Failure::passing(format!("the shared key in {} cannot be read: {error}", file.display())))?;
             connection.introduce(key.trim()).await?;
         }
         Ok(connection)
+    }
+
+    pub(crate) fn over(stream: Box<dyn Stream>) -> Connection {
+        Connection { stream, read: Vec::new() }
     }
 
     /// Whether the receiver has not closed it, as far as is known here.
@@ -69,7 +75,7 @@ impl Connection {
     }
 
     /// Waits for `{"ack": chunk}`.
-    pub(super) async fn acknowledged(&mut self, chunk: &str, patience: Duration) -> Result<(), Failure> {
+    pub(crate) async fn acknowledged(&mut self, chunk: &str, patience: Duration) -> Result<(), Failure> {
         let answer = tokio::time::timeout(patience, self.message()).await;
         let answer = answer.map_err(|_| Failure::passing(format!("no acknowledgement within {patience:?}")))??;
         let members = answer.as_map().map(Vec::as_slice).unwrap_or_default();
@@ -81,7 +87,7 @@ impl Connection {
     }
 
     /// The handshake of a receiver with a shared key: HELO, PING, PONG.
-    async fn introduce(&mut self, key: &str) -> Result<(), Failure> {
+    pub(crate) async fn introduce(&mut self, key: &str) -> Result<(), Failure> {
         let helo = tokio::time::timeout(HELO_TIMEOUT, self.message()).await;
         let helo = helo.map_err(|_| Failure::passing("the receiver does not ask for a shared key: remove shared-key-file"))??;
         let nonce = item(&helo, 1)
@@ -114,12 +120,14 @@ impl Connection {
     async fn message(&mut self) -> Result<Value, Failure> {
         loop {
             let mut rest = self.read.as_slice();
-            if let Ok(value) = rmpv::decode::read_value(&mut rest) {
+            let value = rmpv::decode::read_value_with_max_depth(&mut rest, DEEPEST_MESSAGE);
+            if let Ok(value) = value {
                 let taken = self.read.len() - rest.len();
                 self.read.drain(..taken);
                 return Ok(value);
             }
-            if self.read.len() >= LONGEST_MESSAGE {
+            let too_deep = matches!(value, Err(rmpv::decode::Error::DepthLimitExceeded));
+            if too_deep || self.read.len() >= LONGEST_MESSAGE {
                 return Err(Failure { why: "the receiver does not speak the forward protocol".to_owned(), again: Again::After(None) });
             }
             match self.stream.read_buf(&mut self.read).await {

@@ -4,7 +4,7 @@
 //! a message carries a `chunk` that the receiver must repeat; without, it counts as taken when the system has its bytes, and
 //! a receiver that dies at that moment loses them. The tag is an attribute of the record; a record without it is skipped.
 
-mod connection;
+pub(crate) mod connection;
 mod message;
 
 use std::collections::BTreeMap;

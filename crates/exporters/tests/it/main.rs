@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod buffer;
+mod corpus;
 mod fluent;
 mod otlp;
 mod receivers;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod auth;
+mod corpus;
 mod grpc;
 mod limits;
 mod operations;
