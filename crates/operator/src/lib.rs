@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod azure;
 pub mod diff;
+pub mod federation;
 mod flags;
 mod limits;
 pub mod manifest;

@@ -19,6 +19,7 @@ pub struct Metrics {
     duration: Family<Labels<1>, Histogram>,
     changes: Family<Labels<1>, Counter>,
     watch_errors: Family<Labels<1>, Counter>,
+    federation_rounds: Family<Labels<2>, Counter>,
     leading: Gauge,
 }
 
@@ -31,6 +32,7 @@ impl Metrics {
             duration: Family::new_with_constructor(buckets),
             changes: Family::default(),
             watch_errors: Family::default(),
+            federation_rounds: Family::default(),
             leading: Gauge::default(),
         };
         let r = registry.sub_registry_with_prefix("adxmon_operator");
@@ -38,6 +40,7 @@ impl Metrics {
         r.register("reconciliation_duration_seconds", "How long they took.", metrics.duration.clone());
         r.register("changes", "Objects that were brought to what they shall be, by what was done.", metrics.changes.clone());
         r.register("watch_errors", "Watches that failed and were begun again, by kind of the resource.", metrics.watch_errors.clone());
+        r.register("federation_rounds", "Rounds of a federation, by role and outcome.", metrics.federation_rounds.clone());
         r.register("leading", "1 for the one of several operators that acts.", metrics.leading.clone());
         metrics
     }
@@ -51,6 +54,10 @@ impl Metrics {
         if change != Change::None {
             self.changes.get_or_create(&[("action", change.name())]).inc();
         }
+    }
+
+    pub(crate) fn federated(&self, role: &'static str, outcome: &'static str) {
+        self.federation_rounds.get_or_create(&[("role", role), ("outcome", outcome)]).inc();
     }
 
     pub(crate) fn watch_failed(&self, kind: &'static str) {

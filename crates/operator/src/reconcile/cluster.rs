@@ -9,6 +9,7 @@ use kube_runtime::controller::Action;
 use serde_json::{Value, json};
 
 use super::{Context, LookError, Managed, Report, install, names};
+use crate::federation::FEDERATION;
 use crate::render::{self, Kusto, Owner, Rendered};
 use crate::status::{Pods, READY, Verdict};
 
@@ -99,21 +100,46 @@ impl Managed for AdxCluster {
         serde_json::to_value(&self.status).unwrap_or_default()
     }
 
+    fn gone(&self, context: &Context) {
+        context.federations.forget(&federation_key(self));
+    }
+
     async fn look(&self, context: &Context, report: &mut Report) -> Result<Action, LookError> {
+        let again = self.stand(context, report).await?;
+        let federated = self.federate(context, report).await;
+        Ok(again.into_iter().chain(federated).min().map_or_else(Action::await_change, Action::requeue))
+    }
+}
+
+fn federation_key(cluster: &AdxCluster) -> String {
+    let (namespace, name) = names(&cluster.metadata);
+    format!("{namespace}/{name}")
+}
+
+/// What a look at a cluster consists of.
+trait Look {
+    /// Brings the cluster there; when to look again, if nothing happens before.
+    async fn stand(&self, context: &Context, report: &mut Report) -> Result<Option<Duration>, LookError>;
+    /// Sees to its federation once it is ready.
+    async fn federate(&self, context: &Context, report: &mut Report) -> Option<Duration>;
+}
+
+impl Look for AdxCluster {
+    async fn stand(&self, context: &Context, report: &mut Report) -> Result<Option<Duration>, LookError> {
         match origin(self) {
             Origin::Invalid(verdict) => {
                 report.owner = Some(verdict);
-                Ok(Action::await_change())
+                Ok(None)
             }
             Origin::Exists(endpoint) => {
                 self.install(context, report).await?;
                 report.owner = Some(Verdict::new(Truth::True, "ProvisioningSkipped", format!("Using existing endpoint {endpoint}")));
                 report.fields.insert("endpoint".to_owned(), endpoint.into());
                 report.others.push((READY, None));
-                Ok(Action::await_change())
+                Ok(None)
             }
             Origin::Local => {
-                let Some(pods) = self.install(context, report).await? else { return Ok(Action::await_change()) };
+                let Some(pods) = self.install(context, report).await? else { return Ok(None) };
                 let endpoint = Kusto::of(self).map(|kusto| kusto.endpoint).unwrap_or_default();
                 report.owner = Some(match pods.rolled_out {
                     true => Verdict::new(Truth::True, "ClusterReady", format!("kustd answers at {endpoint}")),
@@ -124,7 +150,7 @@ impl Managed for AdxCluster {
                     ),
                 });
                 report.fields.insert("endpoint".to_owned(), endpoint.into());
-                Ok(Action::await_change())
+                Ok(None)
             }
             Origin::Azure => {
                 self.install(context, report).await?;
@@ -136,9 +162,31 @@ impl Managed for AdxCluster {
                 let applied = applied.map(|applied| json!(applied)).filter(|applied| *applied != before);
                 report.fields.extend(applied.map(|applied| ("appliedProvisionState".to_owned(), merge_patch(&before, applied))));
                 report.others.push((READY, None));
-                Ok(again.map_or_else(Action::await_change, Action::requeue))
+                Ok(again)
             }
         }
+    }
+
+    async fn federate(&self, context: &Context, report: &mut Report) -> Option<Duration> {
+        let key = federation_key(self);
+        let known = self.status.as_ref().map(|status| status.endpoint.clone());
+        let endpoint = report.fields.get("endpoint").and_then(Value::as_str).map(str::to_owned).or(known).unwrap_or_default();
+        if endpoint.is_empty() || report.owner.as_ref().is_none_or(|owner| owner.status != Truth::True) {
+            context.federations.forget(&key);
+            return None;
+        }
+        let Some((verdict, again)) = context.federations.look(&key, self, &endpoint) else {
+            report.others.push((FEDERATION, None));
+            return None;
+        };
+        if let Some(verdict) = verdict {
+            let before = crds::conditions::get(&self.conditions(), FEDERATION).map(|condition| condition.reason.clone());
+            if before.as_deref() != Some(verdict.reason) {
+                install::tell(context, self, verdict.status == Truth::True, verdict.reason, &verdict.message).await;
+            }
+            report.others.push((FEDERATION, Some(verdict)));
+        }
+        again
     }
 }
 

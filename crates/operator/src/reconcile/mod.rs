@@ -32,6 +32,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::apply::{ApplyError, Cluster, in_time};
+use crate::federation::Federations;
 use crate::metrics::Metrics;
 use crate::render::Settings;
 use crate::status::{Pods, READY, SECURITY, Verdict};
@@ -57,6 +58,8 @@ pub struct Context {
     pub settings: Settings,
     /// Makes clusters in Azure.
     pub provisioner: Arc<dyn Provisioner>,
+    /// Keeps federations.
+    pub federations: Federations,
     /// Writes events.
     pub recorder: Recorder,
     /// Counts.
@@ -68,7 +71,15 @@ pub struct Context {
 impl Context {
     /// For a cluster.
     pub fn new(cluster: Cluster, settings: Settings, provisioner: Arc<dyn Provisioner>, recorder: Recorder, metrics: Metrics) -> Self {
-        Self { cluster, settings, provisioner, recorder, metrics, failures: Mutex::default() }
+        Self {
+            cluster,
+            settings,
+            provisioner,
+            federations: Federations::default().counted(metrics.clone()),
+            recorder,
+            metrics,
+            failures: Mutex::default(),
+        }
     }
 
     pub(crate) fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self, namespace: &str) -> Api<K> {
@@ -93,6 +104,9 @@ pub(crate) trait Managed:
     fn status(&self) -> Value;
     /// Looks at one that is meant for this cluster and is not about to go.
     fn look(&self, context: &Context, report: &mut Report) -> impl Future<Output = Result<Action, LookError>> + Send;
+
+    /// It is gone, or about to go: what goes on for it beside its looks ends.
+    fn gone(&self, _context: &Context) {}
 
     /// Type of the condition that tells how it goes.
     fn condition() -> String {
@@ -157,9 +171,11 @@ async fn look_now<K: Managed>(seen: &K, context: &Context) -> Result<Action, Loo
     let (namespace, name) = names(seen.meta());
     let api: Api<K> = context.api(namespace);
     let Some(object) = in_time(&format!("reading {} {namespace}/{name}", K::KIND), api.get_opt(name)).await? else {
+        seen.gone(context);
         return Ok(Action::await_change());
     };
     if object.meta().deletion_timestamp.is_some() {
+        object.gone(context);
         if K::HAS_BINDINGS && has_finalizer::<K>(object.meta()) {
             install::remove_bindings::<K>(context, object.meta()).await?;
             set_finalizer::<K>(&api, object.meta(), false).await?;

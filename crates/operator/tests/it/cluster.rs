@@ -558,6 +558,41 @@ async fn a_cluster_is_made_in_azure_and_kept() {
     running.finished().await.unwrap();
 }
 
+/// The federation has a condition of its own: that hubs are away is no matter of the cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_federation_that_fails_is_told_beside_the_cluster() {
+    let Some(world) = World::start().await else { return };
+    let stop = CancellationToken::new();
+    let running = world.operator(&stop).await;
+    // nobody listens there any more
+    let address = format!("http://{}", tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
+    let target = json!({"endpoint": address, "heartbeatDatabase": "Hub", "heartbeatTable": "Beats", "managedIdentityClientId": "none"});
+    let spec = json!({
+        "clusterName": "adx", "endpoint": address, "databases": [], "role": "Partition",
+        "federation": {"federatedTargets": [target], "partitioning": {"geo": "EU"}},
+    });
+    let resource =
+        json!({"apiVersion": "adx-mon.azure.com/v1", "kind": "ADXCluster", "metadata": {"name": "adx", "namespace": "mon"}, "spec": spec});
+    world.create(&resource.to_string()).await;
+    let told = async |reason: &str, part: &str| {
+        let is_told = |object: &Value| {
+            let found = condition(object, "FederationReady");
+            found["reason"] == reason && found["status"] == "False" && found["message"].as_str().unwrap().contains(part)
+        };
+        world.until("ADXCluster", "adx", is_told).await
+    };
+    let object = told("HeartbeatFailed", &address).await;
+    assert_eq!(condition(&object, "adxcluster.adx-mon.azure.com")["reason"], "ProvisioningSkipped");
+    let text = served(&running, "/metrics").await;
+    assert!(text.contains("adxmon_operator_federation_rounds_total{role=\"partition\",outcome=\"failure\"}"), "{text}");
+    world.patch("ADXCluster", "adx", json!({"spec": {"role": "Federated"}})).await;
+    told("FederationInvalid", "heartbeatDatabase, heartbeatTable").await;
+    world.patch("ADXCluster", "adx", json!({"spec": {"role": null}})).await;
+    world.until("ADXCluster", "adx", |object| condition(object, "FederationReady").is_null()).await;
+    stop.cancel();
+    running.finished().await.unwrap();
+}
+
 /// With every option, as the API server sees it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_takes_what_is_rendered_for_every_option() {

@@ -7,6 +7,7 @@ mod azure;
 mod chart;
 mod cluster;
 mod decisions;
+mod federation;
 mod files;
 mod images;
 mod monitoring;
