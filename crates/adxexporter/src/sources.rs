@@ -94,7 +94,14 @@ async fn in_cluster(kubeconfig: Option<&Path>, namespace: Option<String>) -> any
     let exporters = KubernetesStore::<MetricsExporter>::start(client.clone(), options.clone());
     let summary_rules = KubernetesStore::<SummaryRule>::start(client.clone(), options);
     let deployment = Some(format!("{namespace}/{LEASE}"));
-    let lease = lease::Options { namespace, name: LEASE.to_owned(), holder: lease::host_name(), timing: lease::Timing::default() };
+    let lease = lease::Options {
+        namespace,
+        name: LEASE.to_owned(),
+        holder: lease::host_name(),
+        timing: lease::Timing::default(),
+        // Each window once: that rests on what the API server has on record.
+        when_unreachable: lease::WhenUnreachable::StepDown,
+    };
     let campaign = Campaign::start(client, lease);
     let leader = campaign.leader();
     let summary_rules: Option<Arc<dyn Store<SummaryRule>>> = Some(Arc::new(summary_rules));

@@ -71,7 +71,11 @@ impl Leadership {
                         _ = holds.wait_for(|holds| !holds) => true,
                     };
                     if !lost {
-                        self.save(&mut saved).await;
+                        tokio::select! {
+                            () = self.save(&mut saved) => {}
+                            // An API server that hangs does not keep us leading.
+                            _ = holds.wait_for(|holds| !holds) => {}
+                        }
                     }
                 }
                 self.leads.send_replace(false);
@@ -163,6 +167,7 @@ mod tests {
         text: Mutex<String>,
         saves: Mutex<usize>,
         fails: Mutex<usize>,
+        hangs: std::sync::atomic::AtomicBool,
     }
 
     #[async_trait]
@@ -178,6 +183,9 @@ mod tests {
 
         async fn save(&self, cursors: &Cursors) -> anyhow::Result<()> {
             *self.saves.lock() += 1;
+            if self.hangs.load(std::sync::atomic::Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
             *self.text.lock() = to_texts(cursors)[0].clone();
             Ok(())
         }
@@ -230,5 +238,30 @@ mod tests {
         shutdown.cancel();
         running.await.unwrap();
         assert_eq!(*kept.saves.lock(), 1, "who does not lead does not write");
+    }
+
+    #[tokio::test]
+    async fn a_save_that_hangs_does_not_keep_an_alerter_leading() {
+        let kept = Arc::new(Kept::default());
+        kept.hangs.store(true, std::sync::atomic::Ordering::Relaxed);
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        let clock = ManualClock::new(at(1000));
+        let (hold, holds) = watch::channel(true);
+        let (leads, mut leading) = watch::channel(false);
+        let leadership = Leadership { holds, leads, checkpoint: kept.clone(), state: state.clone(), clock: Arc::new(clock.clone()) };
+        let running = tokio::spawn(leadership.run(CancellationToken::new()));
+        leading.wait_for(|leads| *leads).await.unwrap();
+        state.adopt_cursors(Cursors::from([("n/r".into(), Cursor::at(at(600)))])).await.unwrap();
+        sleeps_until(&clock, at(1030)).await;
+        clock.set(at(1030));
+        while *kept.saves.lock() == 0 {
+            tokio::task::yield_now().await;
+        }
+        hold.send_replace(false);
+        let began = tokio::time::Instant::now();
+        leading.wait_for(|leads| !*leads).await.unwrap();
+        assert!(began.elapsed() < DEADLINE / 2);
+        running.abort();
     }
 }

@@ -22,4 +22,4 @@ mod surroundings;
 
 pub use flags::{Command, CommonFlags, Flags, LintFlags, RunFlags};
 pub use run::{Cluster, Config, Deadlines, Running, Surroundings, start};
-pub use surroundings::surroundings;
+pub use surroundings::{in_cluster, surroundings};

@@ -72,6 +72,7 @@ pub struct Metrics {
     rules: Gauge,
     running: Gauge,
     unkept: Gauge,
+    unconfirmed: Gauge,
     notifications_waiting: Labelled<Gauge>,
     notifications_oldest: Labelled<Gauge<f64, AtomicU64>>,
     notifications_delivered: Labelled<Counter>,
@@ -102,6 +103,7 @@ impl Metrics {
             rules: Gauge::default(),
             running: Gauge::default(),
             unkept: Gauge::default(),
+            unconfirmed: Gauge::default(),
             notifications_waiting: Family::default(),
             notifications_oldest: Family::default(),
             notifications_delivered: Family::default(),
@@ -134,6 +136,11 @@ impl Metrics {
         r.register("rules", "Rules that are known", m.rules.clone());
         r.register("queries_running", "Queries that run now", m.running.clone());
         r.register("results_waiting", "Results of queries that are not kept yet; from 256 on no query starts", m.unkept.clone());
+        r.register(
+            "leads_unconfirmed",
+            "1 while rules run here though the API server does not answer, so that another alerter may run them too",
+            m.unconfirmed.clone(),
+        );
         r.register("notifications_waiting", "Notifications that nobody has taken yet", m.notifications_waiting.clone());
         r.register(
             "notifications_oldest_timestamp_seconds",
@@ -163,6 +170,11 @@ impl Metrics {
     /// Results of so many queries are not kept yet.
     pub fn unkept(&self, results: usize) {
         self.unkept.set(i64::try_from(results).unwrap_or(i64::MAX));
+    }
+
+    /// Whether rules run here without an answer of the API server.
+    pub fn unconfirmed(&self, unconfirmed: bool) {
+        self.unconfirmed.set(unconfirmed.into());
     }
 
     /// A rule ran.

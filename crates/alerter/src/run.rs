@@ -14,7 +14,7 @@ use kusto::{Client, RetryPolicy, TrustedHost};
 use prometheus_client::registry::Registry;
 use reqwest::Url;
 use rules::clock::Clock;
-use rules::lease::Campaign;
+use rules::lease::{Campaign, Leader};
 use rules::store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::state::{State, Target};
 use crate::{counts, http};
 
-/// How often the outbox is counted.
+/// How often the outbox is counted and the lease looked at.
 const COUNT_PERIOD: Duration = Duration::from_secs(10);
 /// What became of deliveries and may wait for the writer of statuses before couriers do.
 const NEWS: usize = 1024;
@@ -240,7 +240,8 @@ pub async fn start(config: Config, surroundings: Surroundings, shutdown: Cancell
         counts.await;
         Ok(())
     }));
-    tasks.push(spawn(&shutdown, count_outbox(state.clone(), metrics, targets, shutdown.clone())));
+    let leader = cluster.as_ref().and_then(|cluster| cluster.campaign.as_ref()).map(Campaign::leader);
+    tasks.push(spawn(&shutdown, count(state.clone(), metrics, targets, leader, shutdown.clone())));
     let stop = shutdown.clone();
     tasks.push(spawn(&shutdown, async move { Ok(engine.run(stop).await?) }));
     let (mut leadership, mut campaign) = (None, None);
@@ -275,12 +276,20 @@ fn targets(config: &Config, own: SocketAddr) -> anyhow::Result<Vec<(Target, Url)
     Ok(targets)
 }
 
-async fn count_outbox(state: State, metrics: Metrics, targets: Vec<(Target, Url)>, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// Counts what waits in the outbox, and tells whether the lease is confirmed.
+async fn count(
+    state: State,
+    metrics: Metrics,
+    targets: Vec<(Target, Url)>,
+    leader: Option<Leader>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let mut interval = tokio::time::interval(COUNT_PERIOD);
     while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
         for (target, _) in &targets {
             metrics.waiting(*target, state.waiting(*target).await?);
         }
+        metrics.unconfirmed(leader.as_ref().is_some_and(Leader::is_unconfirmed));
     }
     Ok(())
 }

@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use crds::AlertRule;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube_client::Api;
 use kube_client::api::{Patch, PatchParams};
-use rules::clock::SystemClock;
-use rules::lease::{self, Campaign, Leader, Timing};
+use kube_client::{Api, Client};
+use rules::clock::{Clock, SystemClock};
+use rules::lease::{self, Campaign, Leader, Timing, WhenUnreachable};
 use rules::store::files::Folder;
 use rules::store::kubernetes::{self, KubernetesStore};
 use tokio::sync::watch;
@@ -42,10 +42,28 @@ pub async fn surroundings(flags: &RunFlags, config: &Config, shutdown: Cancellat
     }
     let client = kubernetes::connect(flags.kubeconfig.as_deref()).await.context("connecting to the cluster that holds the rules")?;
     let client = client.context("there is no cluster: give --kubeconfig, or rules in files with --rules-dir")?;
-    let store = Arc::new(KubernetesStore::<AlertRule>::start(client.clone(), kubernetes::Options::new("alerter")));
+    Ok(in_cluster(client, kubernetes::Options::new("alerter"), Timing::default(), clock, shutdown))
+}
+
+/// Follows the rules of a cluster, and contends for its lease. Must be called within a tokio runtime.
+#[must_use]
+pub fn in_cluster(
+    client: Client,
+    options: kubernetes::Options,
+    timing: Timing,
+    clock: Arc<dyn Clock>,
+    shutdown: CancellationToken,
+) -> Surroundings {
+    let store = Arc::new(KubernetesStore::<AlertRule>::start(client.clone(), options));
     let namespace = client.default_namespace().to_owned();
-    let options =
-        lease::Options { namespace: namespace.clone(), name: LEASE.into(), holder: lease::host_name(), timing: Timing::default() };
+    let options = lease::Options {
+        namespace: namespace.clone(),
+        name: LEASE.into(),
+        holder: lease::host_name(),
+        timing,
+        // An alert may come twice, and has a CorrelationID for that; it may not be missing for as long as an outage lasts.
+        when_unreachable: WhenUnreachable::Continue,
+    };
     let campaign = Campaign::start(client.clone(), options);
     let holds = follow(campaign.leader(), shutdown);
     let checkpoint = Arc::new(Shards::new(ConfigMaps(Api::namespaced(client, &namespace)), CHECKPOINT));
@@ -53,7 +71,7 @@ pub async fn surroundings(flags: &RunFlags, config: &Config, shutdown: Cancellat
         let store = Arc::clone(&store);
         Arc::new(move || store.problem())
     };
-    Ok(Surroundings { store, clock, cluster: Some(Cluster { holds, checkpoint, campaign: Some(campaign) }), problem })
+    Surroundings { store, clock, cluster: Some(Cluster { holds, checkpoint, campaign: Some(campaign) }), problem }
 }
 
 /// Whether we lead, as a value that can be waited for.

@@ -64,6 +64,8 @@ pub(crate) async fn start(config: &Config, credentials: &Arc<dyn TokenSource>, r
         name: "ingestor".to_owned(),
         holder: cluster.hostname.clone().unwrap_or_else(lease::host_name),
         timing: lease::Timing::default(),
+        // Each window and command once: that rests on what the API server has on record.
+        when_unreachable: lease::WhenUnreachable::StepDown,
     };
     let deployment = format!("{}/{}", options.namespace, options.name);
     let campaign = Campaign::start(client.clone(), options);

@@ -26,8 +26,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 mod certificates;
+mod link;
 
 use certificates::Certificates;
+pub use link::{Link, Way};
 
 /// The user that may do everything.
 const ADMIN: &str = "admin";
@@ -263,6 +265,11 @@ impl ApiServer {
     /// Creates all of ADX-Mon's CRDs.
     pub async fn install_crds(&self) -> Result<()> {
         self.install(crds::all()).await
+    }
+
+    /// A way to the server that can be cut.
+    pub async fn link(&self) -> Result<Link> {
+        Link::new(self.port).await
     }
 
     /// Ends the API server at once; its data stay.

@@ -22,6 +22,16 @@ impl Default for Timing {
     }
 }
 
+/// What a holder does while the API server does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenUnreachable {
+    /// It stops to lead when its lease may have run out, so that two never lead. Nobody does then while the API server is away.
+    StepDown,
+    /// It leads on, unconfirmed, until an answer says that it no longer holds the lease. One that is cut off from an API server
+    /// which others reach leads beside another. Nobody starts to lead without an answer.
+    Continue,
+}
+
 /// What a lease says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -56,15 +66,20 @@ pub enum Step {
 pub struct Election {
     holder: String,
     timing: Timing,
+    when_unreachable: WhenUnreachable,
     /// The lease as it was last seen, and since when it is so.
     observed: Option<(Seen, Duration)>,
+    /// When the lease was read last.
+    read: Option<Duration>,
     leads_until: Option<Duration>,
+    /// Whether no answer since the last renewal casts doubt on it.
+    undisputed: bool,
 }
 
 impl Election {
     /// A contender; `holder` must be its own among all that ever contend.
-    pub fn new(holder: String, timing: Timing) -> Self {
-        Self { holder, timing, observed: None, leads_until: None }
+    pub fn new(holder: String, timing: Timing, when_unreachable: WhenUnreachable) -> Self {
+        Self { holder, timing, when_unreachable, observed: None, read: None, leads_until: None, undisputed: false }
     }
 
     /// Who this is.
@@ -79,8 +94,15 @@ impl Election {
 
     /// The lease was read; none if there is none. `now` is when the answer came.
     pub fn saw(&mut self, lease: Option<Seen>, now: Duration) {
-        match (lease, &self.observed) {
-            (Some(lease), Some((before, _))) if lease.version == before.version => {}
+        let silence = self.read.replace(now).map_or(Duration::ZERO, |read| now.saturating_sub(read));
+        match (lease, &mut self.observed) {
+            (Some(lease), Some((before, since))) if lease.version == before.version => {
+                // Who heard nothing for that long cannot tell whether the holder is gone, or has led on and did not hear
+                // anything either: it gets the time to say so.
+                if self.when_unreachable == WhenUnreachable::Continue && silence >= lease.record.valid.max(self.timing.valid) {
+                    *since = now;
+                }
+            }
             (lease, _) => {
                 if lease.as_ref().is_none_or(|lease| lease.record.holder != self.holder) {
                     self.leads_until = None;
@@ -88,6 +110,12 @@ impl Election {
                 self.observed = lease.map(|lease| (lease, now));
             }
         }
+    }
+
+    /// The API server has answered, and not taken what was asked or written: who leads does not do so for longer than the lease
+    /// is valid.
+    pub fn refused(&mut self) {
+        self.undisputed = false;
     }
 
     /// What to do now.
@@ -110,17 +138,23 @@ impl Election {
     /// from the write, which was somewhere between.
     pub fn wrote(&mut self, lease: Seen, sent: Duration) {
         self.leads_until = Some(sent + self.timing.renew_within);
+        self.undisputed = true;
         self.observed = Some((lease, sent));
     }
 
-    /// Until when this one leads, if it does.
+    /// Until when this one leads, if it does; longer if it [leads on](Self::leads_on).
     pub fn leads_until(&self) -> Option<Duration> {
         self.leads_until
     }
 
+    /// Whether this one would lead without another answer, for as long as there is none.
+    pub fn leads_on(&self) -> bool {
+        self.leads_until.is_some() && self.undisputed && self.when_unreachable == WhenUnreachable::Continue
+    }
+
     /// Whether this one leads.
     pub fn is_leader(&self, now: Duration) -> bool {
-        self.leads_until.is_some_and(|until| now < until)
+        self.leads_on() || self.leads_until.is_some_and(|until| now < until)
     }
 
     /// Stops to lead. What to write, if the lease is held, so that another can take it at once.

@@ -4,6 +4,9 @@
 //! when it has not changed for as long as it is valid; the holder stops by its own clock well before that. So two never hold
 //! at once, as long as their clocks run at about the same rate (within a third). [`Election`] is the state machine.
 //!
+//! So nobody leads while the API server is away. Where it is worse that nothing happens than that it happens twice, a holder
+//! may lead on until an answer says that it holds no longer: [`WhenUnreachable`].
+//!
 //! Being leader cannot fence what is under way: a process that is stopped for a minute between asking and acting acts late.
 //! What must not happen twice therefore also rests on the resource version of the object that records it.
 //!
@@ -26,7 +29,7 @@ use uuid::Uuid;
 
 mod election;
 
-pub use election::{Election, Record, Seen, Step, Timing};
+pub use election::{Election, Record, Seen, Step, Timing, WhenUnreachable};
 
 /// Whether this process is the leader. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -40,15 +43,23 @@ enum Until {
     Never,
     Always,
     At(Instant),
+    /// An answer says otherwise. Up to here the last one is enough.
+    Answered {
+        confirmed: Instant,
+    },
 }
 
 impl Until {
     fn holds(self) -> bool {
         match self {
             Self::Never => false,
-            Self::Always => true,
+            Self::Always | Self::Answered { .. } => true,
             Self::At(end) => Instant::now() < end,
         }
+    }
+
+    fn is_unconfirmed(self) -> bool {
+        matches!(self, Self::Answered { confirmed } if confirmed <= Instant::now())
     }
 }
 
@@ -68,6 +79,12 @@ impl Leader {
     /// Whether this process is the leader now.
     pub fn is_leader(&self) -> bool {
         self.until.borrow().holds()
+    }
+
+    /// Whether this process leads on though the API server has not answered for as long as the lease is valid: another that
+    /// reaches it may lead too.
+    pub fn is_unconfirmed(&self) -> bool {
+        self.until.borrow().is_unconfirmed()
     }
 
     /// Returns when leadership was won or lost. It may have been both when it returns.
@@ -126,6 +143,8 @@ pub struct Options {
     pub holder: String,
     /// How long a lease is valid, and so on.
     pub timing: Timing,
+    /// What its holder does while the API server is away.
+    pub when_unreachable: WhenUnreachable,
 }
 
 /// The annotation that a note is.
@@ -163,11 +182,13 @@ impl Campaign {
         let (stop, stopped) = oneshot::channel();
         let candidate = Candidate {
             api: Api::namespaced(client, &options.namespace),
-            election: Election::new(format!("{}_{}", options.holder, Uuid::new_v4()), options.timing),
+            election: Election::new(format!("{}_{}", options.holder, Uuid::new_v4()), options.timing, options.when_unreachable),
             name: options.name,
             notes,
             found,
             until: sender,
+            trouble: None,
+            unconfirmed: false,
             started: Instant::now(),
         };
         Self { leader: Leader { until }, before, stop, task: AbortOnDropHandle::new(tokio::spawn(candidate.run(stopped))) }
@@ -198,6 +219,10 @@ struct Candidate {
     notes: watch::Receiver<Option<String>>,
     found: watch::Sender<Before>,
     until: watch::Sender<Until>,
+    /// Why the last try failed, if it did: said once.
+    trouble: Option<String>,
+    /// Whether it was said that this one leads on without an answer.
+    unconfirmed: bool,
     started: Instant,
 }
 
@@ -206,11 +231,17 @@ impl Candidate {
         loop {
             let timing = self.election.timing();
             // An answer that comes later than this would be too late for a renewal.
-            match tokio::time::timeout(timing.renew_within, self.try_once()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(lease = self.name, error = describe(&error), "cannot contend for the lease"),
-                Err(_) => tracing::warn!(lease = self.name, "the API server did not answer in time"),
-            }
+            let trouble = match tokio::time::timeout(timing.renew_within, self.try_once()).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => {
+                    if is_answer(&error) {
+                        self.election.refused();
+                    }
+                    Some(describe(&error))
+                }
+                Err(_) => Some("the API server did not answer in time".to_owned()),
+            };
+            self.tell(trouble);
             self.show();
             tokio::select! {
                 () = tokio::time::sleep(timing.retry) => {}
@@ -236,11 +267,14 @@ impl Candidate {
             before.holder = None;
         }
         let led = self.election.is_leader(sent);
-        if let Some(written) = self.write(seen, &record).await? {
-            if !led {
-                self.found.send_replace(before);
+        match self.write(seen, &record).await? {
+            Some(written) => {
+                if !led {
+                    self.found.send_replace(before);
+                }
+                self.election.wrote(seen_of(&written), sent);
             }
-            self.election.wrote(seen_of(&written), sent);
+            None => self.election.refused(),
         }
         Ok(())
     }
@@ -268,15 +302,36 @@ impl Candidate {
         }
     }
 
-    fn show(&self) {
-        let until = match self.election.leads_until() {
-            Some(end) => Until::At(self.started + end),
+    /// Says what is in the way of contending, when that changes.
+    fn tell(&mut self, trouble: Option<String>) {
+        match (&self.trouble, &trouble) {
+            (before, Some(error)) if before.as_ref() != Some(error) => {
+                tracing::warn!(lease = self.name, error, "cannot contend for the lease; this is tried again");
+            }
+            (Some(_), None) => tracing::info!(lease = self.name, "the API server answers about the lease again"),
+            _ => {}
+        }
+        self.trouble = trouble;
+    }
+
+    fn show(&mut self) {
+        let until = match self.election.leads_until().map(|end| self.started + end) {
+            Some(confirmed) if self.election.leads_on() => Until::Answered { confirmed },
+            Some(end) => Until::At(end),
             None => Until::Never,
         };
         let was = self.until.send_replace(until);
         match (was.holds(), until.holds()) {
             (false, true) => tracing::info!(lease = self.name, holder = self.election.holder(), "leading"),
             (true, false) => tracing::warn!(lease = self.name, "no longer leading"),
+            _ => {}
+        }
+        let unconfirmed = until.is_unconfirmed();
+        match (std::mem::replace(&mut self.unconfirmed, unconfirmed), unconfirmed) {
+            (false, true) => {
+                tracing::warn!(lease = self.name, "leading on without the API server; a replica that reaches it may lead as well");
+            }
+            (true, false) if until.holds() => tracing::info!(lease = self.name, "the API server says that this one still leads"),
             _ => {}
         }
     }
@@ -296,6 +351,12 @@ impl Candidate {
             Err(_) => tracing::warn!(lease = self.name, "the lease is not given back; it runs out"),
         }
     }
+}
+
+/// Whether the server has decided about a request. Where it is overloaded, or what stands before it answers in its place, nothing
+/// is known.
+fn is_answer(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if status.code < 500 && status.code != 429)
 }
 
 fn before(lease: &Lease) -> Before {

@@ -138,7 +138,13 @@ async fn reach(client: &Client) -> Cluster {
 async fn lead(config: Config, cluster: Cluster, metrics: Metrics, shutdown: CancellationToken) {
     let client = cluster.client().clone();
     let namespace = config.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
-    let options = lease::Options { namespace, name: NAME.to_owned(), holder: lease::host_name(), timing: config.election };
+    let options = lease::Options {
+        namespace,
+        name: NAME.to_owned(),
+        holder: lease::host_name(),
+        timing: config.election,
+        when_unreachable: lease::WhenUnreachable::StepDown,
+    };
     let campaign = Campaign::start(client.clone(), options);
     let mut leader = campaign.leader();
     let reporter = Reporter { controller: NAME.to_owned(), instance: Some(lease::host_name()) };

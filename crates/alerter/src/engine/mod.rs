@@ -218,7 +218,7 @@ impl Engine {
         if leading {
             return self.reconcile().await;
         }
-        tracing::info!("this alerter does not lead any more, and runs no rules: another one leads, or the API server cannot be asked");
+        tracing::info!("this alerter does not lead any more, and runs no rules: another one leads, or the API server refuses to let it");
         self.queries.abort_all();
         self.ready.clear();
         self.due = Schedule::default();

@@ -1,6 +1,7 @@
 //! The alerter against the reference's recorded behaviour, and end to end with a scripted Kusto and receiver.
 #![allow(clippy::unwrap_used)]
 
+mod api_away;
 mod bad_input;
 mod end_to_end;
 mod fake;

@@ -96,6 +96,12 @@ impl World {
         self.running = Some((running, shutdown));
     }
 
+    /// Starts it on what a test has prepared instead of this world's store and cluster.
+    pub(crate) async fn start_in(&mut self, surroundings: Surroundings, shutdown: CancellationToken) {
+        let running = alerter::start(self.config.clone(), surroundings, shutdown.clone()).await.unwrap();
+        self.running = Some((running, shutdown));
+    }
+
     pub(crate) async fn stop(&mut self) {
         let (running, shutdown) = self.running.take().unwrap();
         shutdown.cancel();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use kube_client::Client;
-use lease::{Before, Campaign, Timing};
+use lease::{Before, Campaign, Timing, WhenUnreachable};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +59,7 @@ impl Shift {
             name: lease_name(&self.settings),
             holder: self.holder.clone(),
             timing: Timing::default(),
+            when_unreachable: WhenUnreachable::StepDown,
         };
         let campaign = Campaign::start_with_notes(self.client.clone(), options, notes.receiver());
         let mut leader = campaign.leader();
