@@ -28,7 +28,7 @@ use crate::export::{Counts, ExportError, Job, export};
 use crate::metrics::{Metrics, Outcome};
 use crate::push::Pusher;
 use crate::status;
-use exporter::{Exporter, Next, Ready, Unfit};
+use exporter::{Exported, Exporter, Next, Ready, Unfit};
 
 /// How long runs under way may take once the process is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -144,11 +144,13 @@ impl Scheduler {
         self.resign().await;
     }
 
-    /// Ends what is under way. Whoever leads next writes the status, so that what is known here gets old.
+    /// Ends what is under way.
     async fn resign(&mut self) {
         self.tasks.shutdown().await;
-        self.exporters.keys().for_each(|key| self.shared.metrics.stopped(key));
-        self.exporters.clear();
+        for (key, exporter) in &mut self.exporters {
+            self.shared.metrics.stopped(key);
+            exporter.rest();
+        }
     }
 
     async fn lead(&mut self) {
@@ -185,7 +187,8 @@ impl Scheduler {
                     exporter.running = Some(self.tasks.spawn(task).id());
                 }
                 Next::Run { ready, window, skipped } => {
-                    let task = run(self.shared.clone(), key.clone(), object.clone(), ready, window, skipped);
+                    let exported = exporter.exported.clone();
+                    let task = run(self.shared.clone(), key.clone(), object.clone(), ready, window, skipped, exported);
                     exporter.running = Some(self.tasks.spawn(task).id());
                 }
                 Next::Wait(until) => wake = wake.min(until),
@@ -261,6 +264,7 @@ async fn run(
     ready: Arc<Ready>,
     window: Window,
     skipped: Option<Window>,
+    exported: Exported,
 ) -> Done {
     // Closed only when everything ends.
     let Ok(_permit) = ready.database.queries.acquire().await else { return Done { key, run: Some(Err(Failure::default())) } };
@@ -276,6 +280,9 @@ async fn run(
         timeout: shared.bounds.query_timeout,
     };
     let result = export(&ready.database.client, &shared.pusher, &job, &mut counts).await;
+    if result.is_ok() {
+        exported.note(&window);
+    }
     let outcome = match &result {
         Ok(()) => Outcome::Success,
         Err(ExportError::Query { .. }) => Outcome::QueryError,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crds::MetricsExporter;
 use crds::criteria::{Criteria, Decision, Wording};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rules::backoff::Backoff;
 use rules::window::{Schedule, Window};
 use tokio::task::Id;
@@ -63,16 +64,31 @@ pub(super) struct Exporter {
     pub(super) uid: Option<String>,
     generation: Option<i64>,
     state: State,
-    /// End of the last window that this process exported. The object's may lag behind it.
-    cursor: Option<Timestamp>,
+    /// The object's status may lag behind it.
+    pub(super) exported: Exported,
     /// Where the first window begins, once it was tried: what fails then is not passed over. The object says so too, soon.
     beginning: Option<Timestamp>,
     failures: u32,
     not_before: Option<Timestamp>,
     /// The task at work for it.
     pub(super) running: Option<Id>,
-    /// Whether `cursor` has moved since that was last asked.
+    /// Whether `exported` has moved since that was last asked.
     pub(super) moved: bool,
+}
+
+/// End of the last window that this process exported. A run notes it when the receiver has taken everything: it may be cut off
+/// before the status says so.
+#[derive(Clone, Default)]
+pub(super) struct Exported(Arc<Mutex<Option<Timestamp>>>);
+
+impl Exported {
+    pub(super) fn note(&self, window: &Window) {
+        *self.0.lock() = Some(window.end);
+    }
+
+    fn end(&self) -> Option<Timestamp> {
+        *self.0.lock()
+    }
 }
 
 impl Exporter {
@@ -134,15 +150,21 @@ impl Exporter {
     fn cursor(&self, object: &MetricsExporter, schedule: &Schedule, now: Timestamp) -> Timestamp {
         let latest = after(now, schedule.interval());
         let made = object.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        let known = self.cursor.max(status::last_end(object)).or(self.beginning);
+        let known = self.exported.end().max(status::last_end(object)).or(self.beginning);
         known.filter(|cursor| *cursor <= latest).unwrap_or_else(|| schedule.first(made, now).start)
     }
 
     pub(super) fn succeeded(&mut self, window: Window, now: Timestamp) {
-        self.cursor = Some(window.end);
+        self.exported.note(&window);
         self.failures = 0;
         self.not_before = Some(after(now, CATCH_UP_PAUSE));
         self.moved = true;
+    }
+
+    /// Somebody else may run it now. What it has exported stays known: no status may say so yet.
+    pub(super) fn rest(&mut self) {
+        let Exporter { uid, exported, beginning, .. } = std::mem::take(self);
+        *self = Exporter { uid, exported, beginning, ..Exporter::default() };
     }
 
     /// The same window is tried again: after a while that doubles up to the interval, and not before the service wants it.
@@ -306,7 +328,8 @@ mod tests {
         fn catching_up_is_bounded(behind in 0u64..400 * 86_400, interval in prop::sample::select(vec![30u64, 60, 3600, 86_400])) {
             let start = Timestamp::from_second(1_700_000_000).unwrap();
             let mut now = start;
-            let mut exporter = Exporter { state: ready(interval), cursor: Some(before(now, Duration::from_secs(behind))), ..Exporter::default() };
+            let mut exporter = Exporter { state: ready(interval), ..Exporter::default() };
+            exporter.exported = Exported(Arc::new(Mutex::new(Some(before(now, Duration::from_secs(behind))))));
             let object = MetricsExporter::new("x", Default::default());
             let mut runs = 0;
             loop {

@@ -24,7 +24,7 @@ fn rule(group: &str, resource: &str, verbs: &[&str]) -> PolicyRule {
     }
 }
 
-fn rights() -> Vec<PolicyRule> {
+pub(crate) fn rights() -> Vec<PolicyRule> {
     let group = crds::GROUP;
     vec![
         rule(group, "metricsexporters", &["get", "list", "watch"]),

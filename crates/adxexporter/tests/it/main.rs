@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod api_away;
 mod cluster;
 mod export;
 mod fake_kusto;
