@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod api_away;
 mod api_server;
 mod clock;
 mod deployments;

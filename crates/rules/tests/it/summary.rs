@@ -31,7 +31,7 @@ const HEALTH: &str = "summaryrule.adx-mon.azure.com";
 
 /// Kusto over HTTP: takes async commands, and tells how they went.
 #[derive(Clone, Default)]
-struct Service {
+pub(crate) struct Service {
     state: Arc<Mutex<ServiceState>>,
     asked: Arc<Notify>,
 }
@@ -47,10 +47,12 @@ struct ServiceState {
     silent: bool,
     /// State, ShouldRetry and Status of operations; `Completed` if nothing is said.
     operations: BTreeMap<String, (&'static str, f64, &'static str)>,
+    /// What happens before a command is answered.
+    on_command: Option<Box<dyn Fn() + Send>>,
 }
 
 impl Service {
-    async fn start() -> (Service, kusto::Client) {
+    pub(crate) async fn start() -> (Service, kusto::Client) {
         let service = Service::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -60,8 +62,13 @@ impl Service {
         (service, client)
     }
 
-    fn commands(&self) -> Vec<String> {
+    pub(crate) fn commands(&self) -> Vec<String> {
         self.state.lock().commands.clone()
+    }
+
+    /// Calls that from now on before it answers a command.
+    pub(crate) fn on_command(&self, call: impl Fn() + Send + 'static) {
+        self.state.lock().on_command = Some(Box::new(call));
     }
 }
 
@@ -89,6 +96,7 @@ async fn answer(State(service): State<Service>, body: Bytes) -> Response {
         return (StatusCode::from_u16(status).unwrap(), text).into_response();
     }
     state.commands.push(csl);
+    state.on_command.iter().for_each(|call| call());
     let id = format!("op-{}", state.commands.len());
     table(&["OperationId"], json!([[id]]))
 }

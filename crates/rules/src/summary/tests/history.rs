@@ -242,4 +242,33 @@ proptest! {
         }
         prop_assert_eq!(history.bench.saves, saves);
     }
+
+    /// Whoever comes to run a new rule, and when: it begins with the window that was the latest to be due when it was made.
+    #[test]
+    fn a_rule_that_is_first_seen_later_than_it_was_made_begins_when_it_was_made(
+        made in 1_700_000_000i64..1_700_090_000, later in 0i64..=3600, interval in prop::sample::select(vec![60i64, 300, 3600]), delay in 0i64..2000,
+    ) {
+        let seconds = |seconds: i64| Timestamp::from_second(seconds).unwrap();
+        let mut bench = Bench::new(&format!("{interval}s"), &format!("{delay}s"), seconds(made));
+        bench.now = seconds(made + later);
+        bench.drive();
+        // These intervals divide a day, so that windows end at multiples of them.
+        let end = (made - delay) / interval * interval;
+        let first = bench.kusto.submitted.first().map(|submitted| submitted.window);
+        prop_assert_eq!(first, Some(Window { start: seconds(end - interval), end: seconds(end) }));
+    }
+}
+
+/// One that nobody has run for longer begins with the latest window that is due.
+#[test]
+fn a_rule_that_nobody_ran_for_long_begins_now() {
+    for (interval, later, end) in
+        [("5m", "11:17:23", "10:15:00"), ("5m", "11:17:24", "11:15:00"), ("30m", "11:47:23", "10:00:00"), ("30m", "11:47:24", "11:30:00")]
+    {
+        let time = |text: &str| at(&format!("2024-01-01T{text}Z"));
+        let mut bench = Bench::new(interval, "", time("10:17:23"));
+        bench.now = time(later);
+        bench.drive();
+        assert_eq!(bench.kusto.submitted[0].window.end, time(end), "every {interval}, at {later}");
+    }
 }
