@@ -35,7 +35,7 @@ async fn post(collector: &Collector, path: &str, input: &str) {
 }
 
 /// The rows in the store of a collector that has ended, by their columns.
-fn rows(dir: &TempDir) -> Vec<Map<String, Value>> {
+pub(crate) fn rows(dir: &TempDir) -> Vec<Map<String, Value>> {
     let options = wal::Options { durability: wal::Durability::Process, ..wal::Options::new(dir.path()) };
     let (store, _) = wal::Store::open(options, wal::RealDisk::new(), 0).unwrap();
     store.seal_all().unwrap();

@@ -18,14 +18,14 @@ use crate::support::Collector;
 
 const LOGS: &str = "adxmon_ledger_rows{database=\"Logs\",state=\"accepted\"}";
 
-fn sent(source: &str) -> String {
+pub(crate) fn sent(source: &str) -> String {
     format!("adxmon_collector_logs_sent{{source=\"{source}\",sink=\"StoreSink\"}}")
 }
 
 static ENTRIES: AtomicU64 = AtomicU64::new(0);
 
 /// Adds entries with these messages to a journal.
-fn journal(file: &Path, messages: &[&str]) {
+pub(crate) fn journal(file: &Path, messages: &[&str]) {
     let fields: Vec<_> = messages.iter().map(|message| format!("MESSAGE={message}\n").into_bytes()).collect();
     journal_of(file, &fields);
 }
@@ -93,7 +93,7 @@ fn syslog(protocol: &str, more: &str) -> String {
 }
 
 /// Sends with Debian's own client.
-fn logger(arguments: &[&str]) {
+pub(crate) fn logger(arguments: &[&str]) {
     let sent = Command::new("logger").args(arguments).status();
     assert!(sent.expect("logger is missing; `cargo xtask setup` installs it").success());
 }

@@ -18,6 +18,7 @@ mod http_vectors;
 mod kubernetes_events;
 mod log_transforms;
 mod logs_document;
+mod node_labels;
 mod outage;
 mod pod_logs;
 mod process;

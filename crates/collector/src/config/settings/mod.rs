@@ -293,6 +293,10 @@ pub(super) fn node_labels(file: &File, source: Option<&MetadataLabels>) -> NodeL
     let mut all = NodeLabels::default();
     for scope in [file.add_metadata_labels.as_ref(), source].into_iter().flatten() {
         if let Some(node) = &scope.kubernetes_node {
+            // A name that the source gives is no longer that of the top of the file, whatever that took it from.
+            let given = |name: &String| node.labels.values().chain(node.annotations.values()).any(|given| given == name);
+            all.labels.retain(|_, name| !given(name));
+            all.annotations.retain(|_, name| !given(name));
             all.labels.extend(node.labels.clone());
             all.annotations.extend(node.annotations.clone());
         }
