@@ -57,6 +57,18 @@ impl Program {
         assert!(status.success(), "{}: {status}", self.log.display());
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+        rustix::process::kill_process(pid.expect("it has ended by itself"), signal).unwrap();
+    }
+
+    /// SIGKILL, and no new process.
+    pub(crate) async fn stop(&mut self) {
+        self.child.kill().await.unwrap();
+        self.kills += 1;
+    }
+
     /// A new process after the end of the old one.
     pub(crate) fn start_again(&mut self) {
         assert!(self.child.try_wait().unwrap().is_some(), "{} still runs", self.path);

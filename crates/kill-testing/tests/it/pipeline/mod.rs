@@ -8,3 +8,5 @@ mod scaling;
 mod secure;
 mod senders;
 mod world;
+
+pub(crate) use world::{free_ports, page_ready};

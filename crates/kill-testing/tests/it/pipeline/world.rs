@@ -199,7 +199,7 @@ impl World {
 
 /// Free ports below those that the kernel gives to outgoing connections: a port must still be free when a killed process is
 /// started again.
-fn free_ports(count: usize) -> Vec<u16> {
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     let mut random = crate::random::Random::new(u64::from(std::process::id()) ^ now_ms());
     let mut ports = Vec::new();
     while ports.len() < count {
@@ -216,7 +216,7 @@ pub(super) fn now_ms() -> u64 {
 }
 
 /// Waits until there is a page at this address.
-pub(super) async fn page_ready(http: &reqwest::Client, url: &str) {
+pub(crate) async fn page_ready(http: &reqwest::Client, url: &str) {
     let ready = async || match http.get(url).send().await {
         Ok(answer) if answer.status().is_success() => Ok(()),
         other => Err(format!("{url} is not ready: {other:?}")),
