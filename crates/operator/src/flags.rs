@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::azure::{Credentials, Identity};
 use anyhow::Context as _;
@@ -11,7 +12,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::azure::Azure;
 use crate::render::{Images, Settings};
-use crate::run::Config;
+use crate::run::{Config, election};
 
 /// Shown below the flags.
 const EXAMPLES: &str = "\
@@ -106,6 +107,9 @@ pub struct RunFlags {
     /// workload identity, managed identity, Azure CLI.
     #[arg(long, value_name = "CLIENT-ID", default_value = "", hide_default_value = true)]
     pub auth_msi_id: String,
+    /// How long the operator that acts may be silent before another one takes over, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(3..=600))]
+    pub lease_duration: u16,
     /// Accepted for the reference's manifests: a value turns CPU profiles on, at --port: /debug/pprof/profile?seconds=10.
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     pub pprof_bind_address: String,
@@ -129,6 +133,7 @@ impl RunFlags {
             namespace: self.namespace.clone().filter(|name| !name.is_empty()),
             listen: SocketAddr::new(self.listen_address, self.port),
             profiles: !self.pprof_bind_address.is_empty(),
+            election: election(Duration::from_secs(self.lease_duration.into())),
             ..Config::new(self.common.settings())
         })
     }

@@ -22,8 +22,14 @@ use crate::render::Settings;
 
 /// Name of the Lease, and of the operator in events.
 const NAME: &str = "adx-mon-operator";
+
 /// Rarer than other programs: an operator that is gone for half a minute is missed by nobody, and the API server is spared.
-const ELECTION: Timing = Timing { valid: Duration::from_secs(30), renew_within: Duration::from_secs(20), retry: Duration::from_secs(5) };
+const LEASE: Duration = Duration::from_secs(30);
+
+/// When a lease of that length is renewed and asked for.
+pub(crate) fn election(valid: Duration) -> Timing {
+    Timing { valid, renew_within: valid * 2 / 3, retry: valid / 6 }
+}
 
 /// What an operator runs with.
 #[derive(Clone)]
@@ -53,7 +59,7 @@ impl Config {
             settings,
             listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
             profiles: false,
-            election: ELECTION,
+            election: election(LEASE),
             provisioner: Arc::new(NoAzure),
         }
     }
