@@ -22,8 +22,13 @@ const TICK: i128 = 100;
 const SECOND: i128 = 1_000_000_000;
 /// 0001-01-01T00:00Z, from which boundaries are counted, in nanoseconds from 1970.
 const ORIGIN: i128 = -62_135_596_800 * SECOND;
-/// How long a rule counts as new, unless its interval is long.
-const RECENT: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// How far back the work of a rule goes of which there is no record: whether it counts as new, and the longest window of a query
+/// that catches up. An hour, or three intervals if these are longer.
+pub fn look_back(interval: Duration) -> Duration {
+    interval.saturating_mul(3).max(HOUR)
+}
 
 /// A span of time, `start` included and `end` not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,12 +120,12 @@ impl Schedule {
         at - (at - ORIGIN).rem_euclid(self.interval)
     }
 
-    /// The window of a rule that has run none: the latest that was due when the rule was `made`, if that is no longer than an
-    /// hour or three intervals ago. Whoever runs it then begins where one began that was lost before it could say so. Otherwise
+    /// The window of a rule that has run none: the latest that was due when the rule was `made`, if that is no longer ago than
+    /// [`look_back`]. Whoever runs it then begins where one began that was lost before it could say so. Otherwise
     /// the latest that is due.
     pub fn first(&self, made: Option<Timestamp>, now: Timestamp) -> Window {
-        let recent = RECENT.max(self.interval().saturating_mul(3));
-        let from = made.filter(|made| *made <= now && now <= after(*made, recent)).unwrap_or(now);
+        let is_new = |made: &Timestamp| *made <= now && now <= after(*made, look_back(self.interval()));
+        let from = made.filter(is_new).unwrap_or(now);
         let end = self.floor_nanoseconds(from.as_nanosecond() - self.delay);
         Window { start: time(end - self.interval), end: time(end) }
     }

@@ -1,7 +1,7 @@
 //! Runs rules on schedule: one task that knows when each is due, and as many queries at a time as there are slots.
 //!
 //! A rule's window begins where its last successful one ended, so late runs, failures and restarts leave no gap; it is
-//! never longer than [`CATCH_UP`] or three intervals, and what lies before is reported as skipped. What another alerter has
+//! never longer than an hour or three intervals, and what lies before is reported as skipped. What another alerter has
 //! run but may not have delivered, and took with its disk, is no downtime: it runs again, window by window, as far back as
 //! the other would have tried. A window whose run fails through no fault of the rule runs again after a pause that doubles,
 //! well before the interval is over. The slot of a rule is free again when its query is answered: keeping the result,
@@ -42,8 +42,6 @@ use slots::{Held, Places, Slot};
 use table::Entry;
 pub use table::Table;
 
-/// The longest window, unless three intervals are longer: downtime beyond it is not caught up with.
-pub const CATCH_UP: Duration = Duration::from_secs(3600);
 /// How often the engine says that it is alive and looks at its times, in case the clock was set.
 const ALIVE: SignedDuration = SignedDuration::from_secs(60);
 /// The first pause after a run that failed through no fault of the rule. It doubles
@@ -397,7 +395,7 @@ impl Engine {
         let cursor = entry.cursor.or(entry.failed.map(|window| window.start)).or(entry.begins);
         let next = match entry.repeat(rule.interval, now) {
             Some((window, skipped)) => QueryWindow::Run { window, skipped },
-            None => query_window(cursor, rule.interval, CATCH_UP, now),
+            None => query_window(cursor, rule.interval, now),
         };
         match next {
             QueryWindow::Run { window, skipped } => {

@@ -8,13 +8,13 @@ use crds::criteria::Decision;
 use crds::{AlertRule, SpecError};
 use jiff::{SignedDuration, Timestamp};
 use rules::store::{Key, ObjectMap};
-use rules::window::Window;
+use rules::window::{Window, look_back};
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
+use super::after;
 use super::evaluate::{Evaluation, Settings};
 use super::rule::{Rule, same_spec};
-use super::{CATCH_UP, after};
 use crate::delivery::MAX_AGE;
 use crate::metrics::Outcome;
 use crate::state::Cursor;
@@ -103,7 +103,7 @@ impl Entry {
     /// all that it found, and the latest window alone does not cover them. As far back as that process would have tried.
     pub(crate) fn repeat(&self, interval: Duration, now: Timestamp) -> Option<(Window, Option<Window>)> {
         let (cursor, reached) = (self.cursor?, self.reached?.min(now));
-        let longest = longest_window(interval);
+        let longest = look_back(interval);
         if after(cursor, longest) >= now {
             return None;
         }
@@ -153,12 +153,7 @@ impl Entry {
 fn beginning(object: &AlertRule, interval: Duration, now: Timestamp) -> Option<Timestamp> {
     let made = object.metadata.creation_timestamp.as_ref()?.0;
     let start = made.checked_sub(SignedDuration::try_from(interval).ok()?).ok()?;
-    (after(start, longest_window(interval)) >= now).then_some(start)
-}
-
-/// The longest window of a rule.
-fn longest_window(interval: Duration) -> Duration {
-    interval.saturating_mul(3).max(CATCH_UP)
+    (after(start, look_back(interval)) >= now).then_some(start)
 }
 
 /// Where another alerter, or the reference, left off.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Window, after, time};
+use super::{Window, after, look_back, time};
 
 /// What a periodic query has to look at now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +23,10 @@ pub enum QueryWindow {
 /// The window from the end of the last success until now, once `interval` has passed since.
 ///
 /// Without a success before, and after the clock has been set back by more than an interval, it is the last `interval`.
-/// Downtime is caught up with in one window that is never longer than `catch_up`, or three intervals if these are longer, so
-/// that a run that is late or has failed loses nothing; what lies before is named as skipped. `last_end` moves on only with
+/// Downtime is caught up with in one window that is never longer than [`look_back`], so that a run that is late or has failed
+/// loses nothing; what lies before is named as skipped. `last_end` moves on only with
 /// success, so a window that failed is part of the next one.
-pub fn query_window(last_end: Option<Timestamp>, interval: Duration, catch_up: Duration, now: Timestamp) -> QueryWindow {
+pub fn query_window(last_end: Option<Timestamp>, interval: Duration, now: Timestamp) -> QueryWindow {
     let span = |length: Duration| i128::try_from(length.as_nanos()).unwrap_or(i128::MAX);
     let back = |by: Duration| time(now.as_nanosecond().saturating_sub(span(by)));
     let fresh = QueryWindow::Run { window: Window { start: back(interval), end: now }, skipped: None };
@@ -36,7 +36,7 @@ pub fn query_window(last_end: Option<Timestamp>, interval: Duration, catch_up: D
         // An end that far ahead was written under another time: waiting for it would silence the query.
         return if last_end > after(now, interval) { fresh } else { QueryWindow::Wait(due) };
     }
-    let start = last_end.max(back(catch_up.max(interval.saturating_mul(3))));
+    let start = last_end.max(back(look_back(interval)));
     let skipped = (start > last_end).then_some(Window { start: last_end, end: start });
     QueryWindow::Run { window: Window { start, end: now }, skipped }
 }

@@ -154,7 +154,7 @@ fn vector_metricsexporter_windows() {
 fn a_query_goes_on_where_the_last_success_ended() {
     let now = at("2024-01-01T12:00:00Z");
     let run = |start: &str, skipped| QueryWindow::Run { window: window(start, "2024-01-01T12:00:00Z"), skipped };
-    let next = |last: Option<&str>| query_window(last.map(at), 5 * MINUTE, HOUR, now);
+    let next = |last: Option<&str>| query_window(last.map(at), 5 * MINUTE, now);
     assert_eq!(next(None), run("2024-01-01T11:55:00Z", None));
     assert_eq!(next(Some("2024-01-01T11:54:00Z")), run("2024-01-01T11:54:00Z", None));
     assert_eq!(next(Some("2024-01-01T11:58:00Z")), QueryWindow::Wait(at("2024-01-01T12:03:00Z")));
@@ -170,7 +170,7 @@ fn a_query_goes_on_where_the_last_success_ended() {
 fn long_intervals_lose_nothing_to_a_late_or_failed_run() {
     let now = at("2024-01-01T12:00:00Z");
     let run = |start: &str, skipped| QueryWindow::Run { window: window(start, "2024-01-01T12:00:00Z"), skipped };
-    let next = |last: &str| query_window(Some(at(last)), HOUR, HOUR, now);
+    let next = |last: &str| query_window(Some(at(last)), HOUR, now);
     assert_eq!(next("2024-01-01T10:59:59.9998Z"), run("2024-01-01T10:59:59.9998Z", None));
     assert_eq!(next("2024-01-01T09:59:52Z"), run("2024-01-01T09:59:52Z", None));
     let skipped = window("2024-01-01T08:00:00Z", "2024-01-01T09:00:00Z");
@@ -230,7 +230,7 @@ proptest! {
         let mut covered = None;
         for (pass, succeeds) in steps {
             now = after(now, Duration::from_secs(pass));
-            let QueryWindow::Run { window, skipped } = query_window(last_end, 5 * MINUTE, HOUR, now) else { continue };
+            let QueryWindow::Run { window, skipped } = query_window(last_end, 5 * MINUTE, now) else { continue };
             prop_assert!(window.end.duration_since(window.start).unsigned_abs() <= HOUR);
             if succeeds {
                 if let Some(covered) = covered {
