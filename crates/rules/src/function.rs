@@ -4,8 +4,8 @@
 //! again with growing pauses; what Kusto refuses for good waits for a change of the spec. Functions are created before those that use
 //! them. What was created where is in the status, so that it can be dropped: see [`removal`].
 //!
-//! Each endpoint is served on its own, one command after another: one that hangs holds up no other. The status has the
-//! outcome of each database as soon as it is known, and names the databases that are still waited for; it speaks of the
+//! Each endpoint is served on its own, one function after another, so that one that hangs holds up no other: after ten seconds
+//! without an answer those after it are not kept waiting any longer. The status has the outcome of each database as soon as it is known, and names the databases that are still waited for; it speaks of the
 //! present generation only once all are decided.
 //!
 //! An entry of the status is about a database at an endpoint, and written by the deployment that looks after it: several
@@ -30,6 +30,7 @@ use crate::lease::Leader;
 use crate::runner::Executor;
 use crate::store::{Event, Key, Objects, Severity, Store};
 use crate::target::{self, Deployment, Metrics, Retries, Target, later};
+use crate::turns::{self, SLOW, earliest};
 use crate::window::after;
 
 mod removal;
@@ -41,8 +42,6 @@ const CRITERIA: &str = "function.adx-mon.azure.com/CriteriaMatch";
 pub(crate) const RECONCILED: &str = "function.adx-mon.azure.com/Reconciled";
 /// Pauses between attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
-/// An answer that takes longer is waited for in the status too.
-const SLOW: Duration = Duration::from_secs(10);
 const PENDING: &str = "KustoExecutionPending";
 
 /// Applies Functions to the databases of one endpoint.
@@ -75,7 +74,7 @@ impl Functions {
     }
 
     /// Applies, cleans up after or drops one. Returns when to try again.
-    async fn reconcile(&mut self, key: &Key, function: &Function, now: Timestamp) -> Option<Timestamp> {
+    async fn reconcile(&self, key: &Key, function: &Function, now: Timestamp) -> Option<Timestamp> {
         if function.metadata.deletion_timestamp.is_some() {
             return self.delete(key, function, now).await;
         }
@@ -121,7 +120,7 @@ impl Functions {
     }
 
     /// Applies one to databases that do not have it. Returns when to try again.
-    async fn apply(&mut self, key: &Key, function: &Function, open: &[Target], now: Timestamp) -> Option<Timestamp> {
+    async fn apply(&self, key: &Key, function: &Function, open: &[Target], now: Timestamp) -> Option<Timestamp> {
         let generation = function.metadata.generation.unwrap_or_default();
         let mut again = None;
         let mut applied = false;
@@ -151,7 +150,7 @@ impl Functions {
     }
 
     /// Applies one to a database and writes what became of it. Returns whether it worked, and when to try again.
-    async fn apply_to(&mut self, key: &Key, function: &Function, target: &Target, now: Timestamp) -> (bool, Option<Timestamp>) {
+    async fn apply_to(&self, key: &Key, function: &Function, target: &Target, now: Timestamp) -> (bool, Option<Timestamp>) {
         let (place, generation) = (&target.database, function.metadata.generation.unwrap_or_default());
         let since = Instant::now();
         let answer = self.execute(key, function, target, now).await;
@@ -378,19 +377,18 @@ impl Executor for Functions {
     }
 
     async fn pass(&mut self, now: Timestamp, leader: &Leader) -> Option<Timestamp> {
-        let snapshot = self.objects.snapshot();
-        self.retries.retain(|key| snapshot.contains_key(key));
-        let mut again = None;
-        let since = Instant::now();
-        for key in script::in_order(snapshot.iter().map(|(key, function)| (key, function.spec.body.as_str()))) {
-            if !leader.is_leader() {
-                break;
-            }
-            // As it is now: the one before may have taken minutes.
-            let Some(function) = self.objects.get(&key) else { continue };
-            again = earliest(again, self.reconcile(&key, &function, later(now, since)).await);
-        }
-        again
+        let this = &*self;
+        let order = || {
+            let snapshot = this.objects.snapshot();
+            this.retries.retain(|key| snapshot.contains_key(key));
+            script::in_order(snapshot.iter().map(|(key, function)| (key, function.spec.body.as_str())))
+        };
+        let attend = |key: Key, now| async move {
+            // As it is now: the one before may have taken a while.
+            let function = this.objects.get(&key)?;
+            this.reconcile(&key, &function, now).await
+        };
+        turns::in_turn(&this.objects, leader, now, order, attend).await
     }
 
     async fn changed(&mut self) {
@@ -399,13 +397,6 @@ impl Executor for Functions {
 }
 
 type Matched = Result<Outcome, CriteriaError>;
-
-fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
-}
 
 fn is_for(spec: &FunctionSpec, target: &Target) -> bool {
     spec.is_for_all() || spec.database.to_lowercase() == target.database.to_lowercase()

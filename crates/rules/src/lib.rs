@@ -20,6 +20,7 @@ pub mod runner;
 pub mod store;
 pub mod summary;
 pub mod target;
+mod turns;
 pub mod unserved;
 pub mod window;
 

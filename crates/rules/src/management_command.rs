@@ -7,8 +7,8 @@
 //! that cannot be written delays a command and never repeats it. Where a process is killed between the two, nobody knows
 //! whether Kusto has run the command: the status says so, and it is run again when its spec is changed.
 //!
-//! Each endpoint is served on its own, one command after another: one that hangs holds up no other. The condition names the
-//! places whose outcome is still waited for, and is `True` only once the command has run in all.
+//! Each endpoint is served on its own, one command after another, so that one that hangs holds up no other: after ten seconds
+//! without an answer those after it are not kept waiting any longer. The condition names the places whose outcome is still waited for, and is `True` only once the command has run in all.
 //!
 //! A place is a database at an endpoint, or a cluster: a deployment that is given another endpoint runs the command there too,
 //! and so does each of several deployments. The condition speaks of all that have tried.
@@ -25,6 +25,7 @@ use crds::conditions::{self, Desired, Truth};
 use crds::criteria::{Criteria, CriteriaError, Labels, Outcome};
 use crds::{ManagementCommand, ManagementCommandSpec, ManagementCommandStatus, Scope, State, TargetStatus, Time};
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -32,6 +33,7 @@ use crate::lease::Leader;
 use crate::runner::Executor;
 use crate::store::{Change, Event, Key, Objects, Severity, Store};
 use crate::target::{self, Deployment, Metrics, Retries, Target, later};
+use crate::turns;
 use crate::window::after;
 
 pub(crate) const OWNER: &str = "managementcommand.adx-mon.azure.com";
@@ -53,9 +55,10 @@ pub struct ManagementCommands {
     metrics: Metrics,
     retries: Retries,
     /// Runs of this process that have begun and whose outcome is not on record, by command and place.
-    runs: BTreeMap<(Key, String), Run>,
+    runs: Mutex<BTreeMap<(Key, String), Run>>,
 }
 
+#[derive(Clone)]
 struct Run {
     generation: i64,
     uid: Option<String>,
@@ -102,7 +105,7 @@ impl ManagementCommands {
         metrics: &Metrics,
     ) -> Vec<Box<dyn Executor>> {
         let one = |targets: Vec<Target>| {
-            let (store, objects, deployment, runs) = (store.clone(), store.objects(), deployment.clone(), BTreeMap::new());
+            let (store, objects, deployment, runs) = (store.clone(), store.objects(), deployment.clone(), Mutex::default());
             let (labels, metrics, retries) = (labels.clone(), metrics.clone(), Retries::new(PAUSES.0, PAUSES.1));
             let endpoint = targets[0].endpoint.clone();
             Box::new(Self { store, objects, endpoint, deployment, labels, metrics, retries, runs }) as Box<dyn Executor>
@@ -110,7 +113,7 @@ impl ManagementCommands {
         deployment.by_endpoint().into_iter().map(one).collect()
     }
 
-    async fn reconcile(&mut self, key: &Key, command: &ManagementCommand, now: Timestamp) -> Option<Timestamp> {
+    async fn reconcile(&self, key: &Key, command: &ManagementCommand, now: Timestamp) -> Option<Timestamp> {
         let generation = command.metadata.generation.unwrap_or_default();
         let known = command.status.clone().unwrap_or_default();
         let done = conditions::get(&known.conditions, OWNER)
@@ -151,9 +154,9 @@ impl ManagementCommands {
     }
 
     /// Does the next step for one place: notes that a run begins, runs, notes the outcome. Returns when to come back.
-    async fn attend(&mut self, task: &Task<'_>, known: Option<&TargetStatus>, now: Timestamp) -> Option<Timestamp> {
+    async fn attend(&self, task: &Task<'_>, known: Option<&TargetStatus>, now: Timestamp) -> Option<Timestamp> {
         let run = self.run_of(task);
-        if let Some(outcome) = run.and_then(|run| run.outcome.clone()) {
+        if let Some(outcome) = run.as_ref().and_then(|run| run.outcome.clone()) {
             return self.settle(task, outcome, now).await;
         }
         if let Some(entry) = known.filter(|entry| entry.started.is_some() && run.is_none_or(|run| run.mark != entry.message)) {
@@ -173,18 +176,18 @@ impl ManagementCommands {
         place.target.endpoint == self.endpoint
     }
 
-    fn run_of(&self, task: &Task<'_>) -> Option<&Run> {
-        let run = self.runs.get(&task.id())?;
+    fn run_of(&self, task: &Task<'_>) -> Option<Run> {
+        let run = self.runs.lock().get(&task.id()).cloned()?;
         (run.generation == task.generation && run.uid == task.command.metadata.uid).then_some(run)
     }
 
     /// Puts on record that a run begins; says whether this is so. Without the record nothing is run: whoever comes after a
     /// crash could not know of it.
-    async fn begin(&mut self, task: &Task<'_>, now: Timestamp) -> bool {
+    async fn begin(&self, task: &Task<'_>, now: Timestamp) -> bool {
         let (generation, uid) = (task.generation, task.command.metadata.uid.clone());
-        let earlier = self.run_of(task).map(|run| run.mark.clone());
+        let earlier = self.run_of(task).map(|run| run.mark);
         let mark = earlier.unwrap_or_else(|| format!("run {} has begun; its outcome is not known yet", Uuid::new_v4()));
-        self.runs.insert(task.id(), Run { generation, uid: uid.clone(), mark: mark.clone(), outcome: None });
+        self.runs.lock().insert(task.id(), Run { generation, uid: uid.clone(), mark: mark.clone(), outcome: None });
         // The change may be made more than once; the last time counts.
         let begun = AtomicBool::new(false);
         let change = |command: &mut ManagementCommand| {
@@ -216,7 +219,7 @@ impl ManagementCommands {
         }
     }
 
-    async fn run(&mut self, task: &Task<'_>, now: Timestamp) -> TargetStatus {
+    async fn run(&self, task: &Task<'_>, now: Timestamp) -> TargetStatus {
         let Place { name, target } = task.place;
         let since = Instant::now();
         let answer = target.client.run(&target.database, task.statement).await;
@@ -236,14 +239,14 @@ impl ManagementCommands {
             self.tell(task.command, "Failed", format!("{name}: {note}")).await;
         }
         let outcome = self.deployment.outcome(name, &target.endpoint, task.generation, &result, now);
-        if let Some(run) = self.runs.get_mut(&task.id()) {
+        if let Some(run) = self.runs.lock().get_mut(&task.id()) {
             run.outcome = Some(outcome.clone());
         }
         outcome
     }
 
     /// Puts the outcome of a run on record. Until that works it is kept here, and the command is not run again.
-    async fn settle(&mut self, task: &Task<'_>, outcome: TargetStatus, now: Timestamp) -> Option<Timestamp> {
+    async fn settle(&self, task: &Task<'_>, outcome: TargetStatus, now: Timestamp) -> Option<Timestamp> {
         let change = |command: &mut ManagementCommand| {
             target::set(&mut command.status.get_or_insert_default().targets, outcome.clone());
             // Of an object that was edited meanwhile, whoever runs it says the rest.
@@ -255,7 +258,7 @@ impl ManagementCommands {
         if !written {
             return now.checked_add(PAUSES.0).ok();
         }
-        self.runs.remove(&task.id());
+        self.runs.lock().remove(&task.id());
         self.retries.wait(task.key, &task.place.name, task.generation, now)
     }
 
@@ -398,21 +401,19 @@ impl Executor for ManagementCommands {
     }
 
     async fn pass(&mut self, now: Timestamp, leader: &Leader) -> Option<Timestamp> {
-        let snapshot = self.objects.snapshot();
-        self.retries.retain(|key| snapshot.contains_key(key));
-        self.runs.retain(|(key, _), _| snapshot.contains_key(key));
-        let mut again = None;
-        let since = Instant::now();
-        for key in snapshot.keys() {
-            if !leader.is_leader() {
-                break;
-            }
-            // As it is now: the one before may have taken minutes.
-            let Some(command) = self.objects.get(key) else { continue };
-            let next = self.reconcile(key, &command, later(now, since)).await;
-            again = [again, next].into_iter().flatten().min();
-        }
-        again
+        let this = &*self;
+        let order = || {
+            let snapshot = this.objects.snapshot();
+            this.retries.retain(|key| snapshot.contains_key(key));
+            this.runs.lock().retain(|(key, _), _| snapshot.contains_key(key));
+            snapshot.keys().cloned().collect()
+        };
+        let attend = |key: Key, now| async move {
+            // As it is now: the one before may have taken a while.
+            let command = this.objects.get(&key)?;
+            this.reconcile(&key, &command, now).await
+        };
+        turns::in_turn(&this.objects, leader, now, order, attend).await
     }
 
     async fn changed(&mut self) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use crds::{Condition, State, TargetStatus, Time};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
@@ -154,23 +155,26 @@ impl Metrics {
 #[derive(Debug)]
 pub(crate) struct Retries {
     pauses: Backoff,
-    /// By object and target: the generation, how often it failed, and when it is tried again.
-    waiting: HashMap<(Key, String), (i64, u32, Timestamp)>,
+    waiting: Mutex<Waiting>,
 }
+
+/// By object and target: the generation, how often it failed, and when it is tried again.
+type Waiting = HashMap<(Key, String), (i64, u32, Timestamp)>;
 
 impl Retries {
     pub(crate) fn new(first: Duration, longest: Duration) -> Self {
-        Self { pauses: Backoff { first, longest }, waiting: HashMap::new() }
+        Self { pauses: Backoff { first, longest }, waiting: Mutex::default() }
     }
 
     /// When this may be tried; none for now.
     pub(crate) fn wait(&self, key: &Key, target: &str, generation: i64, now: Timestamp) -> Option<Timestamp> {
-        let (failed, _, until) = self.waiting.get(&(key.clone(), target.to_owned()))?;
-        (*failed == generation && *until > now).then_some(*until)
+        let (failed, _, until) = *self.waiting.lock().get(&(key.clone(), target.to_owned()))?;
+        (failed == generation && until > now).then_some(until)
     }
 
-    pub(crate) fn failed(&mut self, key: &Key, target: &str, generation: i64, now: Timestamp, asked: Option<Duration>) -> Timestamp {
-        let entry = self.waiting.entry((key.clone(), target.to_owned())).or_insert((generation, 0, now));
+    pub(crate) fn failed(&self, key: &Key, target: &str, generation: i64, now: Timestamp, asked: Option<Duration>) -> Timestamp {
+        let mut waiting = self.waiting.lock();
+        let entry = waiting.entry((key.clone(), target.to_owned())).or_insert((generation, 0, now));
         if entry.0 != generation {
             *entry = (generation, 0, now);
         }
@@ -180,12 +184,12 @@ impl Retries {
         entry.2
     }
 
-    pub(crate) fn succeeded(&mut self, key: &Key, target: &str) {
-        self.waiting.remove(&(key.clone(), target.to_owned()));
+    pub(crate) fn succeeded(&self, key: &Key, target: &str) {
+        self.waiting.lock().remove(&(key.clone(), target.to_owned()));
     }
 
-    pub(crate) fn retain(&mut self, exists: impl Fn(&Key) -> bool) {
-        self.waiting.retain(|(key, _), _| exists(key));
+    pub(crate) fn retain(&self, exists: impl Fn(&Key) -> bool) {
+        self.waiting.lock().retain(|(key, _), _| exists(key));
     }
 }
 

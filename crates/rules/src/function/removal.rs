@@ -17,9 +17,10 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use tokio::time::Instant;
 
-use super::{FINALIZER, Functions, PAUSES, earliest, holds_something, is_for, may_get_better, script};
+use super::{FINALIZER, Functions, PAUSES, holds_something, is_for, may_get_better, script};
 use crate::store::Key;
 use crate::target::{self, Target, later};
+use crate::turns::earliest;
 use crate::window::after;
 
 /// How long a drop is tried after a deletion.
@@ -30,7 +31,7 @@ const DROPS: i64 = -1;
 impl Functions {
     /// Drops what the object has created and should not be there: all of it unless it is `meant` for this cluster, otherwise
     /// what the present generation, which is in place, does not declare.
-    pub(super) async fn drop_leftovers(&mut self, key: &Key, function: &Function, meant: bool, now: Timestamp) -> Option<Timestamp> {
+    pub(super) async fn drop_leftovers(&self, key: &Key, function: &Function, meant: bool, now: Timestamp) -> Option<Timestamp> {
         let declared = script::declared(&function.spec.body);
         let mut again = None;
         for entry in function.status.iter().flat_map(|status| &status.databases) {
@@ -68,7 +69,7 @@ impl Functions {
     }
 
     /// Drops what an object that is being deleted has created, and lets it go.
-    pub(super) async fn delete(&mut self, key: &Key, function: &Function, now: Timestamp) -> Option<Timestamp> {
+    pub(super) async fn delete(&self, key: &Key, function: &Function, now: Timestamp) -> Option<Timestamp> {
         if !function.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
             return None;
         }
@@ -152,7 +153,7 @@ impl Functions {
 
     /// Drops functions in a database. Returns when to try again; if that cannot help, or is not wanted, it is told.
     async fn drop_in(
-        &mut self,
+        &self,
         key: &Key,
         function: &Function,
         target: &Target,

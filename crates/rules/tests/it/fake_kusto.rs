@@ -15,7 +15,8 @@ type Answer = dyn Fn(&str, &str) -> Result<(), Error> + Send + Sync;
 pub(crate) struct FakeKusto {
     said: Mutex<Vec<(String, String)>>,
     answer: Mutex<Box<Answer>>,
-    hangs: watch::Sender<bool>,
+    /// What is in the commands that get no answer.
+    hangs: watch::Sender<Option<&'static str>>,
 }
 
 impl std::fmt::Debug for FakeKusto {
@@ -26,7 +27,7 @@ impl std::fmt::Debug for FakeKusto {
 
 impl FakeKusto {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { said: Mutex::default(), answer: Mutex::new(Box::new(|_, _| Ok(()))), hangs: watch::Sender::new(false) })
+        Arc::new(Self { said: Mutex::default(), answer: Mutex::new(Box::new(|_, _| Ok(()))), hangs: watch::Sender::new(None) })
     }
 
     /// Answers to a database and a command.
@@ -36,7 +37,12 @@ impl FakeKusto {
 
     /// Whether it takes commands and does not answer them.
     pub(crate) fn hang(&self, hangs: bool) {
-        self.hangs.send_replace(hangs);
+        self.hangs.send_replace(hangs.then_some(""));
+    }
+
+    /// Takes commands with that text and does not answer them.
+    pub(crate) fn hang_on(&self, text: &'static str) {
+        self.hangs.send_replace(Some(text));
     }
 
     pub(crate) fn target(self: &Arc<Self>, database: &str) -> Target {
@@ -62,7 +68,7 @@ impl FakeKusto {
 impl Management for FakeKusto {
     async fn run(&self, database: &str, command: &str) -> Result<(), Error> {
         self.said.lock().push((database.to_owned(), command.to_owned()));
-        let _ = self.hangs.subscribe().wait_for(|hangs| !hangs).await;
+        let _ = self.hangs.subscribe().wait_for(|hangs| !hangs.is_some_and(|text| command.contains(text))).await;
         (self.answer.lock())(database, command)
     }
 }

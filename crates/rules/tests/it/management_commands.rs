@@ -319,6 +319,36 @@ async fn an_endpoint_that_hangs_holds_up_no_other() {
     assert_eq!(store.events().len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_command_that_hangs_holds_up_no_other_of_its_endpoint() {
+    let kusto = FakeKusto::new();
+    kusto.hang_on("Hangs");
+    let command = |name: &str, body: &str| {
+        let mut command = scoped("AllDatabases");
+        (command.metadata.name, command.spec.body) = (Some(name.to_owned()), body.to_owned());
+        command
+    };
+    let store = Arc::new(MemoryStore::new([command("a", ".alter table Hangs policy caching hot = 1d"), command("b", ".show tables")]));
+    let deployment = Deployment::new("ns/one", vec![kusto.target("DB")]);
+    let executors = ManagementCommands::of_each_endpoint(store.clone(), &deployment, &labels(&Value::Null), &Metrics::default());
+    let running = Running::start(executors, start());
+    let reasons = async |wanted: &[&str]| {
+        let reason = |object: &ManagementCommand| Some(object.status.as_ref()?.conditions.first()?.reason.clone());
+        until(&mut store.objects(), |map| {
+            map.values().map(|object| reason(object)).eq(wanted.iter().map(|reason| Some((*reason).to_owned())))
+        })
+        .await;
+    };
+    reasons(&["Pending", "Created"]).await;
+    // What comes meanwhile is run too.
+    store.apply(command("c", ".show table T"));
+    reasons(&["Pending", "Created", "Created"]).await;
+    kusto.hang(false);
+    reasons(&["Created"; 3]).await;
+    running.end().await;
+    assert_eq!(kusto.said().len(), 3, "each once");
+}
+
 /// One endpoint's failures, over and over, neither hide nor repeat that another's outcome is unknown.
 #[tokio::test]
 async fn an_unknown_outcome_stands_while_another_endpoint_fails() {

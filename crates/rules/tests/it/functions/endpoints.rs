@@ -1,8 +1,10 @@
 //! Functions at two endpoints, of which one may hang.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crds::{Condition, Function, FunctionSpec, State, conditions};
+use kusto::Kind;
 use rules::function::{FINALIZER, Functions};
 use rules::store::Store;
 use rules::store::memory::MemoryStore;
@@ -11,7 +13,7 @@ use serde_json::Value;
 
 use super::removal::dropped;
 use super::{function, key, start};
-use crate::fake_kusto::{FakeKusto, labels};
+use crate::fake_kusto::{FakeKusto, error, labels};
 use crate::support::{Running, until};
 
 fn everywhere(name: &str) -> Function {
@@ -92,6 +94,47 @@ async fn an_endpoint_that_hangs_holds_up_no_other() {
         clusters.running.end().await;
         assert_eq!((clusters.sick.commands().len(), clusters.well.commands().len()), (1, 2), "{sick_is_first}");
     }
+}
+
+/// In their order all the same, also while one hangs: what is new, what is edited, and what is to be tried again.
+#[tokio::test(start_paused = true)]
+async fn a_function_that_hangs_holds_up_no_other_of_its_endpoint() {
+    let (kusto, names) = (FakeKusto::new(), ["a", "b", "c"]);
+    kusto.hang_on("b()");
+    let store = Arc::new(MemoryStore::new(names.map(everywhere)));
+    let deployment = Deployment::new("ns/one", vec![kusto.target("DB")]);
+    let executors = Functions::of_each_endpoint(store.clone(), &deployment, &labels(&Value::Null), &Metrics::default());
+    let running = Running::start(executors, start());
+    let applied = async |name: &str, generation: i64| {
+        let is = |function: &Function| {
+            function.status.as_ref().is_some_and(|status| status.status == State::Success && status.observed_generation >= generation)
+        };
+        until(&mut store.objects(), |map| map.get(&key(name)).is_some_and(|function| is(function))).await;
+    };
+    applied("c", 1).await;
+    let hangs = store.objects().get(&key("b"));
+    assert_eq!(reconciled(hangs.as_deref()).unwrap().reason, "KustoExecutionPending");
+    let declared = |commands: Vec<String>| {
+        let names = commands.into_iter().map(|command| command.split("function ").nth(1).unwrap()[..1].to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(declared(kusto.commands()), names);
+
+    let edit = |function: &mut Function| function.spec.body.push_str("\n// edited");
+    store.update(&key("a"), &edit).await.unwrap();
+    let generation = store.objects().get(&key("a")).unwrap().metadata.generation.unwrap();
+    applied("a", generation).await;
+    let fails = AtomicBool::new(true);
+    kusto.answers(move |_, _| if fails.swap(false, Ordering::Relaxed) { Err(error(Kind::Transient, None, "away")) } else { Ok(()) });
+    store.apply(everywhere("d"));
+    applied("d", 1).await;
+    assert_eq!(declared(kusto.commands()), ["a", "d", "d"]);
+    assert_eq!(reconciled(store.objects().get(&key("b")).as_deref()).unwrap().reason, "KustoExecutionPending");
+
+    kusto.hang(false);
+    applied("b", 1).await;
+    running.end().await;
+    assert_eq!(kusto.commands(), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
