@@ -11,7 +11,7 @@ use crate::store::Object;
 use crate::summary::{Owner, owner};
 use crate::{function, management_command, summary};
 
-/// Intervals for which the status of a summary rule may stand still.
+/// Intervals for which the status of a rule that runs on schedule may stand still.
 const INTERVALS: u32 = 3;
 
 /// A rule that names a database.
@@ -89,6 +89,12 @@ impl Named for SummaryRule {
 
 impl Named for MetricsExporter {
     const CONDITION: &'static str = "metricsexporter.adx-mon.azure.com";
+
+    fn silence(&self) -> Option<Duration> {
+        // Each success is written; a failure that is like the one before changes nothing.
+        let works = conditions::get(self.conditions(), Self::CONDITION).is_some_and(|condition| condition.status == "True");
+        works.then(|| self.spec.interval().unwrap_or_default().saturating_mul(INTERVALS))
+    }
 
     fn database(&self, _: &str) -> Option<&str> {
         self.spec.validate().is_ok().then_some(self.spec.database.as_str())

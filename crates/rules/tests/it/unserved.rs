@@ -262,6 +262,48 @@ async fn what_another_process_runs_is_left_to_it() {
     assert_eq!(told(&store).unwrap().reason, "DatabaseNotFound");
 }
 
+/// Its endpoint was taken away from whoever ran it: each success was a write, and now there is none.
+#[tokio::test]
+async fn a_metrics_exporter_that_is_served_no_more_says_so() {
+    let (cluster, store) = (Cluster::with(&["DB", "Elsewhere"]), Arc::new(MemoryStore::new([exporter("Elsewhere")])));
+    let mut executor = unserved(&store, cluster.served("adxexporter", &["DB"]));
+    let wrote = async |at: Timestamp, works: bool| {
+        let change = |exporter: &mut MetricsExporter| {
+            let (observed_generation, type_) = (exporter.metadata.generation, <MetricsExporter as Named>::CONDITION);
+            let status = exporter.status.get_or_insert_default();
+            status.last_window_end = Some(crds::Time(at));
+            let (status_, reason) = if works { ("True", "ExecutionSuccessful") } else { ("False", "ExecutionFailed") };
+            let status_ = conditions::Truth::from(status_ == "True");
+            let desired = conditions::Desired { type_, status: status_, reason, message: "", observed_generation };
+            conditions::set(&mut status.conditions, &desired, at);
+        };
+        store.update_status(&key(), &change).await.unwrap();
+    };
+    // Somebody else exports it every five minutes.
+    for minutes in 0..120 {
+        if minutes % 5 == 0 {
+            wrote(after(60 * minutes), true).await;
+        }
+        executor.pass(after(60 * minutes), &Leader::always()).await;
+    }
+    // Since minute 115 nobody does.
+    for (minutes, reason) in [(129, "ExecutionSuccessful"), (130, "DatabaseNotConfigured")] {
+        executor.pass(after(60 * minutes), &Leader::always()).await;
+        assert_eq!(told(&store).unwrap().reason, reason);
+    }
+    let message =
+        "database \"Elsewhere\" is on https://c, but no adxexporter serves it; this one serves DB; start one with --kusto-endpoints";
+    assert_eq!(told(&store).unwrap().message, message);
+    assert_eq!(store.events().len(), 1);
+
+    // Of one that fails elsewhere, again and again with the same words, nothing is known.
+    wrote(after(60 * 140), false).await;
+    for minutes in 140..2000 {
+        executor.pass(after(60 * minutes), &Leader::always()).await;
+    }
+    assert_eq!(told(&store).unwrap().reason, "ExecutionFailed");
+}
+
 fn write_status(rule: &mut SummaryRule, n: u64) {
     let observed_generation = rule.metadata.generation;
     let status = rule.status.get_or_insert_default();
