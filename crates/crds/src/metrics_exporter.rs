@@ -122,7 +122,8 @@ pub struct Transform {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricsExporterStatus {
-    /// Exclusive end of the last window that was exported. The next one begins there.
+    /// Exclusive end of the last window that was exported, where the next one begins. Until one was exported, where the first
+    /// one begins that was tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_window_end: Option<Time>,
     /// Samples of that window.
