@@ -104,8 +104,11 @@ pub struct Options {
     pub block_bytes: usize,
     /// A segment is sealed when it has grown past this.
     pub segment_max_bytes: u64,
-    /// A segment is sealed when its first row is this old.
+    /// A segment is sealed when its first row is this old,
     pub segment_max_age_ms: u64,
+    /// unless so many segments of its database wait already: they leave one after the other, and more of them would only be
+    /// smaller. Each costs memory, a file, and time at the next start.
+    pub sealed_by_age_below: usize,
     /// Limit of all files together; 0 is no limit.
     pub max_disk_bytes: u64,
     /// Limit of the bytes that wait for one database.
@@ -126,6 +129,7 @@ impl Options {
             block_bytes: 64 << 10,
             segment_max_bytes: 1 << 20,
             segment_max_age_ms: 30_000,
+            sealed_by_age_below: 10_000,
             max_disk_bytes: 10 << 30,
             database_quota_bytes: None,
             max_tables_per_database: 10_000,

@@ -58,7 +58,8 @@ struct Item {
     alone: bool,
     not_before: u64,
     route: Route,
-    at: Option<MayBeAt>,
+    /// Few have it, and many may wait.
+    at: Option<Box<MayBeAt>>,
     maybe_duplicate: bool,
 }
 
@@ -125,6 +126,7 @@ impl Machine {
                 continue;
             }
             let (at, maybe_duplicate) = self.place_after_restart(&key, &route, restarted);
+            let at = at.map(Box::new);
             let item = Item { bytes, state: State::Waiting, alone: false, not_before: 0, route, at, maybe_duplicate };
             self.databases.entry(key.database).or_default().items.insert(key.number, item);
         }

@@ -180,7 +180,7 @@ impl Machine {
                 if let Some(item) = database.items.get_mut(&number) {
                     item.state = State::InFlight;
                     let until = item.at.take().and_then(|at| at.until);
-                    item.at = Some(MayBeAt { place: place.clone(), until });
+                    item.at = Some(Box::new(MayBeAt { place: place.clone(), until }));
                     segments.push(Key { database: name.clone(), number });
                 }
             }

@@ -157,7 +157,7 @@ impl Sender {
             machine: machine(&store, &options),
             http: Arc::new(Http::new(&options, store.sender_id())),
             store,
-            segments: HashMap::new(),
+            offered: HashMap::new(),
             released: HashSet::new(),
             routes,
             events,
@@ -178,14 +178,14 @@ impl Sender {
         let mut status = self.shared.status.subscribe();
         let empty = async {
             // The status lags behind the store by one round, so the store has the last word.
-            while !self.shared.store.sealed().is_empty() {
+            while self.shared.store.waiting_segments() > 0 {
                 if status.changed().await.is_err() {
                     return;
                 }
             }
         };
         let _ = tokio::time::timeout(deadline, empty).await;
-        DrainReport { left: self.shared.store.sealed().len() }
+        DrainReport { left: self.shared.store.waiting_segments() }
     }
 
     /// What it is doing, each time that this changes.
@@ -223,9 +223,9 @@ struct Actor {
     machine: Machine,
     store: Store,
     http: Arc<Http>,
-    /// The segments that the machine knows.
-    segments: HashMap<Key, SegmentInfo>,
-    /// Those that are somebody else's, until they are settled.
+    /// Of each database the highest number that the machine was told of.
+    offered: HashMap<Arc<str>, u64>,
+    /// Segments that are somebody else's, until they are settled.
     released: HashSet<Key>,
     routes: Option<Routes>,
     events: mpsc::UnboundedSender<Event>,
@@ -269,30 +269,22 @@ impl Actor {
 
     /// Tells the machine of new segments.
     fn offer(&mut self) {
-        let sealed = self.store.sealed();
-        self.forget_settled(&sealed);
-        let is_new = |info: &SegmentInfo| {
-            let key = key_of(info);
-            !self.segments.contains_key(&key) && !self.released.contains(&key)
-        };
-        let new: Vec<SegmentInfo> = sealed.into_iter().filter(is_new).collect();
+        self.forget_settled();
+        let new = self.store.sealed_after(|database| self.offered.get(database).copied().unwrap_or(0));
+        for info in &new {
+            self.offered.insert(info.table.database.clone(), info.number);
+        }
         let routes = match &mut self.routes {
             Some(routes) => routes.router.route(&new),
             None => vec![Route::Any; new.len()],
         };
         self.machine.offer(new.iter().zip(routes).map(|(info, route)| Offer { key: key_of(info), bytes: info.bytes, route }));
-        self.segments.extend(new.into_iter().map(|info| (key_of(&info), info)));
     }
 
     /// Released segments that somebody else has settled.
-    fn forget_settled(&mut self, sealed: &[SegmentInfo]) {
-        if self.released.is_empty() {
-            return;
-        }
-        let waiting: HashSet<Key> = sealed.iter().map(key_of).collect();
-        let (kept, settled) = std::mem::take(&mut self.released).into_iter().partition(|key| waiting.contains(key));
-        self.released = kept;
-        let settled: HashSet<Key> = settled;
+    fn forget_settled(&mut self) {
+        let store = &self.store;
+        let settled: Vec<Key> = self.released.extract_if(|key| segment(store, key).is_none()).collect();
         self.machine.settled(&settled);
     }
 
@@ -313,7 +305,7 @@ impl Actor {
     fn release(&mut self, releases: Vec<Release>) {
         self.metrics.released(&releases);
         for release in releases {
-            if let (Some(info), Some(routes)) = (self.segments.remove(&release.key), &mut self.routes) {
+            if let (Some(info), Some(routes)) = (segment(&self.store, &release.key), &mut self.routes) {
                 routes.router.released(&info, &release);
             }
             self.released.insert(release.key);
@@ -345,7 +337,7 @@ impl Actor {
 
     fn send(&self, job: Job) {
         let http = self.http.clone();
-        let segments = job.segments.iter().filter_map(|key| self.segments.get(key).cloned());
+        let segments = job.segments.iter().filter_map(|key| segment(&self.store, key));
         let outgoing = Outgoing {
             url: self.machine.url(job.endpoint).to_owned(),
             receiver: job.receiver,
@@ -385,9 +377,6 @@ impl Actor {
             Event::Settled(settles, true) => {
                 self.metrics.settled(&settles);
                 self.machine.settled(settles.iter().map(|s| &s.key));
-                for settle in &settles {
-                    self.segments.remove(&settle.key);
-                }
             }
             Event::Settled(settles, false) => self.settle(settles),
         }
@@ -399,7 +388,7 @@ impl Actor {
             return;
         }
         let items = settles.iter().filter_map(|s| {
-            let info = self.segments.get(&s.key)?;
+            let info = segment(&self.store, &s.key)?;
             if let Some(reason) = &s.dead {
                 tracing::error!(file = info.file_name, reason, "a segment goes to the dead letters");
             }
@@ -447,6 +436,10 @@ fn settlement(segment: SegmentId, settle: &Settle) -> Settlement {
         None => (Outcome::Forwarded, "stored by the ingestor".to_owned()),
     };
     Settlement { segment, outcome, reason, maybe_duplicate: settle.maybe_duplicate }
+}
+
+fn segment(store: &Store, key: &Key) -> Option<SegmentInfo> {
+    store.sealed_segment(&key.database, key.number)
 }
 
 fn key_of(info: &SegmentInfo) -> Key {

@@ -276,7 +276,9 @@ impl Engine {
         if all {
             found.extend(self.tables.map.keys().cloned());
         } else if group.ticked {
-            found.extend(self.tables.aged(self.now_ms, self.options.segment_max_age_ms));
+            let aged = self.tables.aged(self.now_ms, self.options.segment_max_age_ms);
+            let (state, most) = (self.shared.state.lock(), self.options.sealed_by_age_below);
+            found.extend(aged.into_iter().filter(|table| state.waiting(&table.database) < most));
         }
         // In an order that does not depend on hashing, so that a history can be repeated.
         found.sort();

@@ -115,6 +115,23 @@ impl Store {
         self.shared().sealed()
     }
 
+    /// The same, of each database those alone whose number is above `last` of its name, by database and number. Numbers
+    /// increase in the order in which segments become visible, so that who asks again with the highest it has seen gets what
+    /// is new.
+    pub fn sealed_after(&self, last: impl Fn(&str) -> u64) -> Vec<SegmentInfo> {
+        self.shared().sealed_after(last)
+    }
+
+    /// A sealed segment by its number; nothing when it is settled.
+    pub fn sealed_segment(&self, database: &str, number: u64) -> Option<SegmentInfo> {
+        self.shared().sealed_segment(database, number)
+    }
+
+    /// How many sealed segments are not settled.
+    pub fn waiting_segments(&self) -> usize {
+        self.shared().state.lock().sealed.len()
+    }
+
     /// Calls `wake` from the commit thread whenever segments became visible.
     pub fn on_sealed(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         self.shared().on_sealed(wake);

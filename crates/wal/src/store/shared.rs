@@ -112,6 +112,18 @@ impl Shared {
         state.sealed.values().map(|record| self.info(record, state.revived.contains_key(&record.id))).collect()
     }
 
+    pub(crate) fn sealed_after(&self, last: impl Fn(&str) -> u64) -> Vec<SegmentInfo> {
+        let state = self.state.lock();
+        let newer = state.databases.iter().flat_map(|(name, known)| known.waiting.range(last(name).saturating_add(1)..));
+        newer.filter_map(|(_, id)| state.sealed.get(id)).map(|record| self.info(record, state.revived.contains_key(&record.id))).collect()
+    }
+
+    pub(crate) fn sealed_segment(&self, database: &str, number: u64) -> Option<SegmentInfo> {
+        let state = self.state.lock();
+        let record = state.sealed.get(state.databases.get(database)?.waiting.get(&number)?)?;
+        Some(self.info(record, state.revived.contains_key(&record.id)))
+    }
+
     pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {
         let letter = |record: &DeadRecord| DeadLetter {
             segment: self.info(&record.segment, true),

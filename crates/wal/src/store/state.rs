@@ -1,7 +1,7 @@
 //! The fold: everything the store knows that is not rows. Frames are applied by the same functions when
 //! they are committed and when they are read back.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::frames::{AdoptedRecord, DataHead, SealedRecord};
@@ -64,8 +64,8 @@ pub(crate) struct DeadRecord {
 pub(crate) struct Database {
     /// Number of the next sealed segment.
     pub(crate) next_number: u64,
-    /// Numbers of sealed, unsettled segments.
-    pub(crate) waiting: BTreeSet<u64>,
+    /// Sealed, unsettled segments by number.
+    pub(crate) waiting: BTreeMap<u64, SegmentId>,
     /// Their bytes.
     pub(crate) bytes: u64,
     /// Bytes of dead letters.
@@ -166,11 +166,16 @@ impl State {
         self.databases.get(database).map_or(1, |known| known.next_number)
     }
 
+    /// Sealed, unsettled segments of a database.
+    pub(crate) fn waiting(&self, database: &str) -> usize {
+        self.databases.get(database).map_or(0, |known| known.waiting.len())
+    }
+
     /// A segment was sealed.
     pub(crate) fn seal(&mut self, record: &SealedRecord) {
         let database = self.database(&record.table.database);
         database.next_number = database.next_number.max(record.number.saturating_add(1));
-        database.waiting.insert(record.number);
+        database.waiting.insert(record.number, record.id);
         database.bytes += record.bytes;
         self.last_id = self.last_id.max(record.id.0);
         // The layout served to make the file again; whoever reads the state has the file.
@@ -320,7 +325,7 @@ impl State {
 
     /// Lowest unsettled number of ours in `database`.
     pub(crate) fn floor(&self, database: &str) -> u64 {
-        self.databases.get(database).map_or(1, |known| known.waiting.first().copied().unwrap_or(known.next_number))
+        self.databases.get(database).map_or(1, |known| known.waiting.first_key_value().map_or(known.next_number, |(number, _)| *number))
     }
 
     /// Forgets senders that were silent too long.

@@ -121,6 +121,66 @@ fn rows_of_the_future_are_of_age() {
 }
 
 #[test]
+fn while_many_wait_nothing_of_their_database_is_sealed_for_its_age() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { sealed_by_age_below: 2, ..Options::new(dir.path()) };
+    let (store, _) = Store::open_inline(options, RealDisk::new(), NOW).unwrap();
+    let tables = || store.sealed().iter().map(|info| info.table.table.to_string()).collect::<std::collections::BTreeSet<_>>();
+    for (table, at) in [("A", 0), ("B", 10_000), ("C", 20_000)] {
+        store.tick(NOW + at);
+        store.commit_wait(request(vec![section(table, &["1".into()])])).unwrap();
+    }
+    store.tick(NOW + 30_000);
+    assert_eq!(tables(), ["A".to_owned()].into());
+    store.tick(NOW + 50_000);
+    let sealed = tables();
+    // A tick finds what is of age at once.
+    assert_eq!(sealed, ["A", "B", "C"].map(str::to_owned).into());
+    store.commit_wait(request(vec![section("D", &["1".into()])])).unwrap();
+    let other = Section { table: wal::TableKey::new("Other", "E", "abc123"), ..section("E", &["1".into()]) };
+    store.commit_wait(request(vec![other])).unwrap();
+    store.tick(NOW + 100_000);
+    assert_eq!(tables(), ["A", "B", "C", "E"].map(str::to_owned).into(), "the other database goes on");
+
+    // As they leave it is D's turn, with what came meanwhile.
+    store.commit_wait(request(vec![section("D", &["2".into()])])).unwrap();
+    let left = store
+        .sealed()
+        .iter()
+        .filter(|info| &*info.table.database == "Db")
+        .take(2)
+        .map(|info| settlement(info, Outcome::Forwarded))
+        .collect();
+    store.settle_wait(left).unwrap();
+    store.tick(NOW + 101_000);
+    assert_eq!(sealed_rows(&store, "D"), ["1", "2"]);
+}
+
+#[test]
+fn sealed_segments_are_found_by_number_and_those_after_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    for round in 0..3 {
+        store.commit_wait(request(vec![section("Cpu", &[round.to_string()])])).unwrap();
+        store.seal_all().unwrap();
+    }
+    let numbers = |last: u64| {
+        store.sealed_after(|database| if database == "Db" { last } else { 0 }).iter().map(|info| info.number).collect::<Vec<_>>()
+    };
+    assert_eq!((numbers(0), numbers(1), numbers(3), numbers(u64::MAX)), (vec![1, 2, 3], vec![2, 3], vec![], vec![]));
+    let second = store.sealed_segment("Db", 2).unwrap();
+    assert_eq!(store.sealed()[1], second);
+    assert_eq!((store.sealed_segment("Db", 4), store.sealed_segment("Other", 2)), (None, None));
+    store.settle_wait(vec![settlement(&second, Outcome::DeadLettered)]).unwrap();
+    assert_eq!((store.sealed_segment("Db", 2), numbers(1), store.waiting_segments()), (None, vec![3], 2));
+    // A dead letter that goes again has a new number.
+    let (done, durable) = std::sync::mpsc::channel();
+    store.retry_dead_letters(vec![second.id], Box::new(move |result| done.send(result.is_ok()).unwrap()));
+    assert!(durable.recv().unwrap());
+    assert_eq!((numbers(3), store.sealed_segment("Db", 4).unwrap().id), (vec![4], second.id));
+}
+
+#[test]
 fn age_and_size_seal() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());
