@@ -8,7 +8,7 @@ use crds::{ClusterRole, Federation};
 use jiff::{SignedDuration, Timestamp};
 use kusto::{Client, QueryOptions, RetryPolicy};
 use operator::federation::access::Clients;
-use operator::federation::hub::{Hub, federate};
+use operator::federation::hub::{Databases, Hub, federate};
 use operator::federation::{Outcome, partition};
 use serde_json::{Value, json};
 
@@ -82,7 +82,7 @@ impl World {
 
     /// A round of the hub, and the one after it, which has nothing to do.
     async fn federate(&self) -> Outcome {
-        let hub = Hub { kusto: &self.clients, endpoint: &self.hub.url, makes_databases: true, now: self.now };
+        let hub = Hub { kusto: &self.clients, endpoint: &self.hub.url, databases: Databases::ByCommand, now: self.now };
         let outcome = federate(hub, &self.federation).await;
         assert_eq!(federate(hub, &self.federation).await.done, 0);
         outcome

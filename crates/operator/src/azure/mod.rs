@@ -45,7 +45,7 @@ pub struct Azure {
 /// What is known of a cluster beyond what Azure says. It may be lost at any time.
 #[derive(Debug, Default)]
 struct Memory {
-    generation: Option<i64>,
+    of: Version,
     /// What was said last, and until when that will do.
     last: Option<(Provisioned, Instant)>,
     /// Accepted by Azure, and not over when last asked for.
@@ -58,6 +58,13 @@ struct Memory {
     made: Option<Instant>,
     /// URL of the cluster.
     endpoint: Option<String>,
+}
+
+/// What is asked for: the generation, and the databases that a hub needs beside those of the spec count too.
+type Version = (Option<i64>, usize);
+
+fn version(cluster: &AdxCluster) -> Version {
+    (cluster.metadata.generation, cluster.spec.databases.len())
 }
 
 /// How a cluster is found.
@@ -110,7 +117,7 @@ impl Azure {
     fn is_enough(&self, memory: &Memory, cluster: &AdxCluster, wanted: &Wanted) -> Option<Provisioned> {
         let now = Instant::now();
         let throttled = self.throttled.lock().get(&wanted.id.subscription).copied();
-        let must_wait = memory.generation == cluster.metadata.generation || !memory.operations.is_empty();
+        let must_wait = memory.of == version(cluster) || !memory.operations.is_empty();
         let said = memory.last.as_ref().map(|(_, until)| *until).filter(|_| must_wait);
         let until = throttled.into_iter().chain(said).max().filter(|until| now < *until)?;
         let last = match &memory.last {
@@ -146,7 +153,7 @@ impl Azure {
         // None of the operations is asked for before its time, whatever came between.
         provisioned.again = memory.operations.iter().map(|operation| operation.retry_after).chain(provisioned.again).max();
         let until = provisioned.again.map(|again| Instant::now() + again);
-        memory.generation = cluster.metadata.generation;
+        memory.of = version(cluster);
         memory.last = until.map(|until| (provisioned.clone(), until));
         provisioned
     }

@@ -29,10 +29,21 @@ pub struct Hub<'a> {
     pub kusto: &'a dyn Kusto,
     /// Its address.
     pub endpoint: &'a str,
-    /// Whether databases are made by a command, as kustd's are.
-    pub makes_databases: bool,
+    /// How its databases come to be.
+    pub databases: Databases,
     /// The time.
     pub now: Timestamp,
+}
+
+/// How a hub's databases come to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Databases {
+    /// By a command, as kustd's.
+    ByCommand,
+    /// Resource Manager makes them.
+    InAzure,
+    /// Somebody has to make them.
+    ByHand,
 }
 
 /// Makes the hub what its partitions are. A database that fails does not hold the others up; partitions are not asked.
@@ -83,7 +94,7 @@ impl Hub<'_> {
     async fn topology(&self, federation: &Federation) -> Result<Topology, String> {
         let (database, table) = (&federation.heartbeat_database, &federation.heartbeat_table);
         let query = heartbeat::query(table, &federation.heartbeat_ttl)?;
-        if self.makes_databases {
+        if self.databases == Databases::ByCommand {
             self.ask(DEFAULT_DATABASE, create_database(database), USUAL).await?;
         }
         self.ask(database, heartbeat::create_table(table), USUAL).await?;
@@ -100,12 +111,17 @@ impl Hub<'_> {
         let mut there: BTreeSet<String> =
             (0..shown.rows.len()).filter_map(|row| shown.text(row, "DatabaseName").map(str::to_owned)).collect();
         for missing in topology.databases.keys().filter(|name| !there.contains(*name)).cloned().collect::<Vec<_>>() {
-            match self.makes_databases {
-                true => match self.ask(DEFAULT_DATABASE, create_database(&missing), USUAL).await {
+            match self.databases {
+                Databases::ByCommand => match self.ask(DEFAULT_DATABASE, create_database(&missing), USUAL).await {
                     Ok(_) => drop(there.insert(missing)),
                     Err(error) => outcome.failures.push(format!("database {missing}: {error}")),
                 },
-                false => outcome.failures.push(format!("database {missing} is missing: make it in {}", self.endpoint)),
+                // Azure does not tell names by their case
+                Databases::InAzure if is_made_in_azure(&missing) && !there.iter().any(|name| name.eq_ignore_ascii_case(&missing)) => {
+                    outcome.failures.push(format!("database {missing} is missing: it is made in Azure now"));
+                    outcome.missing.push(missing);
+                }
+                _ => outcome.failures.push(format!("database {missing} is missing: make it in {}", self.endpoint)),
             }
         }
         // one that is there only because it always is needs nothing
@@ -166,6 +182,11 @@ impl Hub<'_> {
             Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
         }
     }
+}
+
+/// Whether the name is one that `spec.databases` may have: a partition's word alone must not be what Azure refuses.
+fn is_made_in_azure(name: &str) -> bool {
+    name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 fn create_database(name: &str) -> String {

@@ -27,12 +27,13 @@ use tokio::time::Instant;
 use crate::metrics::Metrics;
 use crate::status::Verdict;
 use access::{Clients, Kusto};
+use hub::Databases;
 
 /// Condition about the federation.
 pub const FEDERATION: &str = "FederationReady";
 /// The database that is always there.
 const DEFAULT_DATABASE: &str = "NetDefaultDB";
-/// Between two rounds, and after one that failed.
+/// Between two rounds, and after one that failed, which doubles while it does.
 const PERIOD: Duration = Duration::from_secs(600);
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
 /// Longest round.
@@ -51,6 +52,8 @@ pub struct Outcome {
     pub done: usize,
     /// What went wrong, each with its place.
     pub failures: Vec<String>,
+    /// Databases that the hub lacks, and that a command cannot make.
+    pub missing: Vec<String>,
 }
 
 impl Outcome {
@@ -133,9 +136,31 @@ struct Round {
     of: (Option<i64>, String),
     begun: Instant,
     task: JoinHandle<()>,
-    ended: Arc<Mutex<Option<Outcome>>>,
+    ended: Arc<Mutex<Option<(Outcome, Instant)>>>,
     /// What the one before came to.
     before: Option<Verdict>,
+    /// Rounds before it that failed, in a row.
+    failed: u32,
+}
+
+impl Round {
+    /// How it ended, if it did, and the pause that is left then.
+    fn ended(&self, role: ClusterRole) -> Option<(Verdict, Duration)> {
+        let (outcome, ended) = self.ended.lock().clone()?;
+        let until = match outcome.failures.is_empty() {
+            true => self.begun + PERIOD,
+            false => ended + (AFTER_FAILURE * 2_u32.pow(self.failed.min(4))).min(PERIOD),
+        };
+        Some((outcome.verdict(role), until.saturating_duration_since(Instant::now())))
+    }
+
+    /// Rounds that failed in a row, with this one.
+    fn failures(&self) -> u32 {
+        match &*self.ended.lock() {
+            Some((outcome, _)) if outcome.failures.is_empty() => 0,
+            _ => self.failed.saturating_add(1),
+        }
+    }
 }
 
 impl Drop for Round {
@@ -177,23 +202,33 @@ impl Federations {
             }
         };
         let of = (cluster.metadata.generation, endpoint.to_owned());
-        let known = rounds.get(key).map(|round| {
-            let ended = round.ended.lock().clone();
-            let verdict = ended.as_ref().map(|outcome| outcome.verdict(role));
-            let pause = if ended.is_some_and(|outcome| outcome.failures.is_empty()) { PERIOD } else { AFTER_FAILURE };
-            let left = (round.begun + pause).saturating_duration_since(Instant::now());
-            (verdict, left, round.of == of, round.before.clone())
-        });
-        let before = match known {
-            // it runs
-            Some((None, _, true, before)) => return Some((before, Some(RUNS))),
-            Some((Some(verdict), left, true, _)) if !left.is_zero() => return Some((Some(verdict), Some(left))),
-            Some((verdict, _, _, before)) => verdict.or(before),
-            None => None,
+        let (mut before, mut failed) = (None, 0);
+        if let Some(round) = rounds.get(key) {
+            let (is_same, ended) = (round.of == of, round.ended(role));
+            match &ended {
+                None if is_same => return Some((round.before.clone(), Some(RUNS))),
+                Some((verdict, left)) if is_same && !left.is_zero() => return Some((Some(verdict.clone()), Some(*left))),
+                _ => {}
+            }
+            before = ended.map(|(verdict, _)| verdict).or_else(|| round.before.clone());
+            // whoever changes the spec may have mended it
+            failed = if is_same { round.failures() } else { 0 };
+        }
+        let databases = match (&cluster.spec.local, &cluster.spec.provision) {
+            (Some(_), _) => Databases::ByCommand,
+            (None, Some(_)) => Databases::InAzure,
+            (None, None) => Databases::ByHand,
         };
-        let round = self.begin(role, federation, cluster.spec.local.is_some(), of, before.clone());
+        let mut round = self.begin(role, federation, databases, of);
+        (round.before, round.failed) = (before.clone(), failed);
         rounds.insert(key.to_owned(), round);
         Some((before, Some(RUNS)))
+    }
+
+    /// Databases that a hub lacks, as its newest round has found.
+    pub fn missing(&self, key: &str) -> Vec<String> {
+        let rounds = self.rounds.lock();
+        rounds.get(key).and_then(|round| round.ended.lock().as_ref().map(|(outcome, _)| outcome.missing.clone())).unwrap_or_default()
     }
 
     /// The cluster is gone, or not ready.
@@ -201,14 +236,7 @@ impl Federations {
         self.rounds.lock().remove(key);
     }
 
-    fn begin(
-        &self,
-        role: ClusterRole,
-        federation: Federation,
-        is_local: bool,
-        of: (Option<i64>, String),
-        before: Option<Verdict>,
-    ) -> Round {
+    fn begin(&self, role: ClusterRole, federation: Federation, databases: Databases, of: (Option<i64>, String)) -> Round {
         let (kusto, now, ended) = (self.kusto.clone(), (self.now)(), Arc::new(Mutex::new(None)));
         let (endpoint, store, metrics) = (of.1.clone(), ended.clone(), self.metrics.clone());
         let task = tokio::spawn(async move {
@@ -216,7 +244,7 @@ impl Federations {
                 match role {
                     ClusterRole::Partition => partition::tell(&*kusto, &endpoint, &federation, now).await,
                     ClusterRole::Federated => {
-                        let hub = hub::Hub { kusto: &*kusto, endpoint: &endpoint, makes_databases: is_local, now };
+                        let hub = hub::Hub { kusto: &*kusto, endpoint: &endpoint, databases, now };
                         hub::federate(hub, &federation).await
                     }
                 }
@@ -230,8 +258,8 @@ impl Federations {
             for failure in &outcome.failures {
                 tracing::warn!(cluster = endpoint, failure, "a part of the federation failed; tried again");
             }
-            *store.lock() = Some(outcome);
+            *store.lock() = Some((outcome, Instant::now()));
         });
-        Round { of, begun: Instant::now(), task, ended, before }
+        Round { of, begun: Instant::now(), task, ended, before: None, failed: 0 }
     }
 }

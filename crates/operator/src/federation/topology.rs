@@ -11,8 +11,9 @@ use super::heartbeat::DatabaseSchema;
 
 /// Longest name that Kusto takes.
 const LONGEST_NAME: usize = 1024;
-/// Most partitions, and most tables of a database of one, that are looked at.
+/// Most partitions, databases, and tables of a database of one, that are looked at.
 const MOST_PARTITIONS: usize = 1_000;
+const MOST_DATABASES: usize = 1_000;
 const MOST_TABLES: usize = 10_000;
 
 /// A row of the heartbeat table.
@@ -91,6 +92,9 @@ impl Topology {
     fn add_database(&mut self, endpoint: &str, schema: &DatabaseSchema) {
         if !is_name(&schema.database) {
             return self.left_out.push(format!("{endpoint}: a database with the name {:?}", schema.database));
+        }
+        if self.databases.len() >= MOST_DATABASES && !self.databases.contains_key(&schema.database) {
+            return self.left_out.push(format!("{endpoint}: more than {MOST_DATABASES} databases, {} is not among them", schema.database));
         }
         let names = schema.tables.iter().map(|name| (name, true)).chain(schema.views.iter().map(|name| (name, false)));
         let (good, bad): (Vec<_>, Vec<_>) = names.partition(|(name, _)| is_name(name));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crds::conditions::Truth;
-use crds::{AdxCluster, AppliedProvisionState, Condition};
+use crds::{AdxCluster, AppliedProvisionState, Condition, Database, TelemetryType};
 use futures::future::BoxFuture;
 use kube_runtime::controller::Action;
 use serde_json::{Value, json};
@@ -111,6 +111,17 @@ impl Managed for AdxCluster {
     }
 }
 
+/// With the databases that a hub needs for its partitions. They hold no rows.
+fn with_databases(mut cluster: AdxCluster, names: Vec<String>) -> AdxCluster {
+    cluster.spec.databases.extend(names.into_iter().map(|database_name| Database {
+        database_name,
+        retention_in_days: 30,
+        retention_policy: String::new(),
+        telemetry_type: TelemetryType::Logs,
+    }));
+    cluster
+}
+
 fn federation_key(cluster: &AdxCluster) -> String {
     let (namespace, name) = names(&cluster.metadata);
     format!("{namespace}/{name}")
@@ -154,7 +165,8 @@ impl Look for AdxCluster {
             }
             Origin::Azure => {
                 self.install(context, report).await?;
-                let Provisioned { verdict, endpoint, applied, again } = context.provisioner.step(self).await;
+                let wanted = with_databases(self.clone(), context.federations.missing(&federation_key(self)));
+                let Provisioned { verdict, endpoint, applied, again } = context.provisioner.step(&wanted).await;
                 report.installed = verdict.status == Truth::True;
                 report.owner = Some(verdict);
                 report.fields.extend(endpoint.map(|endpoint| ("endpoint".to_owned(), endpoint.into())));

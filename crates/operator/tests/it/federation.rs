@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use kusto::{Column, Table};
 use operator::federation::access::{Call, Kusto};
 use operator::federation::heartbeat::{self, DatabaseSchema, Heartbeat};
-use operator::federation::hub::{Hub, federate};
+use operator::federation::hub::{Databases, Hub, federate};
 use operator::federation::statements::{HubDatabase, LONGEST_SCRIPT, PREAMBLE, scripts, statements};
 use operator::federation::topology::{Row, Topology, columns};
 use operator::federation::{FEDERATION, Federations, Outcome, partition};
@@ -366,7 +366,8 @@ fn hub_answer(call: &Call) -> Option<Answer> {
         return None;
     }
     if text.contains("arg_max(Timestamp, Schema)") {
-        let schema = json!([{"database": "Logs", "tables": ["T"], "views": []}, {"database": "New", "tables": [], "views": []}]);
+        let schema = json!([{"database": "Logs", "tables": ["T"], "views": []}, {"database": "New", "tables": [], "views": []},
+            {"database": "LOGS", "tables": [], "views": []}, {"database": "My Db", "tables": [], "views": []}]);
         return table(&["ClusterEndpoint", "Timestamp", "Schema"], json!([["https://a", NOW, schema], ["https://b", NOW, "no json"]]));
     }
     if text.starts_with(".show databases") {
@@ -392,9 +393,9 @@ fn hub_answer(call: &Call) -> Option<Answer> {
 #[tokio::test(start_paused = true)]
 async fn a_database_that_hangs_does_not_keep_others_from_what_they_need() {
     let kusto = Fake::new(hub_answer);
-    for makes_databases in [false, true] {
+    for databases in [Databases::ByCommand, Databases::InAzure, Databases::ByHand] {
         kusto.calls.lock().clear();
-        let hub = Hub { kusto: &kusto, endpoint: "https://hub", makes_databases, now: NOW.parse().unwrap() };
+        let hub = Hub { kusto: &kusto, endpoint: "https://hub", databases, now: NOW.parse().unwrap() };
         let outcome = federate(hub, &federation(&[])).await;
         assert_eq!(outcome.partitions, Some(1));
         let failures = outcome.failures.join("\n");
@@ -403,8 +404,17 @@ async fn a_database_that_hangs_does_not_keep_others_from_what_they_need() {
         {
             assert!(failures.contains(said), "{said}: {failures}");
         }
-        assert_eq!(failures.contains("database New is missing"), !makes_databases, "{failures}");
-        assert_eq!(kusto.asked("https://hub", ".create database ['New']").len(), usize::from(makes_databases));
+        let by_command = databases == Databases::ByCommand;
+        assert_eq!(failures.contains("database New is missing"), !by_command, "{failures}");
+        assert_eq!(kusto.asked("https://hub", ".create database ['New']").len(), usize::from(by_command));
+        // Azure makes what it can tell from what there is, and what it takes as a name
+        let missing: &[&str] = if databases == Databases::InAzure { &["New"] } else { &[] };
+        assert_eq!(outcome.missing, missing);
+        if !by_command {
+            for said in ["database LOGS is missing: make it in https://hub", "database My Db is missing: make it in https://hub"] {
+                assert!(failures.contains(said), "{said}: {failures}");
+            }
+        }
         let read = kusto.calls.lock().iter().find(|call| call.text.contains("arg_max")).cloned().unwrap();
         assert_eq!(read.now, Some(NOW.parse().unwrap()));
         let script = kusto.asked("https://hub", PREAMBLE).into_iter().find(|call| call.database == "Logs").unwrap().text;
@@ -447,11 +457,14 @@ async fn rounds_come_every_ten_minutes_and_sooner_after_failures_and_changes() {
     settled(&federations, &cluster(Some("Partition"), 1)).await;
     assert_eq!(told(), 1);
     tokio::time::sleep(again).await;
-    settled(&federations, &cluster(Some("Partition"), 1)).await;
+    let (_, again) = settled(&federations, &cluster(Some("Partition"), 1)).await;
     assert_eq!(told(), 2);
+    // what stays broken is tried less and less often
+    assert!(again > Duration::from_secs(60) && again <= Duration::from_secs(120), "{again:?}");
     // a new spec does not wait
-    settled(&federations, &cluster(Some("Partition"), 2)).await;
+    let (_, again) = settled(&federations, &cluster(Some("Partition"), 2)).await;
     assert_eq!(told(), 3);
+    assert!(again <= Duration::from_secs(60), "{again:?}");
     let mut bare = cluster(Some("Federated"), 3);
     bare.spec.federation = None;
     let (verdict, again) = federations.look("mon/adx", &bare, "https://own").unwrap();
@@ -459,10 +472,26 @@ async fn rounds_come_every_ten_minutes_and_sooner_after_failures_and_changes() {
     assert_eq!(FEDERATION, "FederationReady");
 }
 
+/// What a hub in Azure lacks is known to who makes it, until the cluster is looked at anew.
+#[tokio::test(start_paused = true)]
+async fn what_a_hub_lacks_is_told_to_who_makes_it() {
+    let federations = Federations::new(Arc::new(Fake::new(hub_answer)), Arc::new(|| NOW.parse().unwrap()));
+    let mut hub = cluster(Some("Federated"), 1);
+    hub.spec.provision = Some(serde_json::from_value(json!({})).unwrap());
+    assert_eq!(settled(&federations, &hub).await.0, "HubPartlyFailed");
+    assert_eq!(federations.missing("mon/adx"), ["New"]);
+    federations.forget("mon/adx");
+    assert_eq!(federations.missing("mon/adx"), Vec::<String>::new());
+}
+
 #[test]
 fn conditions_say_what_is_wrong() {
-    let outcome =
-        |partitions, done, failures: &[&str]| Outcome { partitions, done, failures: failures.iter().map(|f| (*f).to_owned()).collect() };
+    let outcome = |partitions, done, failures: &[&str]| Outcome {
+        partitions,
+        done,
+        failures: failures.iter().map(|f| (*f).to_owned()).collect(),
+        ..Outcome::default()
+    };
     for (outcome, role, reason, said) in [
         (outcome(None, 2, &[]), ClusterRole::Partition, "HeartbeatSent", "2 hubs"),
         (outcome(None, 0, &["hub x: no"]), ClusterRole::Partition, "HeartbeatFailed", "hub x"),

@@ -47,6 +47,24 @@ async fn a_cluster_is_made_from_nothing() {
     assert_eq!((&made["properties"]["enableAutoStop"], &made["properties"]["engineType"]), (&json!(false), &json!("V3")));
 }
 
+/// A database that a hub needs comes without a change of the spec, and is made at once.
+#[tokio::test(start_paused = true)]
+async fn a_database_that_a_hub_needs_does_not_wait() {
+    let mut world = World::new(spec());
+    world.until("ClusterReady").await;
+    let spoke = serde_json::from_value(json!({"databaseName": "Spoke", "telemetryType": "Logs"})).unwrap();
+    world.cluster.spec.databases.push(spoke);
+    assert_eq!(world.step().await.verdict.reason, "Waiting");
+    world.until("ClusterReady").await;
+    assert!(world.azure.get(&format!("{CLUSTER}/databases/spoke")).is_some());
+    // once it is there, the hub does not need to ask for it
+    world.cluster.spec.databases.pop();
+    world.until("ClusterReady").await;
+    assert!(world.azure.get(&format!("{CLUSTER}/databases/spoke")).is_some());
+    let applied = world.cluster.status.as_ref().unwrap().applied_provision_state.clone().unwrap();
+    assert_eq!(applied.retention.keys().collect::<Vec<_>>(), ["Logs", "Metrics"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_is_ready_is_read_now_and_then() {
     let mut world = World::new(spec());
