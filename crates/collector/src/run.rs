@@ -277,8 +277,13 @@ impl Supervisor {
             Some(served) => served,
             None => self.served.await,
         };
-        self.intake.end().await;
-        self.parts.syslog.lock().await.end().await;
+        let ended = tokio::time::timeout_at(deadline, async {
+            self.intake.end().await;
+            self.parts.syslog.lock().await.end().await;
+        });
+        if ended.await.is_err() {
+            tracing::warn!("sources did not end in time: what they hold and have no word of is read or sent again, but for syslog");
+        }
         let exporters = async { self.parts.exporters.lock().await.drain(deadline).await };
         tokio::join!(drain(&self.parts.store, self.sender.as_ref(), deadline), exporters);
         self.parts.background.cancel();

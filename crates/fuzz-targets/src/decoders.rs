@@ -92,7 +92,7 @@ pub(crate) fn exposition_protobuf(bytes: &[u8]) {
 
 /// A page as a whole, in parts, and as one whose series have ended: each time the same samples.
 fn page(body: &[u8], format: ExpositionFormat) {
-    let page = ScrapedPage { body, format, target_labels: &[("pod".into(), "p".into())], now_ms: NOW_MS };
+    let page = ScrapedPage { body, format, target_labels: &[("pod".into(), "p".into())], honor_labels: false, now_ms: NOW_MS };
     let mut rows = RowSet::new();
     let whole = metrics().scrape(&page, &mut rows);
     one_row_each(Ok(whole.clone()), rows);

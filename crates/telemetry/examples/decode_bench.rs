@@ -33,7 +33,12 @@ fn main() {
     let page = page(&series);
     measure("scrape, sample", SERIES, budget, |rows| {
         let body = black_box(&page);
-        intake.scrape(&ScrapedPage { body, format: ExpositionFormat::PrometheusText, target_labels: &[], now_ms: NOW_MS }, rows).accepted
+        intake
+            .scrape(
+                &ScrapedPage { body, format: ExpositionFormat::PrometheusText, target_labels: &[], honor_labels: false, now_ms: NOW_MS },
+                rows,
+            )
+            .accepted
     });
     let body = otlp_metrics(&series);
     measure("OTLP metrics, point", SERIES, budget, |rows| {

@@ -182,6 +182,13 @@ impl Labels {
         self.entries.extend_from_slice(labels);
     }
 
+    /// Adds a label whose name no other has.
+    pub(crate) fn extend_unless_there(&mut self, body: &[u8], label: &Label) {
+        if !self.entries.iter().any(|present| self.same_name(body, present, label)) {
+            self.entries.push(*label);
+        }
+    }
+
     fn same_name(&self, body: &[u8], a: &Label, b: &Label) -> bool {
         same_name(&self.arena, body, a, b)
     }

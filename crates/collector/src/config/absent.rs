@@ -16,6 +16,8 @@ pub(super) fn warnings(file: &File) -> Vec<Warning> {
     if let Some(log) = &file.otel_log {
         note(!log.lift_attributes.is_empty(), "otel-log.lift-attributes", LIFT_ATTRIBUTES);
     }
+    let parsers = file.host_log.iter().any(|log| !log.parsers.is_empty());
+    note(parsers, "host-log.parsers", "each target has its own: parsers of the target, or the pod's annotation adx-mon/log-parsers");
     absent.into_iter().map(|(name, why)| Warning(format!("{name} has no effect: {why}"))).collect()
 }
 

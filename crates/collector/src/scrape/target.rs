@@ -25,6 +25,9 @@ use crate::config::{ScrapeTarget, settings};
 /// Larger pages are not kept, and what has ended on them is not told.
 const MAX_KEPT_PAGE: usize = 32 << 20;
 
+/// Before rows that the store refused are offered again, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// A target and what was last seen of it.
 pub(super) struct Target {
     pub(super) target: ScrapeTarget,
@@ -117,7 +120,7 @@ impl Target {
     pub(super) async fn scrape_now(&mut self, scraper: &Scraper) {
         let (started, now_ms) = (Instant::now(), now_ms());
         let scraped = match scraper.fetcher.fetch(&self.target, self.timeout).await {
-            Ok(page) => self.store_page(scraper, page, now_ms).await,
+            Ok(page) => self.store_page(scraper, page, now_ms, started + self.interval).await,
             Err(error) => Err(Failed::Down(error.to_string())),
         };
         if let Err(Failed::Down(_)) = &scraped {
@@ -129,14 +132,16 @@ impl Target {
         self.show(scraper, duration, scraped);
     }
 
-    /// Stores a page batch by batch.
-    async fn store_page(&mut self, scraper: &Scraper, page: Page, now_ms: i64) -> Result<Scraped, Failed> {
+    /// Stores a page batch by batch; what the store has no room for is offered again until the next scrape is due.
+    async fn store_page(&mut self, scraper: &Scraper, page: Page, now_ms: i64, due: Instant) -> Result<Scraped, Failed> {
         check_samples(&page, scraper.settings.max_samples)?;
         let mut series = scraper.intake.wants_stale_markers().then(SeriesSet::default);
-        let scraped_page = ScrapedPage { body: &page.body, format: page.format, target_labels: &self.labels, now_ms };
+        let honor_labels = scraper.settings.honor_labels;
+        let scraped_page = ScrapedPage { body: &page.body, format: page.format, target_labels: &self.labels, honor_labels, now_ms };
         let mut progress = PageProgress::default();
         let mut scraped = Scraped::default();
         while !progress.is_done() {
+            let before = progress.clone();
             let mut rows = RowSet::new();
             let batch = scraper.settings.batch_samples;
             // A sample takes some 100 bytes of a page.
@@ -144,11 +149,20 @@ impl Target {
                 let reading = series.as_mut().map_or(Reading::Samples, Reading::Noting);
                 scraper.intake.scrape_part(&scraped_page, &mut progress, reading, batch as u64, &mut rows)
             });
-            scraped.samples += outcome.accepted + outcome.filtered;
-            scraped.stored += outcome.accepted;
-            scraped.bad_lines += outcome.rejected;
-            scraped.bad_line = scraped.bad_line.or(outcome.first_error);
-            scraper.sink.commit(rows, outcome.filtered).await?;
+            match scraper.sink.commit(rows, outcome.filtered).await {
+                Ok(()) => {
+                    scraped.samples += outcome.accepted + outcome.filtered;
+                    scraped.stored += outcome.accepted;
+                    scraped.bad_lines += outcome.rejected;
+                    scraped.bad_line = scraped.bad_line.or(outcome.first_error);
+                }
+                // The page is still here: what was refused is read from it once more.
+                Err(Refused::Overloaded { retry_after, .. }) if Instant::now() < due => {
+                    tokio::time::sleep(retry_after.min(LONGEST_PAUSE)).await;
+                    progress = before;
+                }
+                Err(refused) => return Err(refused.into()),
+            }
         }
         if let Some(mut series) = series {
             series.finish();
@@ -174,7 +188,8 @@ impl Target {
     async fn end_series(&self, scraper: &Scraper, alive: &SeriesSet, now_ms: i64) {
         let Some(last) = &self.last_page else { return };
         let Ok(body) = snap::raw::Decoder::new().decompress_vec(&last.compressed) else { return };
-        let page = ScrapedPage { body: &body, format: last.format, target_labels: &self.labels, now_ms };
+        let honor_labels = scraper.settings.honor_labels;
+        let page = ScrapedPage { body: &body, format: last.format, target_labels: &self.labels, honor_labels, now_ms };
         let mut progress = PageProgress::default();
         while !progress.is_done() {
             let mut rows = RowSet::new();

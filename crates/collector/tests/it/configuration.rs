@@ -303,6 +303,29 @@ fn a_hand_written_file_gets_real_defaults() {
     assert!(config.transfer_gzip);
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].0.starts_with("endpoint is empty"), "{warnings:?}");
+    let scrape = "storage-dir='/x'\n[prometheus-scrape]\ndatabase='M'\nscrape-interval=1\ndisable-discovery=true";
+    let (config, _) = Config::from_toml(scrape, "node-1").unwrap();
+    assert_eq!(config.scrape.unwrap().batch_samples, 5000, "of max-batch-size");
+}
+
+/// The reference sends its token to every target and checks no certificate.
+#[test]
+fn targets_that_are_scraped_otherwise_than_by_the_reference_are_named() {
+    let target = |url: &str, more: &str| {
+        format!("[[prometheus-scrape.static-scrape-target]]\nhost-regex='.*'\nurl='{url}'\nnamespace='n'\npod='p'\ncontainer='c'\n{more}\n")
+    };
+    let toml = [
+        "storage-dir='/x'\nendpoint='http://i'\n[prometheus-scrape]\ndatabase='M'\nscrape-interval=1\ndisable-discovery=true\n".to_owned(),
+        target("https://$(HOSTNAME):10250/metrics/cadvisor", ""),
+        target("https://$(HOSTNAME):10250/metrics", "service-account-token=true"),
+        target("https://a/metrics", "insecure-skip-verify=true"),
+        target("https://b/metrics", "ca-file='/ca.crt'"),
+        target("http://c/metrics", ""),
+    ];
+    let (_, warnings) = Config::from_toml(&toml.concat(), "node-1").unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let named = "prometheus-scrape.static-scrape-target https://node-1:10250/metrics/cadvisor: its certificate is checked";
+    assert!(warnings[0].0.starts_with(named) && warnings[0].0.contains("service-account-token = true"), "{warnings:?}");
 }
 
 #[test]
@@ -445,6 +468,7 @@ add-metadata-labels = { kubernetes-node = { labels = { a = 'b' } } }
 [[host-log]]
 disable-kube-discovery = true
 add-attributes = { a = 'b' }
+parsers = ['json']
 file-target = [{ file-path = '/f', log-type = 'cri', database = 'd', table = 't', parsers = ['json'] }]
 static-pod-target = [{ namespace = 'n', name = 'n', label-targets = { a = 'b' }, destination = 'd:t', parsers = ['klog'] }]
 journal-target = [{ matches = ['a=b'], database = 'd', table = 't', parsers = ['space'], journal-fields = ['F'] }]
@@ -488,7 +512,7 @@ fn every_key_of_the_reference_is_known_and_what_is_not_run_is_named() {
     let (_, warnings) = Config::from_toml(&EVERY_KEY.replace("METRICS", METRICS), "node-1").unwrap_or_else(|error| panic!("{error}"));
     let mut absent: Vec<_> = warnings.iter().filter_map(|w| w.0.split_once(" has no effect: ").map(|(name, _)| name)).collect();
     absent.sort_unstable();
-    let expected = ["lift-attributes", "otel-log.lift-attributes"];
+    let expected = ["host-log.parsers", "lift-attributes", "otel-log.lift-attributes"];
     assert_eq!(absent, expected);
 }
 

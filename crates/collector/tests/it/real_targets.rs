@@ -57,7 +57,7 @@ async fn peers(folder: &std::path::Path) -> Option<([String; 2], [Process; 2])> 
 /// Table and labels of every row of a page, and its series.
 fn read(body: &[u8], format: ExpositionFormat) -> (BTreeSet<String>, SeriesSet) {
     let intake = MetricIntake::new("M", MetricRules::default(), Vec::new());
-    let page = ScrapedPage { body, format, target_labels: &[], now_ms: 0 };
+    let page = ScrapedPage { body, format, target_labels: &[], honor_labels: false, now_ms: 0 };
     let (mut rows, mut series) = (RowSet::new(), SeriesSet::default());
     assert_eq!(format.check_complete(body), Ok(()));
     let outcome = intake.scrape_part(&page, &mut PageProgress::default(), Reading::Noting(&mut series), u64::MAX, &mut rows);

@@ -22,8 +22,10 @@ pub struct ScrapedPage<'p> {
     pub body: &'p [u8],
     /// What it is written in.
     pub format: ExpositionFormat,
-    /// Added to every series; a scraped label of the same name becomes `exported_<name>`.
+    /// Added to every series; a scraped label of the same name becomes `exported_<name>`,
     pub target_labels: &'p [(String, String)],
+    /// or takes its place.
+    pub honor_labels: bool,
     /// Time of the samples that carry none, in milliseconds since 1970.
     pub now_ms: i64,
 }
@@ -165,10 +167,16 @@ impl<'s> Target<'s> {
     fn wanted_sample(&self, request: &mut Request<'_, '_>, metric: Span, value: f64, timestamp_ms: Option<i64>) {
         request.push_name(metric);
         let Some(admitted) = request.admit(metric, 1) else { return };
-        for (label, exported) in self.labels.iter().zip(&self.exported) {
-            request.labels.rename_all(request.body, label, *exported);
+        if self.page.honor_labels {
+            for label in &self.labels {
+                request.labels.extend_unless_there(request.body, label);
+            }
+        } else {
+            for (label, exported) in self.labels.iter().zip(&self.exported) {
+                request.labels.rename_all(request.body, label, *exported);
+            }
+            request.labels.extend(&self.labels);
         }
-        request.labels.extend(&self.labels);
         let sample = Sample { timestamp_ms: timestamp_ms.unwrap_or(self.page.now_ms), value };
         request.admitted_series(admitted, metric, &[sample]);
     }

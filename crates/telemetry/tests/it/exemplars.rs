@@ -46,7 +46,8 @@ fn exemplar(timestamp_ms: Option<i64>, value: f64, labels: &[(&str, &str)]) -> E
 
 fn scrape(intake: &MetricIntake, page: &str) -> RowSet {
     let mut set = RowSet::new();
-    let page = ScrapedPage { body: page.as_bytes(), format: ExpositionFormat::OpenMetrics, target_labels: &[], now_ms: 5 };
+    let page =
+        ScrapedPage { body: page.as_bytes(), format: ExpositionFormat::OpenMetrics, target_labels: &[], honor_labels: false, now_ms: 5 };
     let outcome = intake.scrape(&page, &mut set);
     assert_eq!(outcome.rejected, 0, "{:?}", outcome.first_error);
     set

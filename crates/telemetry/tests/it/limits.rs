@@ -32,7 +32,7 @@ proptest! {
             let _ = traces().otlp(&body, encoding, &mut set);
         }
         for format in [ExpositionFormat::PrometheusText, ExpositionFormat::OpenMetrics, ExpositionFormat::Protobuf] {
-            metrics().scrape(&ScrapedPage { body: &body, format, target_labels: &[("job".into(), "j".into())], now_ms: 0 }, &mut set);
+            metrics().scrape(&ScrapedPage { body: &body, format, target_labels: &[("job".into(), "j".into())], honor_labels: false, now_ms: 0 }, &mut set);
         }
         rows(&set);
     }
@@ -49,7 +49,7 @@ proptest! {
         prost::encoding::encode_varint(body.len() as u64, &mut framed);
         framed.extend_from_slice(&body);
         let format = ExpositionFormat::Protobuf;
-        metrics().scrape(&ScrapedPage { body: &framed, format, target_labels: &[], now_ms: 0 }, &mut set);
+        metrics().scrape(&ScrapedPage { body: &framed, format, target_labels: &[], honor_labels: false, now_ms: 0 }, &mut set);
         rows(&set);
     }
 
@@ -57,7 +57,7 @@ proptest! {
     fn any_page_is_survived(page in "([a-z{}=\",#\\\\ \n0-9.]|le|NaN|# EOF){0,60}") {
         let mut set = RowSet::new();
         let format = ExpositionFormat::OpenMetrics;
-        metrics().scrape(&ScrapedPage { body: page.as_bytes(), format, target_labels: &[], now_ms: 0 }, &mut set);
+        metrics().scrape(&ScrapedPage { body: page.as_bytes(), format, target_labels: &[], honor_labels: false, now_ms: 0 }, &mut set);
         rows(&set);
     }
 }

@@ -244,7 +244,8 @@ const NOW_MS: i64 = 1_700_000_000_000;
 fn scrape(page: &str, format: ExpositionFormat, target: &[(&str, &str)]) -> (Outcome, Vec<Row>) {
     let target: Vec<_> = target.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let mut set = RowSet::new();
-    let outcome = intake().scrape(&ScrapedPage { body: page.as_bytes(), format, target_labels: &target, now_ms: NOW_MS }, &mut set);
+    let outcome = intake()
+        .scrape(&ScrapedPage { body: page.as_bytes(), format, target_labels: &target, honor_labels: false, now_ms: NOW_MS }, &mut set);
     (outcome, rows(&set))
 }
 
@@ -259,6 +260,18 @@ fn a_page_with_target_labels() {
     assert_eq!(rows[0].get("Timestamp"), "2023-11-14T22:13:20Z");
     assert_eq!(rows[1].get("Timestamp"), "1970-01-01T00:00:01Z");
     assert_eq!(rows[2].table, "Up");
+}
+
+#[test]
+fn labels_of_a_page_may_win() {
+    let target = [("job".to_owned(), "ours".to_owned()), ("pod".to_owned(), "p".to_owned())];
+    let body = b"m{job=\"theirs\",a=\"1\"} 5\nm{a=\"2\"} 6\n";
+    let format = ExpositionFormat::PrometheusText;
+    let mut set = RowSet::new();
+    intake().scrape(&ScrapedPage { body, format, target_labels: &target, honor_labels: true, now_ms: NOW_MS }, &mut set);
+    let rows = rows(&set);
+    assert_eq!(rows[0].json("Labels"), json!({"a": "1", "job": "theirs", "pod": "p"}));
+    assert_eq!(rows[1].json("Labels"), json!({"a": "2", "job": "ours", "pod": "p"}));
 }
 
 /// The example exposition of the OpenMetrics 1.0 specification, shortened.

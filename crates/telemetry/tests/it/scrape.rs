@@ -156,7 +156,7 @@ fn intake() -> MetricIntake {
 }
 
 fn page(body: &[u8], format: ExpositionFormat) -> ScrapedPage<'_> {
-    ScrapedPage { body, format, target_labels: &[], now_ms: NOW_MS }
+    ScrapedPage { body, format, target_labels: &[], honor_labels: false, now_ms: NOW_MS }
 }
 
 fn scrape(body: &[u8], format: ExpositionFormat) -> (Outcome, Vec<Row>) {

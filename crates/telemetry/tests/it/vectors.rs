@@ -146,7 +146,7 @@ fn better_lines() -> BTreeMap<&'static str, Option<(Value, f64)>> {
 }
 
 fn text_page(body: &str, now_ms: i64) -> ScrapedPage<'_> {
-    ScrapedPage { body: body.as_bytes(), format: ExpositionFormat::PrometheusText, target_labels: &[], now_ms }
+    ScrapedPage { body: body.as_bytes(), format: ExpositionFormat::PrometheusText, target_labels: &[], honor_labels: false, now_ms }
 }
 
 #[test]

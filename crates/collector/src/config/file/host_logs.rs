@@ -40,6 +40,8 @@ pub struct HostLog {
     /// Names of exporters that get the records too.
     #[schemars(example = ["fluent"])]
     pub exporters: Vec<String>,
+    /// Accepted for compatibility, without effect: each target has its own parsers.
+    pub parsers: Vec<String>,
     /// Log files. They are followed when they are renamed, truncated, compressed or made anew.
     pub file_target: Vec<FileTarget>,
     /// Pods whose logs are collected although no annotation asks for it. Empty settings fit all.

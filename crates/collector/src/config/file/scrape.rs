@@ -29,6 +29,9 @@ metric_source! {
         pub body_size_limit: i64,
         /// Samples of a page at most; 0 is no limit. A page of more is a failed scrape.
         pub sample_limit: i64,
+        /// Where a scraped series has a label that its target gives too (adxmon_namespace, adxmon_pod, adxmon_container), keep
+        /// that of the series. Otherwise it becomes exported_<name>.
+        pub honor_labels: bool,
         /// Store a row with the value NaN where a series has ended. Exporters are told of it either way.
         pub store_stale_markers: bool,
         /// A page of metrics that is scraped wherever it may be.

@@ -256,6 +256,15 @@ pub(super) fn resolve(file: File, hostname: &str) -> Result<(Config, Vec<Warning
             config.max_disk_bytes
         )));
     }
+    let targets = file.prometheus_scrape.iter().flat_map(|scrape| &scrape.static_scrape_target);
+    for target in targets.filter(|target| scrape::is_checked_by_default(target)) {
+        warnings.push(Warning(format!(
+            "prometheus-scrape.static-scrape-target {}: its certificate is checked against the system's authorities, and no token is sent; \
+             for a kubelet set service-account-token = true, and insecure-skip-verify = true if its certificate is not the cluster's; \
+             otherwise set ca-file",
+            target.url
+        )));
+    }
     for source in discarding(&config) {
         warnings.push(Warning(format!("disable-metrics-forwarding is set for {source}: its metrics are counted and discarded")));
     }

@@ -37,6 +37,8 @@ pub struct ScrapeSettings {
     pub max_page_bytes: usize,
     /// Samples of a page at most; 0 is no limit. A page of more is a failed scrape.
     pub max_samples: u64,
+    /// Whether labels of scraped series win over those of their target.
+    pub honor_labels: bool,
     /// Whether stale markers become rows.
     pub store_stale_markers: bool,
     /// The static targets whose `host-regex` matches this host.
@@ -97,9 +99,17 @@ pub(super) fn scrape(file: &File, global: &RuleScope, hostname: &str) -> Option<
         protobuf: scrape.protobuf,
         max_page_bytes: positive(scrape.body_size_limit).unwrap_or(100 << 20) as usize,
         max_samples: positive(scrape.sample_limit).unwrap_or(0),
+        honor_labels: scrape.honor_labels,
         store_stale_markers: scrape.store_stale_markers,
         targets: targets.map(static_target).collect(),
     })
+}
+
+/// Whether nothing is said of the certificate of an https target, nor of a token: the reference's collector sends its own to
+/// every target and checks no certificate.
+pub(super) fn is_checked_by_default(target: &StaticScrapeTarget) -> bool {
+    let https = http_url(&target.url).is_some_and(|url| url.scheme() == "https");
+    https && !target.insecure_skip_verify && !target.service_account_token && target.ca_file.is_empty()
 }
 
 fn static_target(target: &StaticScrapeTarget) -> ScrapeTarget {

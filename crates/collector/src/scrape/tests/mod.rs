@@ -29,10 +29,18 @@ struct Recorder {
     rows: Mutex<Vec<String>>,
     told: Mutex<Vec<String>>,
     refuses: std::sync::atomic::AtomicBool,
+    /// So many commits are refused for now.
+    refusals: std::sync::atomic::AtomicUsize,
 }
 
 impl Sink for Recorder {
     fn commit_with_marks(&self, mut rows: RowSet, _filtered: u64, _marks: Marks) -> BoxFuture<'_, Result<(), Refused>> {
+        let left = self.refusals.load(std::sync::atomic::Ordering::SeqCst);
+        if left > 0 {
+            self.refusals.store(left - 1, std::sync::atomic::Ordering::SeqCst);
+            let refused = Refused::Overloaded { retry_after: Duration::from_millis(1), reason: "the disk is full".to_owned() };
+            return Box::pin(std::future::ready(Err(refused)));
+        }
         let mut told = self.told.lock().unwrap();
         for line in rows.take_exports().iter().flat_map(|export| export.bytes.split_inclusive(|byte| *byte == b'\n')) {
             let sample = ExportSample::read(line).unwrap();
@@ -135,6 +143,7 @@ fn settings() -> ScrapeSettings {
         protobuf: true,
         max_page_bytes: 200_000,
         max_samples: 10,
+        honor_labels: false,
         store_stale_markers: false,
         targets: Vec::new(),
     }
@@ -181,6 +190,28 @@ async fn a_page_of_text_is_stored_without_its_bad_lines() {
         // Samples without a time of their own and the report share the time of the scrape.
         let time = |row: &str| row.split(',').next().unwrap().to_owned();
         assert_eq!(time(&stored.rows("A")[0]), time(&stored.rows("Up")[0]));
+    }
+}
+
+#[tokio::test]
+async fn what_the_store_refuses_is_offered_until_the_next_scrape_is_due() {
+    for (interval_ms, refusals, stored) in [(60_000, 5, true), (60_000, 1, true), (20, usize::MAX, false)] {
+        let (url, stop) = pages().await;
+        let sink = Arc::new(Recorder::default());
+        sink.refusals.store(refusals, std::sync::atomic::Ordering::SeqCst);
+        let interval = Duration::from_millis(interval_ms);
+        let scraper = scraper(ScrapeSettings { batch_samples: 1, interval, ..settings() }, &sink, false);
+        let mut target = show(&scraper, static_target(format!("{url}/text")));
+        target.scrape_now(&scraper).await;
+        let last = target.status.get();
+        if stored {
+            assert_eq!((last.health, last.error.as_deref(), last.samples, last.bad_lines), (Health::Up, None, 2, 1));
+            assert_eq!((sink.value("A"), sink.value("B"), sink.value("Up")), (1.0, 3.0, 1.0), "each once");
+        } else {
+            assert_eq!(last.error.as_deref(), Some("the samples were not stored: the disk is full"));
+            assert!(sink.rows.lock().unwrap().is_empty());
+        }
+        stop.cancel();
     }
 }
 
