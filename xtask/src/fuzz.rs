@@ -17,6 +17,7 @@ const LIMITS: [&str; 2] = ["-rss_limit_mb=2048", "-timeout=20"];
 const WIRE: &[&str] = &[
     "exposition",
     "exposition_protobuf",
+    "fluent_receiver",
     "grpc_call",
     "otlp_json",
     "otlp_log_rows",

@@ -136,6 +136,25 @@ async fn disabled_forwarding_counts_and_discards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn disabled_forwarding_discards_what_is_scraped() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let router = axum::Router::new().route("/", axum::routing::get(|| async { "a 1\nb 2\n" }));
+    let stop = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(server::serve(listener, router, server::Limits::default(), None, stop.clone()));
+    let tables = format!(
+        "[prometheus-scrape]\ndatabase='Metrics'\nscrape-interval=1\ndisable-discovery=true\ndisable-metrics-forwarding=true\n\
+         [[prometheus-scrape.static-scrape-target]]\nhost-regex='.*'\nurl='{url}'\nnamespace='n'\npod='p'\ncontainer='c'\n"
+    );
+    let collector = Collector::start("", &tables).await;
+    // Two samples, and the four that tell of the scrape.
+    collector.until("adxmon_ledger_filtered_rows_total{database=\"Metrics\",reason=\"rules\"}", |rows| rows >= 6.0).await;
+    assert_eq!(collector.metric(ACCEPTED).await.unwrap_or_default(), 0.0);
+    collector.stop().await;
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clickhouse_is_refused_with_the_way_out() {
     let text = "storage-backend='clickhouse'\nstorage-dir='/nonexistent/x'\nlisten-addr='127.0.0.1:0'";
     let (config, _) = collector::Config::from_toml(text, "n").unwrap();

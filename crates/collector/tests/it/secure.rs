@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use collector::Config;
 use prometheus_client::registry::Registry;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use reqwest::header::WWW_AUTHENTICATE;
@@ -169,6 +170,47 @@ async fn senders_need_a_token_and_whoever_asks_for_metrics_does_not() {
     let count = collector.metric("adxmon_authentication_requests_total{outcome=\"admitted\"}").await;
     assert_eq!(count, Some(1.0));
     collector.stop().await;
+}
+
+/// One certificate and one authority for HTTP, OTLP over gRPC and the ports of sources.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_listener_wants_the_certificate_of_a_client() {
+    let certificates = Certificates::new();
+    let file = |name: &str| certificates.file(name).display().to_string();
+    let settings = format!(
+        "tls-cert-file = '{}'\ntls-key-file = '{}'\ntls-client-ca-file = '{}'\notlp-grpc-listen-addr = '127.0.0.1:0'\n",
+        file("server.crt"),
+        file("server.key"),
+        file("ca.crt")
+    );
+    let tables = format!("[[otel-metric]]\ndatabase = 'Port'\ngrpc-port = 1\n{RECEIVERS}");
+    let any_port = |config: &mut Config| {
+        config.metrics.iter_mut().for_each(|endpoint| endpoint.grpc_port = endpoint.grpc_port.map(|_| 0));
+    };
+    let collector = Collector::start_with(&settings, &tables, any_port).await;
+    let running = collector.running();
+    let builder = || reqwest::Client::builder().tls_danger_accept_invalid_certs(true).no_proxy();
+    let pem = ["client.crt", "client.key"].map(|name| std::fs::read_to_string(certificates.file(name)).unwrap()).concat();
+    let (stranger, known) =
+        (builder().build().unwrap(), builder().identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap()).build().unwrap());
+    let json = br#"{"resourceMetrics":[]}"#;
+    let frame = [&[0, 0, 0, 0, json.len() as u8][..], json].concat();
+    let grpc = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+    let grpc_web = "application/grpc-web+json";
+    for (address, path, kind, body) in [
+        (running.addr, "/v1/metrics", "application/json", json.to_vec()),
+        (running.otlp_grpc.unwrap(), grpc, grpc_web, frame.clone()),
+        (running.grpc_ports[0], grpc, grpc_web, frame),
+    ] {
+        let url = format!("https://localhost:{}{path}", address.port());
+        let post = |client: &reqwest::Client| client.post(&url).header(reqwest::header::CONTENT_TYPE, kind).body(body.clone()).send();
+        assert!(post(&stranger).await.is_err(), "{url}");
+        let answer = post(&known).await.unwrap();
+        assert_eq!(answer.status(), 200, "{url}");
+        let text = String::from_utf8_lossy(&answer.bytes().await.unwrap()).into_owned();
+        assert!(path != grpc || text.contains("grpc-status: 0"), "{url}: {text}");
+    }
+    collector.shutdown.cancel();
 }
 
 #[tokio::test(flavor = "multi_thread")]

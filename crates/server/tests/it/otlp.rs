@@ -162,37 +162,46 @@ async fn a_decompression_bomb_is_413() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_are_retryable_for_clients() {
     let (server, stored) = receivers().await;
-    let sent = logs(vec![record("x", true)]);
-    *stored.refuse.lock().unwrap() = Some(Refused::Overloaded { retry_after: Duration::from_secs(9), reason: "full".to_owned() });
-    let response = post(&server, "/v1/logs", PROTOBUF, sent.clone()).await;
-    assert_eq!(response.headers()[RETRY_AFTER], "9");
-    let (code, answer) = status(response).await;
-    assert_eq!((code, answer.code), (429, 8));
-    assert!(answer.message.starts_with("Overloaded. Retry later"));
-    *stored.refuse.lock().unwrap() = Some(Refused::Failed("broken".to_owned()));
-    let response = post(&server, "/v1/logs", PROTOBUF, sent).await;
-    assert!(response.headers().contains_key(RETRY_AFTER));
-    assert_eq!(status(response).await.0, 503);
+    let logs = logs(vec![record("x", true)]);
+    let (metrics, traces) = (metrics(), traces());
+    for (path, sent) in [("/v1/logs", logs), ("/v1/metrics", metrics), ("/v1/traces", traces)] {
+        *stored.refuse.lock().unwrap() = Some(Refused::Overloaded { retry_after: Duration::from_secs(9), reason: "full".to_owned() });
+        let response = post(&server, path, PROTOBUF, sent.clone()).await;
+        assert_eq!(response.headers()[RETRY_AFTER], "9", "{path}");
+        let (code, answer) = status(response).await;
+        assert_eq!((code, answer.code), (429, 8), "{path}");
+        assert!(answer.message.starts_with("Overloaded. Retry later"), "{path}");
+        *stored.refuse.lock().unwrap() = Some(Refused::Failed("broken".to_owned()));
+        let response = post(&server, path, PROTOBUF, sent).await;
+        assert!(response.headers().contains_key(RETRY_AFTER), "{path}");
+        assert_eq!(status(response).await.0, 503, "{path}");
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn metrics_and_traces_are_stored() {
-    let (server, stored) = receivers().await;
+/// One point, after a metric without any.
+fn metrics() -> Vec<u8> {
     let point = NumberDataPoint { time_unix_nano: TIME, value: Some(number_data_point::Value::AsDouble(2.5)), ..Default::default() };
     let metric =
         Metric { name: "queue.length".to_owned(), data: Some(Data::Gauge(Gauge { data_points: vec![point] })), ..Default::default() };
     let empty = Metric { name: "nothing".to_owned(), ..Default::default() };
     let scope_metrics = vec![ScopeMetrics { metrics: vec![empty, metric], ..Default::default() }];
-    let sent = ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { scope_metrics, ..Default::default() }] };
-    let response = post(&server, "/v1/metrics", PROTOBUF, sent.encode_to_vec()).await;
-    assert_eq!(response.status(), 200);
-    assert!(stored.table("Metrics.QueueLength").ends_with(",2.5\n"));
+    ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { scope_metrics, ..Default::default() }] }.encode_to_vec()
+}
 
+/// One span.
+fn traces() -> Vec<u8> {
     let span =
         Span { name: "GET /".to_owned(), trace_id: vec![1; 16], span_id: vec![2; 8], start_time_unix_nano: TIME, ..Default::default() };
     let scope_spans = vec![ScopeSpans { spans: vec![span], ..Default::default() }];
-    let sent = ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }] };
-    assert_eq!(post(&server, "/v1/traces", PROTOBUF, sent.encode_to_vec()).await.status(), 200);
+    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }] }.encode_to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_and_traces_are_stored() {
+    let (server, stored) = receivers().await;
+    assert_eq!(post(&server, "/v1/metrics", PROTOBUF, metrics()).await.status(), 200);
+    assert!(stored.table("Metrics.QueueLength").ends_with(",2.5\n"));
+    assert_eq!(post(&server, "/v1/traces", PROTOBUF, traces()).await.status(), 200);
     let row = stored.table("Traces.OTELTraces");
     assert!(row.contains("01010101010101010101010101010101") && row.contains("GET /"), "{row}");
 }
