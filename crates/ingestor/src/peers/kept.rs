@@ -59,8 +59,8 @@ impl Sealed {
     pub fn of(&self, database: &str) -> Vec<SegmentInfo> {
         // Locked first: what is kept was sealed before, so it is in the list unless it is settled.
         let mut kept = self.kept.as_ref().map(|kept| kept.segments.lock());
-        let mut sealed = self.store.sealed();
-        sealed.retain(|segment| segment.table.database.as_ref() == database);
+        let mut sealed = self.store.sealed_after(|name| if name == database { 0 } else { u64::MAX });
+        sealed.sort_by_key(|segment| segment.id);
         if let Some(kept) = &mut kept {
             let waiting: HashSet<SegmentId> = sealed.iter().map(|segment| segment.id).collect();
             kept.retain(|id, entry| entry.database.as_ref() != database || waiting.contains(id));
