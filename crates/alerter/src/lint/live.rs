@@ -84,14 +84,16 @@ impl Config {
         match tried.outcome {
             Outcome::Success => {}
             Outcome::NotificationThrottled => {
-                let message =
-                    format!("one run returns more than {} rows, which is more than may become notifications", self.max_notifications);
+                let message = format!(
+                    "one run returns more than {} rows, of which the rest is held back: summarize, or raise --max-notifications",
+                    self.max_notifications
+                );
                 findings.push(self.finding(document, key, message));
             }
             _ => findings.push(self.finding(document, key, tried.message)),
         }
         for title in tried.titles.iter().filter(|title| title.chars().count() > MAX_TITLE) {
-            let message = format!("a title has {} characters, more than {MAX_TITLE}: {title:?}", title.chars().count());
+            let message = format!("a title has {} characters, more than {MAX_TITLE}, make it shorter: {title:?}", title.chars().count());
             findings.push(self.finding(document, key, message));
         }
         findings

@@ -111,7 +111,10 @@ pub fn check(path: &Path, schema: Option<&Schema>, labels: &Labels) -> Report {
                 report.findings.push(document.error("kind", format!("there is no kind {kind:?}: write AlertRule")));
                 continue;
             }
-            let message = format!("kind {kind:?} is not checked; only AlertRule is");
+            let message = format!(
+                "kind {kind:?} is not checked here, only AlertRule is: its status says what is wrong with it once it is applied, or run \
+                 with adx-mon up --rules"
+            );
             report.findings.push(Finding { warning: true, ..document.error("kind", message) });
             continue;
         }

@@ -66,13 +66,11 @@ fn bind(spec: &AlertRuleSpec, schema: &Schema) -> Result<Vec<Vec<Column>>, Mista
 }
 
 fn of_diagnostic(document: &Document, diagnostic: &Diagnostic, (line, column): (usize, usize)) -> Finding {
-    let message = format!("the query, line {line}, column {column}: {diagnostic}");
-    Finding {
-        line: document.line_in(FIELD, line),
-        // Kusto may know what we do not.
-        warning: matches!(diagnostic.kind, DiagnosticKind::Unsupported | DiagnosticKind::Unavailable),
-        ..document.error(FIELD, message)
-    }
+    // Kusto may know what we do not.
+    let warning = matches!(diagnostic.kind, DiagnosticKind::Unsupported | DiagnosticKind::Unavailable);
+    let way_out = if warning { "; Kusto may know it: give --kusto-endpoint to have the query run there once" } else { "" };
+    let message = format!("the query, line {line}, column {column}: {diagnostic}{way_out}");
+    Finding { line: document.line_in(FIELD, line), warning, ..document.error(FIELD, message) }
 }
 
 fn check_columns(document: &Document, spec: &AlertRuleSpec, columns: &[Column], findings: &mut Vec<Finding>) {
@@ -108,12 +106,16 @@ fn check_window(document: &Document, spec: &AlertRuleSpec, findings: &mut Vec<Fi
     let message = match (uses("_startTime") || uses(parameters[0]), uses("_endTime") || uses(parameters[1])) {
         (true, true) => return,
         (true, false) => {
-            "the query does not use _endTime: rows that come while it runs are seen twice; use between (_startTime .. _endTime)"
+            "the query does not use _endTime: rows that come while it runs are seen twice; filter the time column with \
+             between (_startTime .. _endTime)"
         }
-        (false, true) => "the query does not use _startTime: rows are seen again in every run; use between (_startTime .. _endTime)",
+        (false, true) => {
+            "the query does not use _startTime: rows are seen again in every run; filter the time column with \
+             between (_startTime .. _endTime)"
+        }
         (false, false) => {
             "the query uses neither _startTime nor _endTime: after a late or failed run, rows are missed; \
-             use between (_startTime .. _endTime)"
+             filter the time column with between (_startTime .. _endTime)"
         }
     };
     findings.push(Finding { warning: true, ..document.error(FIELD, message) });
