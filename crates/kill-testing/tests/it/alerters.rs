@@ -88,7 +88,7 @@ async fn kills_of_the_leading_alerter_lose_no_alert() {
     let leaders = 1 + usize::try_from(lease.lease_transitions.unwrap()).unwrap();
     let kills: usize = alerters.iter().map(|alerter| alerter.kills).sum();
     assert!(leaders > kills, "{leaders} leaders, {kills} kills");
-    let alerts = expected_alerts(&kusto, end);
+    let alerts = expected_alerts(&kusto, &RULES.map(|(name, _)| name), end);
     receivers.until("every alert has arrived", |got| alerts.keys().all(|id| got.alerts.contains_key(id))).await;
     report_and_check(&alerts, &receivers, &kusto, leaders, kills, disks_lost);
     assert_eq!(forbidden(&client).await, refused, "requests that the rights do not allow");
@@ -123,10 +123,15 @@ fn report_and_check(
 async fn create_rules(client: &Client) {
     let rules: Api<AlertRule> = Api::namespaced(client.clone(), "default");
     for (name, interval) in RULES {
-        let query = format!("{name} | where Timestamp between (_startTime .. _endTime)");
-        let spec = json!({"database": "Metrics", "interval": format!("{interval}s"), "query": query, "destination": name});
-        rules.create(&PostParams::default(), &AlertRule::new(name, serde_json::from_value(spec).unwrap())).await.unwrap();
+        rules.create(&PostParams::default(), &alert_rule(name, interval)).await.unwrap();
     }
+}
+
+/// One that asks a table of its own name, and alerts of every row.
+pub(crate) fn alert_rule(name: &str, interval: u64) -> AlertRule {
+    let query = format!("{name} | where Timestamp between (_startTime .. _endTime)");
+    let spec = json!({"database": "Metrics", "interval": format!("{interval}s"), "query": query, "destination": name});
+    AlertRule::new(name, serde_json::from_value(spec).unwrap())
 }
 
 /// Waits until the statuses say how far the rules are: whoever takes over before cursors were saved goes on from there.
@@ -140,17 +145,17 @@ async fn wait_for_statuses(client: &Client) {
 }
 
 /// Windows whose query was answered.
-fn answered(queries: &[Query]) -> impl Iterator<Item = Window> {
+pub(crate) fn answered(queries: &[Query]) -> impl Iterator<Item = Window> {
     queries.iter().filter(|query| query.answered).map(|query| query.window)
 }
 
 /// CorrelationIDs of all alerts from each rule's first window to `end`, with how often a query found each. Fails where no
 /// query has looked.
-fn expected_alerts(kusto: &Kusto, end: Timestamp) -> BTreeMap<String, usize> {
+pub(crate) fn expected_alerts(kusto: &Kusto, rules: &[&str], end: Timestamp) -> BTreeMap<String, usize> {
     let mut alerts = BTreeMap::new();
-    for (name, _) in RULES {
+    for name in rules {
         let state = kusto.state();
-        let mut windows: Vec<Window> = answered(&state.queries[name]).collect();
+        let mut windows: Vec<Window> = answered(&state.queries[*name]).collect();
         windows.sort();
         let mut covered = windows[0].start;
         for window in &windows {

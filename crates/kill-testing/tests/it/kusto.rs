@@ -56,6 +56,8 @@ pub(crate) struct State {
     trouble: bool,
     /// How many have.
     pub(crate) faults: usize,
+    /// Tables whose queries get no answer for now.
+    held: BTreeSet<String>,
     /// By the table that they name.
     pub(crate) queries: BTreeMap<String, Vec<Query>>,
     /// How many commands came for a table.
@@ -90,6 +92,7 @@ impl Kusto {
             random: Random::new(seed),
             trouble: false,
             faults: 0,
+            held: BTreeSet::new(),
             queries: BTreeMap::new(),
             submissions: BTreeMap::new(),
             rows: BTreeMap::new(),
@@ -104,6 +107,16 @@ impl Kusto {
 
     pub(crate) fn trouble(&self, trouble: bool) {
         self.state.send_modify(|state| state.trouble = trouble);
+    }
+
+    /// From now on queries of that table get no answer, or get one again, also those that came.
+    pub(crate) fn hold(&self, table: &str, held: bool) {
+        self.state.send_modify(|state| {
+            match held {
+                true => state.held.insert(table.to_owned()),
+                false => state.held.remove(table),
+            };
+        });
     }
 
     pub(crate) fn state(&self) -> watch::Ref<'_, State> {
@@ -243,6 +256,8 @@ async fn answer(Shared(kusto): Shared<Kusto>, uri: Uri, body: Bytes) -> Response
             queries.push(Query { window, answered: false });
             (table, queries.len() - 1)
         });
+        let mut states = kusto.state.subscribe();
+        drop(states.wait_for(|state| !state.held.contains(&asked.0)).await);
         (answer, Some(asked))
     } else {
         let (columns, rows) = kusto.change(|state| match csl {

@@ -55,31 +55,35 @@ struct Component {
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_of_the_leading_ingestor_lose_no_window_and_repeat_none() {
     let component = Component { name: "ingestor", owner: "ingestor", exports: false };
-    let start = |folder: &Path, at: usize, cluster: &[&str], database: &str, _: &str| {
-        let name = format!("ingestor-{at}");
-        let storage = folder.join(&name);
-        let place = ["--hostname", &name, "--listen-plain", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"];
-        let data = ["--storage-dir", storage.to_str().unwrap(), "--metrics-kusto-endpoints", database];
-        let arguments: Vec<&str> = cluster.iter().copied().chain(place).chain(data).collect();
-        Program::start(env!("CARGO_BIN_EXE_ingestor-to-kill"), &folder.join(format!("{name}.log")), &arguments)
-    };
-    torment_leaders(&component, 5, start).await;
+    torment_leaders(&component, 5, start_ingestor).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_of_the_leading_exporter_lose_no_window_and_repeat_none() {
     let component = Component { name: "adxexporter", owner: "adx-exporter", exports: true };
-    let start = |folder: &Path, at: usize, cluster: &[&str], database: &str, receiver: &str| {
-        let data = ["--kusto-endpoints", database, "--health-probe-port", "127.0.0.1:0"];
-        let push = ["--otlp-endpoint", receiver, "--otlp-compression", "none"];
-        let arguments: Vec<&str> = cluster.iter().copied().chain(data).chain(push).collect();
-        Program::start(env!("CARGO_BIN_EXE_adxexporter-to-kill"), &folder.join(format!("adxexporter-{at}.log")), &arguments)
-    };
-    torment_leaders(&component, 10, start).await;
+    torment_leaders(&component, 10, start_exporter).await;
 }
 
-/// `start` is given a folder, the number of a process, flags that lead to the API server, a database and a receiver of OTLP.
-async fn torment_leaders(component: &Component, seed: u64, start: impl Fn(&Path, usize, &[&str], &str, &str) -> Program) {
+/// Starts a process, given a folder, its number, flags that lead to the API server, a database and a receiver of OTLP.
+pub(crate) type Start = fn(&Path, usize, &[&str], &str, &str) -> Program;
+
+pub(crate) fn start_ingestor(folder: &Path, at: usize, cluster: &[&str], database: &str, _: &str) -> Program {
+    let name = format!("ingestor-{at}");
+    let storage = folder.join(&name);
+    let place = ["--hostname", &name, "--listen-plain", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"];
+    let data = ["--storage-dir", storage.to_str().unwrap(), "--metrics-kusto-endpoints", database];
+    let arguments: Vec<&str> = cluster.iter().copied().chain(place).chain(data).collect();
+    Program::start(env!("CARGO_BIN_EXE_ingestor-to-kill"), &folder.join(format!("{name}.log")), &arguments)
+}
+
+pub(crate) fn start_exporter(folder: &Path, at: usize, cluster: &[&str], database: &str, receiver: &str) -> Program {
+    let data = ["--kusto-endpoints", database, "--health-probe-port", "127.0.0.1:0"];
+    let push = ["--otlp-endpoint", receiver, "--otlp-compression", "none"];
+    let arguments: Vec<&str> = cluster.iter().copied().chain(data).chain(push).collect();
+    Program::start(env!("CARGO_BIN_EXE_adxexporter-to-kill"), &folder.join(format!("adxexporter-{at}.log")), &arguments)
+}
+
+async fn torment_leaders(component: &Component, seed: u64, start: Start) {
     let Some(server) = kube_testing::start(&[]).await else { return };
     server.install_crds().await.unwrap();
     let (folder, kusto, client) = (tempfile::tempdir().unwrap(), Kusto::start(seed).await, server.admin().await);
@@ -118,7 +122,7 @@ async fn torment_leaders(component: &Component, seed: u64, start: impl Fn(&Path,
     kusto.until("every window until the end of the trouble is done", |state| filled(state) && asked(state, end)).await;
 
     let kills: usize = processes.iter().map(|process| process.kills).sum();
-    assert_summarized(&kusto, kills);
+    assert_summarized(&kusto, &RULES, kills);
     if let Some((name, interval)) = exports {
         let (state, got) = (kusto.state(), receivers.got());
         assert_exported(name, interval, &state, &got, kills + state.faults + got.faults);
@@ -133,31 +137,42 @@ async fn torment_leaders(component: &Component, seed: u64, start: impl Fn(&Path,
 }
 
 async fn create_rules(client: &Client, component: &Component) {
-    let between = "where Timestamp between (_startTime .. _endTime)";
     let rules: Api<SummaryRule> = Api::namespaced(client.clone(), "default");
     for (name, interval) in RULES {
-        let metadata = json!({"name": name, "annotations": {"adx-mon.azure.com/owner": component.owner}});
-        let body = format!("{name} | {between}");
-        let spec = json!({"database": "Metrics", "table": name, "interval": format!("{interval}s"), "body": body});
-        let rule = json!({"apiVersion": "adx-mon.azure.com/v1", "kind": "SummaryRule", "metadata": metadata, "spec": spec});
-        rules.create(&PostParams::default(), &serde_json::from_value(rule).unwrap()).await.unwrap();
+        rules.create(&PostParams::default(), &summary_rule(name, interval, component.owner)).await.unwrap();
     }
     if component.exports {
         let (name, interval) = EXPORT;
-        let body = format!("{name} | {between} | summarize Count = count(), Sum = sum(N) | extend End = _endTime");
-        let transform = json!({"defaultMetricName": name, "timestampColumn": "End", "valueColumns": ["Count", "Sum"]});
-        let spec = json!({"database": "Metrics", "interval": format!("{interval}s"), "body": body, "transform": transform});
-        let exporter = MetricsExporter::new(name, serde_json::from_value(spec).unwrap());
-        Api::namespaced(client.clone(), "default").create(&PostParams::default(), &exporter).await.unwrap();
+        let exporters = Api::namespaced(client.clone(), "default");
+        exporters.create(&PostParams::default(), &metrics_exporter(name, interval)).await.unwrap();
     }
 }
 
+const BETWEEN: &str = "where Timestamp between (_startTime .. _endTime)";
+
+/// A rule that fills a table of its own name.
+pub(crate) fn summary_rule(name: &str, interval: u64, owner: &str) -> SummaryRule {
+    let metadata = json!({"name": name, "annotations": {"adx-mon.azure.com/owner": owner}});
+    let body = format!("{name} | {BETWEEN}");
+    let spec = json!({"database": "Metrics", "table": name, "interval": format!("{interval}s"), "body": body});
+    let rule = json!({"apiVersion": "adx-mon.azure.com/v1", "kind": "SummaryRule", "metadata": metadata, "spec": spec});
+    serde_json::from_value(rule).unwrap()
+}
+
+/// One that asks a table of its own name.
+pub(crate) fn metrics_exporter(name: &str, interval: u64) -> MetricsExporter {
+    let body = format!("{name} | {BETWEEN} | summarize Count = count(), Sum = sum(N) | extend End = _endTime");
+    let transform = json!({"defaultMetricName": name, "timestampColumn": "End", "valueColumns": ["Count", "Sum"]});
+    let spec = json!({"database": "Metrics", "interval": format!("{interval}s"), "body": body, "transform": transform});
+    MetricsExporter::new(name, serde_json::from_value(spec).unwrap())
+}
+
 /// Every window of the summary rules is in its table once.
-fn assert_summarized(kusto: &Kusto, kills: usize) {
+pub(crate) fn assert_summarized(kusto: &Kusto, filled: &[(&str, u64)], kills: usize) {
     let state = kusto.state();
-    for (name, interval) in RULES {
-        let (rows, submissions) = (&state.rows[name], state.submissions[name]);
-        assert_every_window_once(name, rows, Duration::from_secs(interval));
+    for (name, interval) in filled {
+        let (rows, submissions) = (&state.rows[*name], state.submissions[*name]);
+        assert_every_window_once(name, rows, Duration::from_secs(*interval));
         let most = rows.len() + rules::summary::machine::MAX_IN_FLIGHT * (kills + 1) + state.faults;
         assert!(submissions <= most, "{name}: {submissions} commands for {} windows", rows.len());
         eprintln!("{name}: {} windows, {submissions} commands, {} faults, {kills} kills", rows.len(), state.faults);

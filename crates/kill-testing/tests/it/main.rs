@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod alerters;
+mod beginnings;
 mod federation;
 mod files;
 mod kusto;
