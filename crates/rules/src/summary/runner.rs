@@ -143,7 +143,7 @@ impl Database {
             };
             tokio::select! {
                 () = self.lead() => {}
-                () = lost => tracing::info!(database = self.name, "another replica runs the summary rules now"),
+                () = lost => tracing::info!(database = self.name, "this process does not lead any more and submits no windows"),
             }
         }
     }
