@@ -12,20 +12,30 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use logs::{Destination, Record, Value};
-use sdjournal::{EntryRef, Journal, JournalConfig, SdJournalError};
+use sdjournal::{EntryRef, Journal, SdJournalError};
 use serde::{Deserialize, Serialize};
 
 use crate::Priority;
+use troubles::{Answer, Troubles};
 
 mod matches;
+mod troubles;
 
 pub use matches::{MatchError, Matches};
 
 /// Where systemd keeps journals: those that last, and those of this boot.
 pub const SYSTEM_DIRS: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
 
-/// journald's longest line is 48 KiB unless set otherwise; longer ones come in parts.
+/// journald's longest line is 48 KiB unless set otherwise; longer ones come in parts. What a program hands over whole has no
+/// such limit.
 const MAX_MESSAGE: usize = 1 << 20;
+
+/// Text of one batch.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// How far an entry's sequence number may be ahead of the header, which a machine that went down may not have written. One
+/// that is further ahead is damaged, and would hide what comes behind it.
+const MAX_AHEAD: u64 = 100_000;
 
 /// Streams whose lines come in parts at one time.
 const MAX_PARTIAL: usize = 256;
@@ -90,14 +100,18 @@ pub struct Batch {
     pub more: bool,
     /// Entries that were looked at.
     pub entries: usize,
-    /// Bytes that were cut from messages above a mebibyte.
+    /// Bytes that were cut from messages and fields above a mebibyte.
     pub truncated_bytes: u64,
-    /// Messages from which bytes were cut.
+    /// Messages and fields from which bytes were cut.
     pub truncated: u64,
     /// Messages with bytes that are not UTF-8, replaced by U+FFFD.
     pub invalid_utf8: u64,
     /// Files that were found not to be readable since the last read; the others are read.
     pub unreadable: u64,
+    /// Entries that cannot be read, and were left out; of a file whose index is damaged, one for all that it hides.
+    pub skipped: u64,
+    /// Text of the records.
+    bytes: usize,
 }
 
 /// Follows a journal. Its calls read files, so they belong on a thread that may block.
@@ -108,14 +122,22 @@ pub struct Reader {
     read_to_end: Option<Vec<FileStamp>>,
     /// Files that cannot be read, and why.
     unreadable: BTreeMap<PathBuf, String>,
+    troubles: Troubles,
+    /// Whether the next read looks at all entries, because a damaged one is in the way of finding the place by time.
+    search_all: bool,
 }
 
 /// A file: its id, and what changes when entries are added.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct FileStamp {
     id: String,
+    path: PathBuf,
     length: u64,
     modified: Option<SystemTime>,
+    /// Sequence number of the last entry.
+    last: u64,
+    /// Time of the first entry.
+    first_realtime: u64,
 }
 
 impl Reader {
@@ -139,14 +161,17 @@ impl Reader {
             position: Position { version: POSITION_VERSION, ..Position::default() },
             read_to_end: None,
             unreadable: BTreeMap::new(),
+            troubles: Troubles::default(),
+            search_all: false,
         }
     }
 
     /// The next records, of at most `max` entries; none when nothing was added since. `now_ns` is the present time in
-    /// nanoseconds since 1970.
+    /// nanoseconds since 1970. An entry that cannot be read when it is tried again is left out.
     ///
     /// # Errors
-    /// When the journal cannot be read. The position stays: a later call begins where this one did.
+    /// When the journal, or for the first few times an entry, cannot be read from its disk. The position stays: a later call
+    /// begins where this one did.
     pub fn read(&mut self, max: usize, now_ns: u64) -> Result<Batch, JournalError> {
         let (stamps, unreadable) = stamps(&self.target.dirs);
         let mut batch = Batch { unreadable: self.tell(unreadable), ..Batch::default() };
@@ -173,7 +198,7 @@ impl Reader {
 
     /// Takes up to `max` entries behind the position.
     fn entries(
-        &self,
+        &mut self,
         stamps: &[FileStamp],
         max: usize,
         position: &mut Position,
@@ -181,26 +206,49 @@ impl Reader {
         now_ns: u64,
     ) -> Result<(), SdJournalError> {
         let dirs: Vec<PathBuf> = self.target.dirs.iter().filter(|dir| dir.is_dir()).cloned().collect();
-        let journal = Journal::open_dirs_with_config(&dirs, JournalConfig::default())?;
+        let journal = Journal::open_dirs_with_config(&dirs, self.troubles.limits())?;
         let mut query = journal.query();
         self.target.matches.narrow(&mut query);
-        let new_file = stamps.iter().any(|stamp| !position.files.contains_key(&stamp.id));
-        let clock_is_behind = now_ns / 1000 < position.realtime;
-        if let Some((realtime, _)) = position.after {
-            query.since_realtime(realtime);
-        } else if !new_file && !clock_is_behind {
-            query.since_realtime(position.realtime);
+        let since = (!std::mem::take(&mut self.search_all)).then(|| since(position, stamps, now_ns)).flatten();
+        if let Some(since) = since {
+            query.since_realtime(since);
         }
+        self.troubles.begin();
         for entry in query.iter()? {
-            if batch.entries == max {
+            if batch.entries == max || batch.bytes >= MAX_BATCH_BYTES || self.troubles.is_done() {
                 batch.more = true;
                 return Ok(());
             }
-            take(&self.target, &entry?, position, batch, now_ns)?;
+            let taken = entry.and_then(|entry| {
+                self.troubles.passed(&entry);
+                take(&self.target, &entry, stamps, position, batch, now_ns)
+            });
+            let Err(error) = taken else { continue };
+            match self.troubles.answer(&error, batch.entries == 0) {
+                Answer::Fail => return Err(error),
+                Answer::Again => {
+                    // The next pass sees the same entries in the same order.
+                    self.search_all = since.is_none();
+                    batch.more = true;
+                    return Ok(());
+                }
+                Answer::Skip => batch.skipped += 1,
+                Answer::Known => {}
+            }
         }
-        // Files without entries for this target are no longer new.
+        if self.troubles.end() {
+            batch.more = true;
+            return Ok(());
+        }
+        let unread = |stamp: &FileStamp| position.files.get(&stamp.id).is_none_or(|last| *last < stamp.last);
+        if since.is_some() && stamps.iter().any(|stamp| self.troubles.in_file(&stamp.path) && unread(stamp)) {
+            (self.search_all, batch.more) = (true, true);
+            return Ok(());
+        }
+        // What a file has besides is not for this target, or cannot be read.
         for stamp in stamps {
-            position.files.entry(stamp.id.clone()).or_default();
+            let last = position.files.entry(stamp.id.clone()).or_default();
+            *last = stamp.last.max(*last);
         }
         position.after = None;
         Ok(())
@@ -209,6 +257,16 @@ impl Reader {
     fn dirs(&self) -> String {
         self.target.dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// The time from which on entries can be new, if not all can.
+fn since(position: &Position, stamps: &[FileStamp], now_ns: u64) -> Option<u64> {
+    if let Some((realtime, _)) = position.after {
+        return Some(realtime);
+    }
+    let earlier = |stamp: &FileStamp| stamp.first_realtime < position.realtime && !position.files.contains_key(&stamp.id);
+    let clock_is_behind = now_ns / 1000 < position.realtime;
+    (!clock_is_behind && !position.files.is_empty() && !stamps.iter().any(earlier)).then_some(position.realtime)
 }
 
 fn read_position(bytes: &[u8]) -> Result<Position, JournalError> {
@@ -241,13 +299,13 @@ fn reference_cursor_name(database: &str, table: &str, matches: &[String]) -> Str
 }
 
 /// The journal's files, one folder deep as systemd lays them out, and those that cannot be read. One that is only being made
-/// is left out.
+/// is left out. Those that journald found unclean at its start it has named `journal~`.
 fn stamps(dirs: &[PathBuf]) -> (Vec<FileStamp>, BTreeMap<PathBuf, String>) {
     let (mut stamps, mut unreadable) = (Vec::new(), BTreeMap::new());
     for dir in dirs {
         let below = list(dir).into_iter().filter(|path| path.is_dir());
         for folder in below.chain([dir.clone()]) {
-            let files = list(&folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "journal"));
+            let files = list(&folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "journal" || e == "journal~"));
             for path in files {
                 match stamp(&path) {
                     Ok(stamp) => stamps.push(stamp),
@@ -261,20 +319,39 @@ fn stamps(dirs: &[PathBuf]) -> (Vec<FileStamp>, BTreeMap<PathBuf, String>) {
     (stamps, unreadable)
 }
 
-/// The id stands behind signature, flags of what may be ignored and of what may not, and state in the header of a file.
+/// What the header of a file says, whose places systemd's JOURNAL_FILE_FORMAT gives.
 fn stamp(path: &Path) -> std::io::Result<FileStamp> {
+    let invalid = |why: &str| Error::new(ErrorKind::InvalidData, why);
+    // Opening a named pipe would wait for its writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(invalid("it is no file"));
+    }
     let mut file = std::fs::File::open(path)?;
-    let mut header = [0; 40];
+    let mut header = [0; 192];
     file.read_exact(&mut header)?;
     if !header.starts_with(b"LPKSHHRH") {
-        return Err(Error::new(ErrorKind::InvalidData, "it is no journal"));
+        return Err(invalid("it is no journal"));
     }
-    let features = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
+    let number = |at: usize| header[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let features = (number(8) >> 32) as u32;
     if features & !KNOWN_FEATURES != 0 {
-        return Err(Error::new(ErrorKind::InvalidData, format!("it has features that are not known: {:#x}", features & !KNOWN_FEATURES)));
+        return Err(invalid(&format!("it has features that are not known: {:#x}", features & !KNOWN_FEATURES)));
+    }
+    if header[16] > 2 {
+        return Err(invalid("it is in a state that is not known"));
     }
     let meta = file.metadata()?;
-    Ok(FileStamp { id: hex(&header[24..40]), length: meta.len(), modified: meta.modified().ok() })
+    if number(88).saturating_add(number(96)) > meta.len() {
+        return Err(invalid("its end is missing"));
+    }
+    Ok(FileStamp {
+        id: hex(&header[24..40]),
+        path: path.to_owned(),
+        length: meta.len(),
+        modified: meta.modified().ok(),
+        last: number(160),
+        first_realtime: number(184),
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -293,8 +370,21 @@ fn list(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Takes an entry into the batch.
-fn take(target: &Target, entry: &EntryRef, position: &mut Position, batch: &mut Batch, now_ns: u64) -> Result<(), SdJournalError> {
-    let last = position.files.entry(file_id(entry)?).or_default();
+fn take(
+    target: &Target,
+    entry: &EntryRef,
+    stamps: &[FileStamp],
+    position: &mut Position,
+    batch: &mut Batch,
+    now_ns: u64,
+) -> Result<(), SdJournalError> {
+    let id = file_id(entry)?;
+    let file = stamps.iter().find(|stamp| stamp.id == id);
+    if let Some(file) = file.filter(|file| entry.seqnum() > file.last.saturating_add(MAX_AHEAD)) {
+        let reason = format!("an entry has the sequence number {}, the last one {}", entry.seqnum(), file.last);
+        return Err(SdJournalError::Corrupt { path: Some(file.path.clone()), offset: None, reason });
+    }
+    let last = position.files.entry(id).or_default();
     let known = position.after.is_some_and(|after| (entry.realtime_usec(), entry.seqnum()) <= after);
     if entry.seqnum() <= *last || known {
         return Ok(());
@@ -306,51 +396,55 @@ fn take(target: &Target, entry: &EntryRef, position: &mut Position, batch: &mut 
         return Ok(());
     }
     let text = |field: &str| entry.get(field).map(|value| String::from_utf8_lossy(value).into_owned());
-    let mut message = text("MESSAGE").unwrap_or_default();
     batch.invalid_utf8 += u64::from(entry.get("MESSAGE").is_some_and(|bytes| std::str::from_utf8(bytes).is_err()));
-    if let Some(stream) = text("_STREAM_ID") {
-        let start = position.partial.remove(&stream).unwrap_or_default();
-        let before = batch.truncated_bytes;
-        message = joined(start, &message, &mut batch.truncated_bytes);
-        batch.truncated += u64::from(batch.truncated_bytes > before);
+    let stream = text("_STREAM_ID");
+    let start = stream.as_ref().and_then(|stream| position.partial.remove(stream)).unwrap_or_default();
+    let message = batch.joined(start, &text("MESSAGE").unwrap_or_default());
+    if let Some(stream) = stream {
         let has_more = entry.get("_LINE_BREAK") == Some(b"line-max");
         if has_more && position.partial.len() < MAX_PARTIAL {
             position.partial.insert(stream, message);
             return Ok(());
         }
     }
-    batch.records.push(record(target, entry, message, now_ns));
+    batch.record(target, entry, message, now_ns);
     Ok(())
 }
 
-/// The two texts, up to the longest message.
-fn joined(mut start: String, end: &str, truncated: &mut u64) -> String {
-    let room = end.floor_char_boundary(MAX_MESSAGE.saturating_sub(start.len()));
-    start.push_str(&end[..room]);
-    *truncated += (end.len() - room) as u64;
-    start
-}
+impl Batch {
+    /// The two texts, up to the longest message.
+    fn joined(&mut self, mut start: String, end: &str) -> String {
+        let room = end.floor_char_boundary(MAX_MESSAGE.saturating_sub(start.len()));
+        start.push_str(&end[..room]);
+        self.truncated_bytes += (end.len() - room) as u64;
+        self.truncated += u64::from(room < end.len());
+        start
+    }
 
-fn record(target: &Target, entry: &EntryRef, message: String, now_ns: u64) -> Record {
-    let mut resource = logs::Map::new();
-    for field in &target.fields {
-        if let Some(value) = entry.get(field) {
-            resource.insert(field.clone(), Value::String(String::from_utf8_lossy(value).into_owned()));
+    fn record(&mut self, target: &Target, entry: &EntryRef, message: String, now_ns: u64) {
+        self.bytes += message.len();
+        let mut resource = logs::Map::new();
+        for field in &target.fields {
+            if let Some(value) = entry.get(field) {
+                let value = self.joined(String::new(), &String::from_utf8_lossy(value));
+                self.bytes += value.len();
+                resource.insert(field.clone(), Value::String(value));
+            }
         }
+        let mut record = Record {
+            timestamp: entry.realtime_usec().saturating_mul(1000),
+            observed: now_ns,
+            body: Record::message(message),
+            resource: resource.into(),
+            destination: Some(target.destination.clone()),
+            ..Record::default()
+        };
+        let priority = entry.get("PRIORITY").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        if let Some(priority) = priority.filter(|priority: &u32| *priority < 8) {
+            Priority::of_pri(priority).apply(&mut record);
+        }
+        self.records.push(record);
     }
-    let mut record = Record {
-        timestamp: entry.realtime_usec().saturating_mul(1000),
-        observed: now_ns,
-        body: Record::message(message),
-        resource: resource.into(),
-        destination: Some(target.destination.clone()),
-        ..Record::default()
-    };
-    let priority = entry.get("PRIORITY").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
-    if let Some(priority) = priority.filter(|priority: &u32| *priority < 8) {
-        Priority::of_pri(priority).apply(&mut record);
-    }
-    record
 }
 
 /// All values of a field: an entry may have it more than once.

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use host_logs::journal::{Batch, JournalError, Reader, reference_position};
 use logs::{MESSAGE, Parsers, Record};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{Delivery, Position, now_ns};
@@ -48,7 +50,8 @@ impl Source {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut failures: u32 = 0;
         loop {
-            let (reader, read) = match tokio::task::spawn_blocking(move || read(self.reader)).await {
+            let Some(read) = stop.run_until_cancelled(on_thread(move || read(self.reader))).await else { return };
+            let (reader, read) = match read {
                 Ok(read) => read,
                 Err(error) => {
                     tracing::error!(journal = self.name, %error, "reading the journal ended");
@@ -81,6 +84,14 @@ impl Source {
     }
 }
 
+/// Does blocking work on a thread of its own. It is left behind when nobody waits for it any more: a file system that hangs
+/// would hold up whoever does, and the runtime waits for its own threads.
+async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new().name("journal".to_owned()).spawn(move || drop(done.send(work())))?;
+    result.await.context("its thread ended")
+}
+
 fn read(mut reader: Reader) -> (Reader, Result<Batch, JournalError>) {
     let read = reader.read(MAX_ENTRIES, now_ns());
     (reader, read)
@@ -89,6 +100,7 @@ fn read(mut reader: Reader) -> (Reader, Result<Batch, JournalError>) {
 /// Whether the batch was stored before `stop`.
 async fn deliver(parsers: &Parsers, delivery: &Delivery, position: &mut Position, batch: Batch, stop: &CancellationToken) -> bool {
     (0..batch.unreadable).for_each(|_| delivery.failed());
+    delivery.count("unreadable", batch.skipped);
     if batch.entries == 0 {
         return true;
     }
@@ -110,5 +122,30 @@ pub(super) fn parse(parsers: &Parsers, record: &mut Record) {
     let Some(logs::Value::String(message)) = record.body.remove(MESSAGE) else { return };
     if let Some(severity) = parsers.parse(&message, &mut record.body) {
         record.set_severity(severity);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As on a file system that does not answer. The runtime of the test would not end either if it had the thread.
+    #[tokio::test]
+    async fn work_that_hangs_is_left_behind() {
+        let (answer, hangs) = std::sync::mpsc::channel::<()>();
+        let stop = CancellationToken::new();
+        let (begun, begins) = oneshot::channel();
+        let work = move || {
+            begun.send(()).unwrap();
+            hangs.recv()
+        };
+        let waiting = tokio::spawn({
+            let stop = stop.clone();
+            async move { stop.run_until_cancelled(on_thread(work)).await.is_none() }
+        });
+        begins.await.unwrap();
+        stop.cancel();
+        assert!(waiting.await.unwrap());
+        std::mem::forget(answer);
     }
 }

@@ -12,6 +12,8 @@ const JOURNAL_REMOTE: &str = "/lib/systemd/systemd-journal-remote";
 const NOW: u64 = 1_800_000_000_000_000_000;
 const BOOT: &str = "0123456789abcdef0123456789abcdef";
 
+mod damage;
+
 /// A journal folder that entries can be added to.
 struct TestJournal {
     dir: TempDir,
@@ -172,12 +174,12 @@ fn lines_in_parts_are_joined_over_reads_and_restarts() {
 
 #[test]
 fn long_messages_are_cut_and_counted() {
-    let mut truncated = 0;
+    let mut batch = Batch::default();
     let start = "x".repeat(MAX_MESSAGE - 1);
-    assert_eq!(joined(start.clone(), "ü", &mut truncated).len(), MAX_MESSAGE - 1);
-    assert_eq!(truncated, 2);
-    assert_eq!(joined(start, "yz", &mut truncated).len(), MAX_MESSAGE);
-    assert_eq!(truncated, 3);
+    assert_eq!(batch.joined(start.clone(), "ü").len(), MAX_MESSAGE - 1);
+    assert_eq!((batch.truncated, batch.truncated_bytes), (1, 2));
+    assert_eq!(batch.joined(start, "yz").len(), MAX_MESSAGE);
+    assert_eq!((batch.truncated, batch.truncated_bytes), (2, 3));
 }
 
 /// The same entries as `journalctl` gives, which reads the same files.
