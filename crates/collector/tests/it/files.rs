@@ -72,6 +72,31 @@ async fn lines_of_containers_are_joined_parsed_and_go_on_after_a_restart() {
     assert_eq!(rows[2].0, serde_json::json!({"message": "last", "stream": "stderr"}));
 }
 
+/// The kubelet rotates without regard to parts: the end of a message is in the next file, also when that is found after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_are_joined_from_file_to_file() {
+    let logs = tempfile::tempdir().unwrap();
+    let path = logs.path().join("c.log");
+    let settings = target(&path.display().to_string(), "log-type = 'cri'");
+    let line = |tag: &str, text: &str| format!("2024-01-02T03:04:05Z stdout {tag} {text}\n");
+    let read = async |collector: &Collector, length: usize| {
+        collector.until("adxmon_collector_tail_read_bytes_total", |bytes| bytes >= length as f64).await;
+    };
+    append(&path, &line("P", "one "));
+    let collector = Collector::start("", &settings).await;
+    read(&collector, line("P", "one ").len()).await;
+    std::fs::rename(&path, logs.path().join("c.log.1")).unwrap();
+    append(&path, &(line("F", "two") + &line("P", "three ")));
+    collector.until(&accepted("Logs"), |rows| rows == 1.0).await;
+    read(&collector, 2 * line("P", "one ").len() + line("P", "three ").len() - 1).await;
+    let dir = collector.stop().await;
+    std::fs::rename(&path, logs.path().join("c.log.2")).unwrap();
+    append(&path, &line("F", "four"));
+    let collector = Collector::start_in(dir, "", &settings).await;
+    collector.until(&accepted("Logs"), |rows| rows == 2.0).await;
+    assert_eq!(messages(&collector.stop().await), ["one two", "three four"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_of_an_event_are_one_row_and_long_ones_are_cut() {
     let logs = tempfile::tempdir().unwrap();
