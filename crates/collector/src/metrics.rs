@@ -169,6 +169,7 @@ pub(crate) struct Metrics {
     pub(crate) log_messages: Family<LogSource, Counter>,
     pub(crate) log_line_problems: Family<SourceProblem, Counter>,
     pub(crate) log_source_failures: Family<LogSource, Counter>,
+    pub(crate) log_annotations_unusable: Gauge,
     pub(crate) syslog_connections: Family<EndReason, Counter>,
     pub(crate) events_leading: Gauge,
     pub(crate) events_maybe_duplicate: Counter,
@@ -252,6 +253,8 @@ impl Metrics {
             self.log_line_problems.clone(),
         );
         registry.register("adxmon_collector_log_source_failures", "Failed tries to read", self.log_source_failures.clone());
+        let help = "Annotations of pods about their logs that cannot be used, as it is now; the log says which";
+        registry.register("adxmon_collector_log_annotations_unusable", help, self.log_annotations_unusable.clone());
         let help = "1 while this collector stores the events of Kubernetes; of several with the same table one does";
         registry.register("adxmon_collector_events_leading", help, self.events_leading.clone());
         registry.register(

@@ -22,7 +22,7 @@ use std::fmt;
 
 pub use events::EventSource;
 pub use exporters::{ExporterClient, ExporterSettings};
-pub use files::{ChosenPod, FileLog, FileSource, PodLogs};
+pub use files::{ChosenPod, FileLog, FileSource, PodLines, PodLogs};
 pub use host::{JournalSource, KernelSource, LogTarget, SyslogProtocol, SyslogSource};
 pub use kubernetes::{KubeletSettings, KubernetesSettings};
 pub use rules::RuleScope;

@@ -78,6 +78,14 @@ file-path = '/f'
 database = 'd'
 table = 't'
 multi-line = { presets = ['go'], first-line = 'x' }
+[host-log.pod-defaults]
+max-line-bytes = -1
+multi-line = { first-line = 'x', max-lines = 0 }
+[[host-log.static-pod-target]]
+name = 'p'
+[[host-log.static-pod-target]]
+max-line-bytes = -1
+multi-line.presets = ['jvaa']
 [[host-log.transforms]]
 name = 'smaple'
 ";
@@ -92,7 +100,13 @@ name = 'smaple'
              many rows, and here each row is alone; use only {operators}"
         ),
         "line 19, column 16: host-log.file-target.multi-line.presets: multi-line takes either first-line or presets, not both".to_owned(),
-        "line 21, column 1: host-log.transforms smaple is not a valid transform; did you mean sample?".to_owned(),
+        "line 21, column 1: host-log.pod-defaults.max-line-bytes must be at least 0".to_owned(),
+        "line 22, column 34: host-log.pod-defaults.multi-line.max-lines: must be at least 1".to_owned(),
+        "line 26, column 1: host-log.static-pod-target.max-line-bytes must be at least 0".to_owned(),
+        "line 27, column 12: host-log.static-pod-target.multi-line.presets: jvaa is not a preset of multi-line; use one of java, python, \
+         go, node"
+            .to_owned(),
+        "line 29, column 1: host-log.transforms smaple is not a valid transform; did you mean sample?".to_owned(),
     ];
     assert_eq!(errors(toml), expected);
 }

@@ -81,7 +81,7 @@ fn company(table: &Table) -> &'static str {
         "authentication" => "token-file = '/tokens'\n",
         "otel-metric" => "path = '/v1/metrics'\n",
         "table-limit" => "max-rows-per-second = 7\n",
-        "host-log.file-target.multi-line" => "presets = ['go']\n",
+        _ if path.ends_with(".multi-line") => "presets = ['go']\n",
         _ if path.ends_with(".transforms") => "config = { presets = ['email'] }\n",
         _ if path.ends_with("add-metadata-labels.kubernetes-node") => "[metadata-watch.kubernetes-node]\n",
         _ => "",

@@ -50,13 +50,17 @@ fn transforms(source: &toml::Value) -> Transforms {
 }
 
 fn from_lines(source: &toml::Value, input: &str) -> Vec<Record> {
-    let target = &source["file-target"][0];
+    // A pod's lines are read as those of a file are; annotations are not in the configuration.
+    let pod = source.get("static-pod-target").map(|targets| &targets[0]);
+    let target = pod.unwrap_or_else(|| &source["file-target"][0]);
     let text = |key: &str| target.get(key).and_then(toml::Value::as_str).unwrap_or_default();
     let names = target.get("parsers").and_then(toml::Value::as_array).into_iter().flatten().filter_map(toml::Value::as_str);
     let parsers = Parsers::from_names(names).unwrap();
     let multi_line = target.get("multi-line").map(|rule| MultiLineSettings::deserialize(rule.clone()).unwrap().rule().unwrap());
-    let options = LineOptions { format: text("log-type").parse().unwrap(), multi_line: multi_line.map(Arc::new), ..LineOptions::default() };
-    let destination = logs::Destination::new(text("database"), text("table"));
+    let format = if pod.is_some() { "kubernetes" } else { text("log-type") };
+    let options = LineOptions { format: format.parse().unwrap(), multi_line: multi_line.map(Arc::new), ..LineOptions::default() };
+    let (database, table) = text("destination").split_once(':').unwrap_or((text("database"), text("table")));
+    let destination = logs::Destination::new(database, table);
     let mut reader = LineReader::new(Arc::new(options));
     let mut records = Vec::new();
     let resource = Arc::new(Map::new());

@@ -56,7 +56,7 @@ fn running(id: &str) -> Value {
 }
 
 /// `Body` and `Resource` of the rows of a table.
-fn rows(ingestor: &Ingestor, table: &str) -> Vec<(Value, Value)> {
+pub(crate) fn rows(ingestor: &Ingestor, table: &str) -> Vec<(Value, Value)> {
     let text = ingestor.rows(table).join("\n");
     let rows = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes()).into_records().map(Result::unwrap);
     // TraceID,SpanID,SeverityText,SeverityNumber,Body,Resource,Attributes and what is lifted.
@@ -73,6 +73,88 @@ async fn until_rows(ingestor: &Ingestor, table: &str, count: usize) -> Vec<(Valu
     let rows = rows(ingestor, table);
     assert_eq!(rows.len(), count, "{table}: {rows:?}");
     rows
+}
+
+/// Lines as containerd writes them; of a long line, all parts but the last are marked.
+fn write_parts(log: &Path, lines: &[&[&str]]) {
+    let mut file = std::fs::File::options().create(true).append(true).open(log).unwrap();
+    for parts in lines {
+        for (i, part) in parts.iter().enumerate() {
+            let tag = if i + 1 < parts.len() { "P" } else { "F" };
+            writeln!(file, "2024-01-02T03:04:05.000000001Z stderr {tag} {part}").unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stack_trace_of_a_pod_is_one_record() {
+    let Some(server) = kube_testing::start(&[]).await else { return };
+    let rbac = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/rbac/collector.yaml");
+    server.create("apiVersion: v1\nkind: Namespace\nmetadata: {name: adx-mon}").await.unwrap();
+    server.create(&std::fs::read_to_string(rbac).unwrap()).await.unwrap();
+    let kubeconfig = server.service_account("adx-mon", "collector").await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(server.admin().await, "default");
+    let node = Node::new();
+    let annotated = |name: &str, value: &str| {
+        let mut annotations = json!({"adx-mon/scrape": "true", "adx-mon/log-destination": "Logs:Asked"});
+        annotations[name] = value.into();
+        annotations
+    };
+    let java: &[&[&str]] = &[
+        &["java.lang.IllegalStateException: no ", "order"],
+        &["    at shop.Order.load(Order.", "java:17)"],
+        &["Caused by: java.io.IOException: closed"],
+        &["    ... 3 more"],
+        &["started"],
+    ];
+    let python: &[&[&str]] =
+        &[&["Traceback (most recent call last):"], &["  File \"app.py\", line 3, in <module>"], &["KeyError: 'id'"], &["started"]];
+    let dated: &[&[&str]] = &[&["> one"], &["of two ", "lines"], &["> next"]];
+    for (name, annotations, lines) in [
+        ("presets", annotated("adx-mon/log-multi-line", "java, node"), java),
+        ("first-line", annotated("adx-mon/log-first-line", "^> "), dated),
+        // One that cannot be used costs nothing: the configuration counts.
+        ("mistaken", annotated("adx-mon/log-first-line", "("), python),
+        ("without", annotated("adx-mon/log-multi-line", ""), python),
+        ("chosen", json!({}), java),
+    ] {
+        server.create(&pod(name, &annotations).to_string()).await.unwrap();
+        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(running(name))).await.unwrap();
+        write_parts(&node.container(name, name), lines);
+    }
+    let ingestor = Ingestor::default();
+    let settings = format!("{}\nkube-config = '{}'\nmax-segment-age-seconds = 1", ingestor.start().await, kubeconfig.display());
+    let tables = "[[host-log]]\npod-defaults = { multi-line = { presets = ['python'] } }\n\
+                  [[host-log.static-pod-target]]\nname = 'chosen'\ndestination = 'Logs:Chosen'\nmax-line-bytes = 60\n\
+                  multi-line = { presets = ['java'] }\n";
+    let containers = node.dir.path().join("containers");
+    let collector = Collector::start_with(&settings, tables, |config| {
+        config.files[0].pods.as_mut().unwrap().dir = containers.clone();
+    })
+    .await;
+    let asked = until_rows(&ingestor, "Logs_Asked", 10).await;
+    let of = |pod: &str| -> Vec<String> {
+        let own = asked.iter().filter(|(_, resource)| resource["pod"] == pod);
+        own.map(|(body, _)| body["message"].as_str().unwrap().to_owned()).collect()
+    };
+    let trace = "java.lang.IllegalStateException: no order\n    at shop.Order.load(Order.java:17)\n\
+                 Caused by: java.io.IOException: closed\n    ... 3 more";
+    assert_eq!(of("presets"), [trace, "started"]);
+    assert_eq!(of("first-line"), ["> one\nof two lines", "> next"]);
+    let traceback = "Traceback (most recent call last):\n  File \"app.py\", line 3, in <module>\nKeyError: 'id'";
+    assert_eq!(of("mistaken"), [traceback, "started"]);
+    assert_eq!(of("without").join("\n"), format!("{traceback}\nstarted"));
+    assert_eq!(of("without").len(), 4);
+    // What does not fit begins the next event.
+    let chosen: Vec<Value> =
+        until_rows(&ingestor, "Logs_Chosen", 4).await.into_iter().map(|(mut body, _)| body["message"].take()).collect();
+    assert_eq!(chosen.iter().map(|message| message.as_str().unwrap()).collect::<Vec<_>>().join("\n"), format!("{trace}\nstarted"));
+    let unusable = "adxmon_collector_log_annotations_unusable";
+    assert_eq!(collector.metric(unusable).await, Some(1.0));
+    let mended = json!({"metadata": {"annotations": {"adx-mon/log-first-line": "^x"}}});
+    pods.patch("mistaken", &PatchParams::default(), &Patch::Merge(mended)).await.unwrap();
+    collector.until(unusable, |count| count == 0.0).await;
+    collector.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

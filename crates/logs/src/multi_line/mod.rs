@@ -9,7 +9,7 @@ mod traces;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 pub use settings::MultiLineSettings;
@@ -18,6 +18,9 @@ use traces::{States, Traces};
 
 /// Streams of one file whose lines are grouped at a time.
 const MAX_GROUPS: usize = 8;
+
+/// Bytes that a pattern may take, compiled: whoever runs a pod may write one.
+const MAX_PATTERN_BYTES: usize = 1 << 20;
 
 /// How lines of one event are recognised, and how long an event may be.
 #[derive(Debug)]
@@ -44,7 +47,8 @@ impl MultiLine {
     /// # Errors
     /// When the pattern is not a regular expression.
     pub fn first_line(pattern: &str) -> Result<Self, regex::Error> {
-        Ok(Self::new(Rule::FirstLine(Regex::new(pattern)?)))
+        let regex = RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).build()?;
+        Ok(Self::new(Rule::FirstLine(regex)))
     }
 
     /// Stack traces of these languages are events; every other line is one of its own.

@@ -44,6 +44,8 @@ pub struct HostLog {
     pub parsers: Vec<String>,
     /// Log files. They are followed when they are renamed, truncated, compressed or made anew.
     pub file_target: Vec<FileTarget>,
+    /// How the logs of all pods are read, unless a static-pod-target or an annotation says otherwise.
+    pub pod_defaults: Option<PodDefaults>,
     /// Pods whose logs are collected although no annotation asks for it. Empty settings fit all.
     pub static_pod_target: Vec<StaticPodTarget>,
     /// Entries of systemd's journal.
@@ -86,6 +88,17 @@ pub struct FileTarget {
     pub multi_line: Option<logs::MultiLineSettings>,
 }
 
+/// `[host-log.pod-defaults]`
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct PodDefaults {
+    /// Bytes that are kept of a line or event.
+    #[schemars(extend("default" = logs::DEFAULT_MAX_BYTES))]
+    pub max_line_bytes: i64,
+    /// Lines that are one event, unless the annotations adx-mon/log-multi-line or adx-mon/log-first-line say otherwise.
+    pub multi_line: Option<logs::MultiLineSettings>,
+}
+
 /// `[[host-log.static-pod-target]]`
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", default)]
@@ -104,6 +117,10 @@ pub struct StaticPodTarget {
     /// What messages are put through, unless an annotation of the pod says otherwise.
     #[schemars(example = ["keyvalue"])]
     pub parsers: Vec<String>,
+    /// Bytes that are kept of a line or event; 0 is what pod-defaults says.
+    pub max_line_bytes: i64,
+    /// Lines that are one event, in place of those of pod-defaults.
+    pub multi_line: Option<logs::MultiLineSettings>,
 }
 
 /// `[[host-log.journal-target]]`

@@ -22,7 +22,7 @@ use serde::Deserialize;
 pub use exporters::{Exporters, FluentForwardLogExport, OtlpMetricExport, RemoteWriteMetricExport};
 pub use filters::{Filters, LabelMatcher, MetricSource};
 use filters::{metric_source, with_filters};
-pub use host_logs::{FileTarget, HostLog, JournalTarget, KernelTarget, StaticPodTarget, Syslog, Transform};
+pub use host_logs::{FileTarget, HostLog, JournalTarget, KernelTarget, PodDefaults, StaticPodTarget, Syslog, Transform};
 pub use kubernetes::{KubeletDiscovery, KubernetesEvents, MetadataLabels, MetadataWatch, NodeLabels, Present};
 pub use receivers::{OtelLog, OtelMetric, OtelTrace, RemoteWrite};
 pub use scrape::{Scrape, StaticScrapeTarget};

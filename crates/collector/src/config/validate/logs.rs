@@ -1,5 +1,6 @@
 //! The rules of sources of logs and traces.
 
+use ::logs::MultiLineSettings;
 use tail::Budgets;
 
 use super::Check;
@@ -52,6 +53,12 @@ impl<'a> Check<'a> {
     pub(super) fn host_log(&mut self, log: &'a HostLog) {
         self.map_entries("host-log.add-attributes", &log.add_attributes);
         self.each("file-target", &log.file_target, |check, _, target| check.file_target(target));
+        if let Some(pods) = &log.pod_defaults {
+            self.table("pod-defaults", |check| check.lines("host-log.pod-defaults", pods.max_line_bytes, pods.multi_line.as_ref()));
+        }
+        self.each("static-pod-target", &log.static_pod_target, |check, _, target| {
+            check.lines("host-log.static-pod-target", target.max_line_bytes, target.multi_line.as_ref());
+        });
         self.each("journal-target", &log.journal_target, |check, _, target| check.journal_target(target));
         self.each("kernel-target", &log.kernel_target, |check, _, target| check.kernel_target(target));
         self.transforms("host-log", &log.transforms);
@@ -66,15 +73,20 @@ impl<'a> Check<'a> {
         if !["", "plain", "docker", "cri", "kubernetes"].contains(&target.log_type.as_str()) {
             self.say("log-type", format!("{name}.log-type {} is not a valid log type", target.log_type));
         }
-        if target.max_line_bytes < 0 {
-            self.say("max-line-bytes", format!("{name}.max-line-bytes must be at least 0"));
-        }
         let path = std::slice::from_ref(&target.file_path);
         if let Err(error) = tail::Target::new("", "", path, &target.exclude, Budgets::default().budget(0)) {
             self.say("file-path", format!("{name}: {error}"));
         }
         self.parsers(name, &target.parsers);
-        if let Some(Err((key, why))) = target.multi_line.as_ref().map(::logs::MultiLineSettings::rule) {
+        self.lines(name, target.max_line_bytes, target.multi_line.as_ref());
+    }
+
+    /// How lines become messages.
+    fn lines(&mut self, name: &str, max_line_bytes: i64, multi_line: Option<&MultiLineSettings>) {
+        if max_line_bytes < 0 {
+            self.say("max-line-bytes", format!("{name}.max-line-bytes must be at least 0"));
+        }
+        if let Some(Err((key, why))) = multi_line.map(MultiLineSettings::rule) {
             self.table("multi-line", |check| check.say(key, format!("{name}.multi-line.{key}: {why}")));
         }
     }

@@ -11,7 +11,7 @@ mod pod_logs;
 mod readers;
 mod worker;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,12 +25,13 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::Delivery;
-use crate::config::{Config, FileLog, FileSource, LogTarget, PodLogs};
+use crate::config::{Config, FileLog, FileSource, LogTarget, PodLines};
+use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::pods::Pods;
 use marks::Marks;
 use mounts::Mounts;
-use pod_logs::PodLog;
+use pod_logs::{Mistake, PodLog};
 use readers::{ReaderId, Readers};
 use worker::Worker;
 
@@ -59,7 +60,8 @@ pub(crate) fn start(
     }
     let groups: Vec<Arc<Group>> = config.files.iter().map(|source| Arc::new(Group::new(source, pipeline, config, stop))).collect();
     let discovering = config.files.iter().position(|source| source.pods.is_some()).zip(pods);
-    let mut followed = Followed { readers: Readers::new(discovering.is_some()), logs: Arc::default(), retired: HashMap::new() };
+    let mut followed =
+        Followed { readers: Readers::new(discovering.is_some()), logs: Arc::default(), lines: Vec::new(), retired: HashMap::new() };
     let named = followed.named(&config.files)?;
     let marks = Arc::new(Marks::load(&pipeline.store, &config.storage_dir, named.iter().map(|(_, target)| &*target.scope)));
     let logs = Arc::clone(&followed.logs);
@@ -73,7 +75,8 @@ pub(crate) fn start(
     };
     followed.readers.start(&pipeline.metrics, &marks, workers, stop, sources)?;
     sources.spawn(forget(Arc::clone(&marks), stop.clone()));
-    sources.spawn(discover(followed, named, discovering, config.files.clone(), stop.clone()));
+    let metrics = Arc::clone(&pipeline.metrics);
+    sources.spawn(discover(followed, named, discovering, config.files.clone(), metrics, stop.clone()));
     Ok(())
 }
 
@@ -109,6 +112,8 @@ type Logs = Arc<RwLock<HashMap<Arc<str>, Arc<Log>>>>;
 struct Followed {
     readers: Readers,
     logs: Logs,
+    /// How lines of pods are read: most pods have it alike.
+    lines: Vec<(PodLines, Arc<LineOptions>)>,
     /// Targets that are not wanted any more, since when.
     retired: HashMap<Arc<str>, Instant>,
 }
@@ -152,14 +157,27 @@ impl Followed {
         Ok((reader, target.max_line_bytes(file.lines.max_bytes)))
     }
 
-    fn pod(&mut self, group: usize, log: &PodLog, lines: &Arc<LineOptions>) -> anyhow::Result<Target> {
+    fn pod(&mut self, group: usize, log: &PodLog) -> anyhow::Result<Target> {
         let destination = Destination::new(&log.database, &log.table).context("database and table need an ASCII letter or digit each")?;
         let budget = self.readers.budget(readers::PODS, group, destination.database());
         let target = Target::new(&log.file, PODS, std::slice::from_ref(&log.file), &[], budget)?;
         let parsers = Parsers::from_names(&log.parsers).map_err(anyhow::Error::msg)?;
         let resource = log.resource.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect();
-        self.put(&target, group, (Arc::clone(lines), parsers, destination, resource));
-        Ok(target)
+        let lines = self.lines(&log.lines)?;
+        // What a line is cut to is for its reader to say, who knows what is message in it; this bounds what is held.
+        let longest = target.max_line_bytes.max(lines.max_bytes);
+        self.put(&target, group, (lines, parsers, destination, resource));
+        Ok(target.max_line_bytes(longest))
+    }
+
+    fn lines(&mut self, lines: &PodLines) -> anyhow::Result<Arc<LineOptions>> {
+        if let Some((_, options)) = self.lines.iter().find(|(known, _)| known == lines) {
+            return Ok(Arc::clone(options));
+        }
+        let options = lines.options().map_err(|(key, why)| anyhow::anyhow!("multi-line.{key}: {why}"))?;
+        let options = Arc::new(options);
+        self.lines.push((lines.clone(), Arc::clone(&options)));
+        Ok(options)
     }
 
     fn put(&self, target: &Target, group: usize, (lines, parsers, destination, resource): (Arc<LineOptions>, Parsers, Destination, Map)) {
@@ -182,6 +200,7 @@ impl Followed {
             }
             keep
         });
+        self.lines.retain(|(_, options)| Arc::strong_count(options) > 1);
     }
 }
 
@@ -191,6 +210,7 @@ async fn discover(
     named: Vec<(ReaderId, Target)>,
     discovering: Option<(usize, watch::Receiver<Pods>)>,
     sources: Vec<FileSource>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
     let mut by_reader: HashMap<ReaderId, Vec<Target>> = HashMap::new();
@@ -200,22 +220,24 @@ async fn discover(
     for (reader, targets) in by_reader {
         followed.readers.follow(reader, targets);
     }
+    let mut told = BTreeSet::new();
+    tell(BTreeSet::new(), &mut told, &metrics);
     let Some((group, mut pods)) = discovering else {
         stop.cancelled().await;
         return;
     };
-    let Some(PodLogs { chosen, dir }) = sources[group].pods.clone() else { return };
-    let lines = Arc::new(LineOptions { format: logs::LineFormat::Kubernetes, ..LineOptions::default() });
+    let Some(settings) = sources[group].pods.clone() else { return };
     loop {
         let snapshot = pods.borrow_and_update().clone();
         if snapshot.known {
-            let mut wanted = Vec::new();
+            let (mut wanted, mut mistakes) = (Vec::new(), BTreeSet::new());
             let mut seen = BTreeMap::new();
-            for log in snapshot.by_uid.values().flat_map(|pod| pod_logs::logs(pod, &chosen, &dir)) {
+            for log in snapshot.by_uid.values().flat_map(|pod| pod_logs::logs(pod, &settings, &mut mistakes)) {
                 seen.insert(log.file.clone(), log);
             }
+            tell(mistakes, &mut told, &metrics);
             for log in seen.values() {
-                match followed.pod(group, log, &lines) {
+                match followed.pod(group, log) {
                     Ok(target) => wanted.push(target),
                     Err(error) => tracing::warn!(file = log.file, error = %format!("{error:#}"), "the log of a container is not collected"),
                 }
@@ -227,6 +249,13 @@ async fn discover(
             return;
         }
     }
+}
+
+/// Tells what is wrong with annotations: once in the log, and as long as it is so in the metrics.
+fn tell(mistakes: BTreeSet<Mistake>, told: &mut BTreeSet<Mistake>, metrics: &Metrics) {
+    mistakes.difference(told).for_each(Mistake::tell);
+    metrics.log_annotations_unusable.set(i64::try_from(mistakes.len()).unwrap_or(i64::MAX));
+    *told = mistakes;
 }
 
 /// Forgets positions of files that do not come back.
