@@ -207,13 +207,16 @@ impl Parts {
             sources = scrape::start(scraper, discovered, &stop);
         }
         receivers.http = receivers.http.fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") });
-        if let Err(error) = logs::start(&pipeline, config, pods, cluster.events.as_ref(), &stop, &mut sources) {
+        let started = match logs::start(&pipeline, config, pods, cluster.events.as_ref(), &stop, &mut sources) {
+            Ok(()) => self.syslog.lock().await.follow(&pipeline, config, running).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = started {
             // What has started of a configuration that cannot be run ends before the one of before goes on.
             stop.cancel();
             while sources.join_next().await.is_some() {}
             return Err(error);
         }
-        self.syslog.lock().await.follow(&pipeline, config, running).await?;
         Ok(Intake::new(receivers, sources, stop))
     }
 
@@ -277,12 +280,10 @@ impl Supervisor {
             Some(served) => served,
             None => self.served.await,
         };
-        let ended = tokio::time::timeout_at(deadline, async {
-            self.intake.end().await;
-            self.parts.syslog.lock().await.end().await;
-        });
-        if ended.await.is_err() {
-            tracing::warn!("sources did not end in time: what they hold and have no word of is read or sent again, but for syslog");
+        let sources = tokio::time::timeout_at(deadline, self.intake.end());
+        let syslog = async { self.parts.syslog.lock().await.end(deadline).await };
+        if let (Err(_), ()) = tokio::join!(sources, syslog) {
+            tracing::warn!("sources did not end in time: what they hold and have no word of is read or sent again");
         }
         let exporters = async { self.parts.exporters.lock().await.drain(deadline).await };
         tokio::join!(drain(&self.parts.store, self.sender.as_ref(), deadline), exporters);

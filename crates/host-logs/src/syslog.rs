@@ -58,6 +58,11 @@ impl Framing {
         Framing { max_bytes, skip: Skip::Nothing, cut: 0, torn: false }
     }
 
+    /// Keeps up to `max_bytes` of the messages to come.
+    pub fn set_max_bytes(&mut self, max_bytes: usize) {
+        self.max_bytes = max_bytes;
+    }
+
     /// Bytes that were left out of long messages since the last call.
     pub fn take_cut(&mut self) -> u64 {
         std::mem::take(&mut self.cut)

@@ -78,16 +78,13 @@ fn position(source: &KernelSource, store: &wal::Store) -> (Position, Option<Vec<
 mod tests {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixDatagram;
-    use std::sync::Arc;
 
     use prometheus_client::registry::Registry;
 
     use super::*;
     use crate::config::Config;
-    use crate::limits::Limits;
+    use crate::logs::tests::pipeline;
     use crate::metrics::Metrics;
-    use crate::node_labels::NodeLabeling;
-    use crate::pipeline::Pipeline;
 
     const SETTINGS: &str = "
 listen-addr = '127.0.0.1:0'
@@ -98,19 +95,6 @@ disable-kube-discovery = true
 database = 'Logs'
 table = 'Kernel'
 ";
-
-    fn pipeline(store: wal::Store, metrics: Arc<Metrics>, stop: &CancellationToken) -> Pipeline {
-        Pipeline {
-            store,
-            metrics: Arc::clone(&metrics),
-            draining: Arc::default(),
-            identity: Default::default(),
-            body: server::BodyLimits::default(),
-            node: NodeLabeling { node: None, stop: stop.clone() },
-            exporters: Default::default(),
-            limits: Arc::new(Limits::new(Vec::new(), metrics)),
-        }
-    }
 
     /// Of several targets each goes on where it was itself: in the reference the cursor of the last one alone moves.
     #[tokio::test(flavor = "multi_thread")]

@@ -59,3 +59,27 @@ pub(crate) fn start(
 fn now_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::metrics::Metrics;
+    use crate::node_labels::NodeLabeling;
+
+    /// Without exporters and limits.
+    pub(super) fn pipeline(store: wal::Store, metrics: Arc<Metrics>, stop: &CancellationToken) -> Pipeline {
+        Pipeline {
+            store,
+            metrics: Arc::clone(&metrics),
+            draining: Arc::default(),
+            identity: Default::default(),
+            body: server::BodyLimits::default(),
+            node: NodeLabeling { node: None, stop: stop.clone() },
+            exporters: Default::default(),
+            limits: Arc::new(Limits::new(Vec::new(), metrics)),
+        }
+    }
+}

@@ -1,8 +1,8 @@
 //! Syslog, which others send: over UDP, TCP and TLS.
 //!
 //! Senders keep nothing and get no answer, so what is lost is decided here: a TCP sender is read no further while the
-//! store does not take records, and datagrams for which there is no room are counted. Servers whose settings a reload
-//! does not change go on through it.
+//! store does not take records, and datagrams for which there is no room are counted. A reload replaces what becomes of
+//! messages; sockets and connections stay through it, unless the address, the protocol or the TLS of a server changes.
 
 mod datagrams;
 
@@ -11,17 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use host_logs::syslog::{Frame, Framing, FramingError, record};
 use logs::Record;
+use parking_lot::RwLock;
 use server::{Marks, Tls, TlsFiles};
-use telemetry::Lift;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::codec::{Decoder as _, FramedRead};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::{Delivery, journal::parse};
@@ -43,6 +44,15 @@ const IDLE: Duration = Duration::from_secs(30 * 60);
 /// A TLS handshake takes no longer.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// At the end of a server, senders are listened to until they are silent for so long ...
+const SILENCE: Duration = Duration::from_millis(100);
+
+/// ... and no longer than this.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// In a reload, servers that end have so long to store what they received.
+const END: Duration = Duration::from_secs(10);
+
 /// How often the files of a certificate are looked at.
 const CERTIFICATE_PERIOD: Duration = Duration::from_secs(10);
 
@@ -51,27 +61,75 @@ const CERTIFICATE_PERIOD: Duration = Duration::from_secs(10);
 pub(crate) struct Servers(Vec<Server>);
 
 struct Server {
-    settings: SyslogSource,
-    lift_resources: Vec<Lift>,
     addr: SocketAddr,
+    handling: Live,
     stop: CancellationToken,
+    /// What cannot be stored is lost from then on.
+    give_up: CancellationToken,
     task: JoinHandle<()>,
 }
 
+/// What becomes of messages.
+struct Handling {
+    settings: SyslogSource,
+    delivery: Delivery,
+    /// Ends what follows the node for it.
+    _following: DropGuard,
+}
+
+impl Handling {
+    fn new(pipeline: &Pipeline, settings: &SyslogSource, config: &Config, stop: &CancellationToken) -> Arc<Handling> {
+        let following = stop.child_token();
+        let delivery = Delivery::new(pipeline, "syslog", &settings.shared, config, &following);
+        Arc::new(Handling { settings: settings.clone(), delivery, _following: following.drop_guard() })
+    }
+
+    fn record(&self, message: &[u8]) -> Record {
+        let mut record = record(message, chrono::Utc::now(), &self.settings.destination);
+        self.delivery.problem("utf8", u64::from(std::str::from_utf8(message).is_err()));
+        // Every syslog message begins with its priority.
+        self.delivery.problem("format", u64::from(!record.attributes.contains_key("priority")));
+        if !self.settings.shared.parsers.is_empty() {
+            parse(&self.settings.shared.parsers, &mut record);
+        }
+        record
+    }
+}
+
+/// What becomes of messages at present.
+#[derive(Clone)]
+struct Live(Arc<RwLock<Arc<Handling>>>);
+
+impl Live {
+    fn now(&self) -> Arc<Handling> {
+        Arc::clone(&self.0.read())
+    }
+}
+
 impl Servers {
-    /// Runs those of `config`: what is new or different is started, what is no longer there ends. `stop` ends them all.
+    /// Runs those of `config`: a server for a new socket is started, one whose socket is no longer there ends, and others go on
+    /// with their new settings. `stop` ends them all.
     ///
     /// # Errors
-    /// A taken port or an unusable certificate. Servers that were started before it go on.
+    /// A taken port or an unusable certificate. Servers that run then go on, with the settings they had.
     pub(crate) async fn follow(&mut self, pipeline: &Pipeline, config: &Config, stop: &CancellationToken) -> anyhow::Result<()> {
-        let wanted = |server: &Server| config.syslog.contains(&server.settings) && server.lift_resources == config.lift_resources;
-        let (kept, ended) = std::mem::take(&mut self.0).into_iter().partition(wanted);
-        self.0 = kept;
-        end(ended).await;
-        for settings in &config.syslog {
-            if !self.0.iter().any(|server| server.settings == *settings) {
-                self.0.push(Server::start(pipeline, settings, config, stop).await?);
+        let mut wanted: Vec<&SyslogSource> = config.syslog.iter().collect();
+        let (mut kept, mut ended) = (Vec::new(), Vec::new());
+        for server in std::mem::take(&mut self.0) {
+            match wanted.iter().position(|settings| server.listens_for(settings)) {
+                Some(at) => {
+                    kept.push(wanted.remove(at));
+                    self.0.push(server);
+                }
+                None => ended.push(server),
             }
+        }
+        end(ended, Instant::now() + END).await;
+        for settings in wanted {
+            self.0.push(Server::start(pipeline, settings, config, stop).await?);
+        }
+        for (server, settings) in self.0.iter().zip(kept) {
+            *server.handling.0.write() = Handling::new(pipeline, settings, config, &server.stop);
         }
         Ok(())
     }
@@ -81,17 +139,26 @@ impl Servers {
         self.0.iter().map(|server| server.addr).collect()
     }
 
-    /// Ends them all, with what they received stored if the store takes it.
-    pub(crate) async fn end(&mut self) {
-        end(std::mem::take(&mut self.0)).await;
+    /// Ends them all, with what they received stored if the store takes it before `deadline`.
+    pub(crate) async fn end(&mut self, deadline: Instant) {
+        end(std::mem::take(&mut self.0), deadline).await;
     }
 }
 
-async fn end(servers: Vec<Server>) {
-    for server in servers {
-        server.stop.cancel();
-        if let Err(error) = server.task.await {
-            tracing::error!(addr = %server.addr, %error, "a syslog server failed");
+async fn end(servers: Vec<Server>, deadline: Instant) {
+    servers.iter().for_each(|server| server.stop.cancel());
+    for mut server in servers {
+        let ended = match timeout_at(deadline, &mut server.task).await {
+            Ok(ended) => Ok(ended),
+            Err(_) => {
+                server.give_up.cancel();
+                timeout(2 * LAST_WORDS, &mut server.task).await
+            }
+        };
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(addr = %server.addr, %error, "a syslog server failed"),
+            Err(_) => tracing::error!(addr = %server.addr, "a syslog server does not end: the store does not answer"),
         }
     }
 }
@@ -99,25 +166,32 @@ async fn end(servers: Vec<Server>) {
 impl Server {
     async fn start(pipeline: &Pipeline, settings: &SyslogSource, config: &Config, stop: &CancellationToken) -> anyhow::Result<Server> {
         let listen = || format!("listening for syslog on {} (is another process using the port?)", settings.listen_addr);
-        let stop = stop.child_token();
-        let delivery = Arc::new(Delivery::new(pipeline, "syslog", &settings.shared, config, &stop));
+        let (stop, give_up) = (stop.child_token(), CancellationToken::new());
+        let handling = Live(Arc::new(RwLock::new(Handling::new(pipeline, settings, config, &stop))));
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let receiver = Receiver { settings: settings.clone(), queue, delivery: Arc::clone(&delivery), stop: stop.clone() };
+        let receiver = Receiver { handling: handling.clone(), queue, stop: stop.clone() };
+        let storing = store(handling.clone(), waiting, give_up.clone());
         let at = addresses(&settings.listen_addr).await.with_context(listen)?;
         let (addr, task) = match settings.protocol {
             SyslogProtocol::Udp => {
                 let socket = UdpSocket::bind(at.as_slice()).await.with_context(listen)?;
                 datagrams::enlarge_buffer(&socket);
-                (socket.local_addr()?, tokio::spawn(serve(receiver.datagrams(socket), delivery, waiting)))
+                (socket.local_addr()?, tokio::spawn(serve(receiver.datagrams(socket), storing)))
             }
             SyslogProtocol::Tcp => {
                 let listener = TcpListener::bind(at.as_slice()).await.with_context(listen)?;
                 let tls = tls(settings.tls.as_ref(), &stop)?;
-                (listener.local_addr()?, tokio::spawn(serve(receiver.connections(listener, tls), delivery, waiting)))
+                (listener.local_addr()?, tokio::spawn(serve(receiver.connections(listener, tls), storing)))
             }
         };
         tracing::info!(%addr, protocol = ?settings.protocol, tls = settings.tls.is_some(), "listening for syslog");
-        Ok(Server { settings: settings.clone(), lift_resources: config.lift_resources.clone(), addr, stop, task })
+        Ok(Server { addr, handling, stop, give_up, task })
+    }
+
+    /// Whether its socket is the one that `settings` describe.
+    fn listens_for(&self, settings: &SyslogSource) -> bool {
+        let own = &self.handling.now().settings;
+        (&own.listen_addr, own.protocol, &own.tls) == (&settings.listen_addr, settings.protocol, &settings.tls)
     }
 }
 
@@ -138,13 +212,12 @@ fn tls(files: Option<&TlsFiles>, stop: &CancellationToken) -> anyhow::Result<Opt
 }
 
 /// Runs `receiving` and stores what comes, until it has ended and all is stored.
-async fn serve(receiving: impl Future<Output = ()>, delivery: Arc<Delivery>, waiting: mpsc::Receiver<Record>) {
-    tokio::join!(receiving, store(&delivery, waiting));
+async fn serve(receiving: impl Future<Output = ()>, storing: impl Future<Output = ()>) {
+    tokio::join!(receiving, storing);
 }
 
-async fn store(delivery: &Delivery, mut waiting: mpsc::Receiver<Record>) {
-    // What was received is stored even at the end, as long as the process is allowed to run.
-    let never = CancellationToken::new();
+/// Stores records until no more come, also after the server was stopped, as long as `give_up` allows.
+async fn store(handling: Live, mut waiting: mpsc::Receiver<Record>, give_up: CancellationToken) {
     let mut records = Vec::new();
     while let Some(first) = waiting.recv().await {
         records.push(first);
@@ -157,58 +230,57 @@ async fn store(delivery: &Delivery, mut waiting: mpsc::Receiver<Record>) {
             }
         };
         // Whether the batch is full or the time is over, it goes.
-        let _ = tokio::time::timeout(BATCH_TIME, fill).await;
-        delivery.deliver(std::mem::take(&mut records), Marks::new(), &never).await;
+        let _ = timeout(BATCH_TIME, fill).await;
+        let (handling, mut lost) = (handling.now(), records.len() as u64);
+        if !handling.delivery.deliver(std::mem::take(&mut records), Marks::new(), &give_up).await {
+            waiting.close();
+            while waiting.recv().await.is_some() {
+                lost += 1;
+            }
+            handling.delivery.count("shutdown", lost);
+            tracing::error!(records = lost, "records of syslog were lost: the store did not take them before the end");
+            return;
+        }
     }
 }
 
 /// What all connections of a server share.
 #[derive(Clone)]
 struct Receiver {
-    settings: SyslogSource,
+    handling: Live,
     queue: mpsc::Sender<Record>,
-    delivery: Arc<Delivery>,
     stop: CancellationToken,
 }
 
 impl Receiver {
-    fn record(&self, message: &[u8]) -> Record {
-        let mut record = record(message, chrono::Utc::now(), &self.settings.destination);
-        self.delivery.problem("utf8", u64::from(std::str::from_utf8(message).is_err()));
-        // Every syslog message begins with its priority.
-        self.delivery.problem("format", u64::from(!record.attributes.contains_key("priority")));
-        if !self.settings.shared.parsers.is_empty() {
-            parse(&self.settings.shared.parsers, &mut record);
-        }
-        record
-    }
-
     async fn connections(self, listener: TcpListener, tls: Option<Tls>) {
-        let (connections, places) = (TaskTracker::new(), Arc::new(Semaphore::new(self.settings.max_connections)));
-        while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
+        // Each connection holds one of `places`.
+        let (connections, places) = (TaskTracker::new(), Arc::new(()));
+        while let Some(accepted) = self.accept(&listener).await {
             let (stream, sender) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a syslog connection");
-                    self.delivery.failed();
+                    self.handling.now().delivery.failed();
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                tracing::warn!(%sender, max_connections = self.settings.max_connections, "a syslog connection was closed: there are too many");
-                self.delivery.connection_ended("too_many");
+            let now = self.handling.now();
+            let max_connections = now.settings.max_connections;
+            if Arc::strong_count(&places) > max_connections {
+                tracing::warn!(%sender, max_connections, "a syslog connection was closed: there are too many");
+                now.delivery.connection_ended("too_many");
                 continue;
-            };
-            let (receiver, tls) = (self.clone(), tls.clone());
+            }
+            let (receiver, tls, place) = (self.clone(), tls.clone(), Arc::clone(&places));
             connections.spawn(async move {
-                let delivery = Arc::clone(&receiver.delivery);
                 let ended = receiver.connection(stream, tls).await;
                 if !matches!(ended, End::Closed | End::Stopped) {
                     tracing::info!(%sender, why = %ended, "a syslog connection ended");
                 }
                 drop(place);
-                delivery.connection_ended(ended.reason());
+                receiver.handling.now().delivery.connection_ended(ended.reason());
             });
         }
         drop(listener);
@@ -216,21 +288,26 @@ impl Receiver {
         connections.wait().await;
     }
 
-    async fn connection(self, stream: TcpStream, tls: Option<Tls>) -> End {
-        match tls {
-            None => self.stream(stream).await,
-            Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.stream(stream).await,
-                Ok(Err(error)) => End::Handshake(error),
-                Err(elapsed) => End::Handshake(elapsed.into()),
-            },
+    /// The next connection; at the end those that wait already.
+    async fn accept(&self, listener: &TcpListener) -> Option<std::io::Result<(TcpStream, SocketAddr)>> {
+        let accepted = self.stop.run_until_cancelled(listener.accept()).await;
+        accepted.or_else(|| listener.accept().now_or_never())
+    }
+
+    async fn connection(&self, stream: TcpStream, tls: Option<Tls>) -> End {
+        let Some(tls) = tls else { return self.stream(stream).await };
+        match self.stop.run_until_cancelled(timeout(HANDSHAKE, tls.accept(stream))).await {
+            Some(Ok(Ok(stream))) => self.stream(stream).await,
+            Some(Ok(Err(error))) => End::Handshake(error),
+            Some(Err(elapsed)) => End::Handshake(elapsed.into()),
+            None => End::Stopped,
         }
     }
 
-    async fn stream(self, stream: impl AsyncRead + AsyncWrite + Unpin) -> End {
-        let mut frames = FramedRead::new(stream, Framing::new(self.settings.max_message_bytes));
-        let end = loop {
-            let next = self.stop.run_until_cancelled(tokio::time::timeout(IDLE, frames.next())).await;
+    async fn stream(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> End {
+        let mut frames = FramedRead::new(stream, Framing::new(self.handling.now().settings.max_message_bytes));
+        let mut end = loop {
+            let next = self.stop.run_until_cancelled(timeout(IDLE, frames.next())).await;
             match next {
                 Some(Ok(Some(Ok(frame)))) => self.frame(&frame, frames.decoder_mut()).await,
                 Some(Ok(Some(Err(error)))) => break End::Broken(error),
@@ -239,20 +316,31 @@ impl Receiver {
                 None => break End::Stopped,
             }
         };
+        let until = Instant::now() + LAST_WORDS;
+        while matches!(end, End::Stopped) && Instant::now() < until {
+            match timeout(SILENCE, frames.next()).await {
+                Ok(Some(Ok(frame))) => self.frame(&frame, frames.decoder_mut()).await,
+                Ok(Some(Err(error))) => end = End::Broken(error),
+                Ok(None) | Err(_) => break,
+            }
+        }
         // What was received and not taken yet.
         let mut rest = frames.read_buffer_mut().split();
         while let Ok(Some(frame)) = frames.decoder_mut().decode_eof(&mut rest) {
             self.frame(&frame, frames.decoder_mut()).await;
         }
-        self.delivery.count("torn", u64::from(frames.decoder().is_torn()));
+        self.handling.now().delivery.count("torn", u64::from(frames.decoder().is_torn()));
         end
     }
 
     async fn frame(&self, frame: &Frame, framing: &mut Framing) {
-        self.delivery.truncated(framing.take_cut());
-        self.delivery.problem("cut", u64::from(frame.truncated));
-        // The queue ends with the last connection.
-        let _ = self.queue.send(self.record(&frame.bytes)).await;
+        let now = self.handling.now();
+        framing.set_max_bytes(now.settings.max_message_bytes);
+        now.delivery.truncated(framing.take_cut());
+        now.delivery.problem("cut", u64::from(frame.truncated));
+        // Nobody takes it after the server gave up.
+        let lost = self.queue.send(now.record(&frame.bytes)).await.is_err();
+        now.delivery.count("shutdown", lost.into());
     }
 }
 
@@ -282,5 +370,44 @@ impl End {
             End::Broken(FramingError::Io(_)) => "failed",
             End::Broken(FramingError::Count) => "framing",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::logs::tests::pipeline;
+    use crate::metrics::{Metrics, SourceStage};
+
+    /// A store that is full does not hold up the end: senders see it, and what they sent last is counted.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_full_store_does_not_take_before_the_end_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings =
+            "storage-dir = '/x'\n[[syslog]]\nlisten-addr = '127.0.0.1:0'\nprotocol = 'tcp'\ndatabase = 'Logs'\ntable = 'Syslog'\n";
+        let (config, _) = Config::from_toml(settings, "node-1").unwrap();
+        let metrics = Metrics::register(&mut Registry::default(), "", false);
+        let options = wal::Options { max_disk_bytes: 1, ..wal::Options::new(dir.path()) };
+        let (store, _) = wal::Store::open(options, wal::RealDisk::new(), 0).unwrap();
+        let stop = CancellationToken::new();
+        let pipeline = pipeline(store, Arc::clone(&metrics), &stop);
+        let mut servers = Servers::default();
+        servers.follow(&pipeline, &config, &stop).await.unwrap();
+        let mut stream = std::net::TcpStream::connect(servers.addresses()[0]).unwrap();
+        // More than wait in the queue and in a batch: the connection waits too.
+        let sent = QUEUE + MAX_BATCH + 100;
+        for number in 0..sent {
+            stream.write_all(format!("<13>1 - h a - - - {number}\n").as_bytes()).unwrap();
+        }
+        stop.cancel();
+        servers.end(Instant::now() + Duration::from_millis(500)).await;
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+        let lost = metrics.logs_dropped.get_or_create(&SourceStage { source: "syslog", stage: "shutdown" }).get();
+        assert_eq!(lost, sent as u64);
+        tokio::task::spawn_blocking(move || pipeline.store.close()).await.unwrap();
     }
 }

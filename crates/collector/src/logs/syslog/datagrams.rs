@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout};
 
-use super::Receiver;
+use super::{LAST_WORDS, Receiver, SILENCE};
 
 /// The longest datagram.
 const MAX_DATAGRAM: usize = 64 * 1024;
@@ -51,21 +52,28 @@ impl Receiver {
                     Ok((length, _sender)) => losses.refused += u64::from(!self.datagram(&buffer[..length])),
                     Err(error) => {
                         tracing::warn!(%error, "receiving syslog datagrams failed");
-                        self.delivery.failed();
+                        self.handling.now().delivery.failed();
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 },
             }
+        }
+        let until = Instant::now() + LAST_WORDS;
+        while Instant::now() < until
+            && let Ok(Ok((length, _sender))) = timeout(SILENCE, socket.recv_from(&mut buffer)).await
+        {
+            losses.refused += u64::from(!self.datagram(&buffer[..length]));
         }
         losses.tell(&self);
     }
 
     /// Takes a datagram; whether there was room for it.
     fn datagram(&self, datagram: &[u8]) -> bool {
-        let kept = datagram.len().min(self.settings.max_message_bytes);
-        self.delivery.truncated((datagram.len() - kept) as u64);
-        self.delivery.problem("cut", u64::from(kept < datagram.len()));
-        self.queue.try_send(self.record(&datagram[..kept])).is_ok()
+        let now = self.handling.now();
+        let kept = datagram.len().min(now.settings.max_message_bytes);
+        now.delivery.truncated((datagram.len() - kept) as u64);
+        now.delivery.problem("cut", u64::from(kept < datagram.len()));
+        self.queue.try_send(now.record(&datagram[..kept])).is_ok()
     }
 }
 
@@ -82,8 +90,9 @@ impl Losses {
         if dropped + refused == 0 {
             return;
         }
-        receiver.delivery.count("kernel", dropped);
-        receiver.delivery.count("receive", refused);
+        let now = receiver.handling.now();
+        now.delivery.count("kernel", dropped);
+        now.delivery.count("receive", refused);
         tracing::warn!(
             kernel = dropped,
             queue = refused,
