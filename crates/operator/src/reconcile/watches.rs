@@ -21,9 +21,13 @@ use super::{Context, Managed, reference};
 use crate::object::{Kind, Reference};
 use crate::render::{MANAGED_BY, MANAGER, OWNER_KIND, OWNER_NAME, OWNER_NAMESPACE};
 
+/// Objects of a page of the lists that watches begin with. All begin at once, and what they read is most of the memory that an
+/// operator takes that starts where there is much.
+const PAGE: u32 = 50;
+
 /// Watches that end silently are begun again by the server's time.
 fn all() -> watcher::Config {
-    watcher::Config::default()
+    watcher::Config::default().page_size(PAGE)
 }
 
 /// Kinds of objects that resources of a kind have.

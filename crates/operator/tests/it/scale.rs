@@ -91,6 +91,7 @@ async fn many_resources_cost_little_while_nothing_happens() {
     stop.cancel();
     playing.await.unwrap();
     let came = settled(&admin, &operator, without).await;
+    eprintln!("as they came: {came}");
     drop(operator);
     // the Lease of the one before has to run out
     let operator = Operator::start(&world.kubeconfig, &folder.path().join("operator.log"), 30);
