@@ -26,7 +26,7 @@ mod update;
 use std::time::Duration;
 
 pub use remote::RemoteSettings;
-pub use service::{Config, DEFAULT_DATABASE, Running, start, start_with};
+pub use service::{Config, DEFAULT_DATABASE, DatabaseSetting, Running, start, start_with};
 pub use storage::{ExtentError, StorageError, StorageOptions};
 
 /// Reads a positive period as KQL writes it (`7d`, `36h`, `1.12:00:00`).

@@ -25,9 +25,10 @@ struct Arguments {
     /// What an acknowledged ingestion survives: `disk` a power failure, `process` a kill.
     #[arg(long, env = "ADXMON_DURABILITY", default_value = "disk")]
     durability: wal::Durability,
-    /// Databases to create beside NetDefaultDB.
+    /// Databases to create beside NetDefaultDB, each with the age at which its rows are dropped where no retention policy says
+    /// otherwise, if that is not --retention: Metrics,Logs=90d.
     #[arg(long, value_delimiter = ',')]
-    databases: Vec<String>,
+    databases: Vec<kustd::DatabaseSetting>,
     /// Age at which rows are dropped where no retention policy says otherwise, such as 7d.
     #[arg(long, value_parser = period)]
     retention: Option<Duration>,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -39,8 +40,8 @@ pub struct Config {
     /// What an acknowledgement of an ingestion promises.
     pub durability: wal::Durability,
     /// Databases that are created when missing, beside `NetDefaultDB`.
-    pub databases: Vec<String>,
-    /// Age of rows that are dropped where no retention policy says otherwise.
+    pub databases: Vec<DatabaseSetting>,
+    /// Age of rows that are dropped where neither a retention policy nor the database's setting says otherwise.
     pub retention: Option<Duration>,
     /// Size of all extents above which the oldest are dropped.
     pub max_bytes: Option<u64>,
@@ -48,6 +49,32 @@ pub struct Config {
     pub ingestion_storage: Vec<String>,
     /// Which other clusters may be asked.
     pub remote: RemoteSettings,
+}
+
+/// A database that is created when missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseSetting {
+    /// Its name.
+    pub name: String,
+    /// Age of its rows that are dropped where no retention policy says otherwise.
+    pub retention: Option<Duration>,
+}
+
+impl From<&str> for DatabaseSetting {
+    fn from(name: &str) -> DatabaseSetting {
+        DatabaseSetting { name: name.to_owned(), retention: None }
+    }
+}
+
+impl FromStr for DatabaseSetting {
+    type Err = String;
+
+    /// `Name`, or `Name=90d`.
+    fn from_str(text: &str) -> Result<DatabaseSetting, String> {
+        let Some((name, age)) = text.split_once('=') else { return Ok(text.into()) };
+        let retention = crate::parse_period(age).ok_or_else(|| format!("'{age}' is no period such as 7d or 36h"))?;
+        Ok(DatabaseSetting { retention: Some(retention), ..name.into() })
+    }
 }
 
 /// Tells the time in ticks since year 1.
@@ -210,10 +237,12 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
 /// As [`start`].
 pub async fn start_with(
     config: Config,
-    options: StorageOptions,
+    mut options: StorageOptions,
     clock: Arc<dyn Fn() -> i64 + Send + Sync>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Running> {
+    let ages = config.databases.iter().filter_map(|database| Some((database.name.clone(), database.retention?)));
+    options.retentions.extend(ages);
     let ingestion_storage = IngestionStorage::new(&config.ingestion_storage)?.map(Arc::new);
     let clusters = Arc::new(Clusters::new(&config.remote)?);
     let listener = tokio::net::TcpListener::bind(config.listen)
@@ -265,9 +294,9 @@ pub async fn start_with(
     Ok(Running { addr, server: task })
 }
 
-fn create_databases(kustd: &Kustd, names: &[String]) -> anyhow::Result<()> {
+fn create_databases(kustd: &Kustd, databases: &[DatabaseSetting]) -> anyhow::Result<()> {
     let catalog = kustd.storage.catalog();
-    for name in names.iter().map(String::as_str).chain([DEFAULT_DATABASE]) {
+    for name in databases.iter().map(|database| database.name.as_str()).chain([DEFAULT_DATABASE]) {
         if catalog.image().database(name).is_none() {
             catalog.change(|edit| edit.create_database(name, kustd.now()))?;
         }

@@ -121,7 +121,7 @@ impl System {
                 data_dir: data_dir.folder("kustd")?,
                 listen: ports.kustd,
                 durability: options.durability,
-                databases: vec![METRICS.to_owned(), LOGS.to_owned()],
+                databases: vec![METRICS.into(), LOGS.into()],
                 retention: Some(options.keep),
                 max_bytes: Some(options.keep_gib << 30),
                 ingestion_storage: Vec::new(),

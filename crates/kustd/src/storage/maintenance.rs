@@ -363,7 +363,7 @@ impl Storage {
         self.remove_extents(expired)
     }
 
-    /// The soft-delete period of a table: its policy, its database's, the configured one. Ticks.
+    /// The soft-delete period of a table: its policy, its database's, the one configured for that, the configured one. Ticks.
     fn retention(&self, image: &Image, table: &Table) -> Option<i64> {
         let database = image.databases.get(&table.database);
         table
@@ -371,7 +371,7 @@ impl Storage {
             .get("retention")
             .or_else(|| database.and_then(|database| database.policies.get("retention")))
             .and_then(|policy| soft_delete_period(policy))
-            .or_else(|| self.options.retention.map(ticks))
+            .or_else(|| self.options.retentions.get(&*table.database).copied().or(self.options.retention).map(ticks))
     }
 }
 

@@ -13,6 +13,7 @@ mod maintenance;
 mod recovery;
 pub(crate) mod shred;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct StorageOptions {
     pub durability: wal::Durability,
     /// Age of extents that are dropped where no policy says otherwise.
     pub retention: Option<Duration>,
+    /// The same for some databases.
+    pub retentions: HashMap<String, Duration>,
     /// Size of all extents above which the oldest are dropped.
     pub max_bytes: Option<u64>,
     /// Rows of a table that are sealed at once.
@@ -62,6 +65,7 @@ impl StorageOptions {
             dir: dir.to_owned(),
             durability: wal::Durability::Disk,
             retention: None,
+            retentions: HashMap::new(),
             max_bytes: None,
             seal_rows: 1_000_000,
             seal_bytes: 64 << 20,
@@ -176,7 +180,7 @@ impl Storage {
     }
 
     /// A consistent view: the catalogue's image and the rows of every table.
-    pub(crate) fn view(&self) -> (Arc<Image>, std::collections::HashMap<TableId, Arc<TableData>>) {
+    pub(crate) fn view(&self) -> (Arc<Image>, HashMap<TableId, Arc<TableData>>) {
         let state = self.state.lock();
         (self.catalog.image(), state.tables.clone())
     }

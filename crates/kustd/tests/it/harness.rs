@@ -98,7 +98,7 @@ impl Kustd {
             data_dir: folder.to_owned(),
             listen: "127.0.0.1:0".parse().unwrap(),
             durability: wal::Durability::Process,
-            databases: vec!["Metrics".to_owned()],
+            databases: vec!["Metrics".into()],
             retention: None,
             max_bytes: None,
             ingestion_storage,

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Lines};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use kustd::DatabaseSetting;
 use serde_json::json;
 
 /// The program on a free port; killed when dropped.
@@ -44,6 +45,17 @@ impl Drop for Program {
         // it may have ended
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn databases_may_say_how_long_they_keep_rows() {
+    let day = std::time::Duration::from_secs(86_400);
+    for (text, retention) in [("Logs", None), ("Logs=90d", Some(day * 90)), ("Logs=1.12:00:00", Some(day * 3 / 2))] {
+        assert_eq!(text.parse(), Ok(DatabaseSetting { name: "Logs".to_owned(), retention }), "{text}");
+    }
+    for text in ["Logs=", "Logs=-1d", "Logs=long"] {
+        assert!(text.parse::<DatabaseSetting>().unwrap_err().contains("7d"), "{text}");
     }
 }
 

@@ -124,14 +124,24 @@ struct RetentionPolicy {
 
 /// How long a database keeps its data: by its policy if it has one, else by its days.
 fn period(database: &crds::Database) -> Result<String, String> {
-    let name = &database.database_name;
-    if database.retention_policy.trim().is_empty() {
-        let days_of = database.retention_in_days;
-        return if days_of > 0 { Ok(days(days_of)) } else { Err(format!("retentionInDays {days_of} of database {name} is not above 0")) };
+    if let Some((iso, _)) = policy_period(database)? {
+        return Ok(iso);
     }
+    let (name, days_of) = (&database.database_name, database.retention_in_days);
+    if days_of > 0 { Ok(days(days_of)) } else { Err(format!("retentionInDays {days_of} of database {name} is not above 0")) }
+}
+
+/// The period of a `retentionPolicy`, as ISO 8601 and as Kusto writes it; none without such a policy.
+pub(crate) fn policy_period(database: &crds::Database) -> Result<Option<(String, String)>, String> {
+    if database.retention_policy.trim().is_empty() {
+        return Ok(None);
+    }
+    let name = &database.database_name;
     let wrong = |why: String| format!("retentionPolicy of database {name}: {why}; write it as {{\"SoftDeletePeriod\": \"30.00:00:00\"}}");
     let policy: RetentionPolicy = serde_json::from_str(&database.retention_policy).map_err(|error| wrong(error.to_string()))?;
-    iso(&policy.soft_delete_period).ok_or_else(|| wrong(format!("{:?} is no timespan", policy.soft_delete_period)))
+    let period = policy.soft_delete_period;
+    let iso = iso(&period).ok_or_else(|| wrong(format!("{period:?} is no timespan")))?;
+    Ok(Some((iso, period)))
 }
 
 fn days(days: i64) -> String {

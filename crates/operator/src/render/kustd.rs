@@ -1,6 +1,6 @@
 //! `ADXCluster` with `spec.local`: kustd, the embedded Kusto, as a StatefulSet of one.
 
-use crds::AdxCluster;
+use crds::{AdxCluster, AdxClusterSpec};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -9,6 +9,7 @@ use serde_json::json;
 use super::common::Owner;
 use super::pod::{self, DATA, GROUP, Pod};
 use super::{RenderError, Rendered, Settings};
+use crate::azure::wanted::policy_period;
 use crate::object::{Object, Reference};
 
 const PORT: u16 = 8080;
@@ -34,12 +35,10 @@ pub fn render(cluster: &AdxCluster, settings: &Settings) -> Result<Rendered, Ren
     let data = pod::data(&owner, COMPONENT, local.storage.as_ref(), "20Gi")?;
     let selector = owner.selector(COMPONENT);
     let meta = || owner.meta(&owner.name, COMPONENT);
-    let mut names: Vec<&str> = cluster.spec.databases.iter().map(|database| database.database_name.as_str()).collect();
-    let heartbeats = cluster.spec.federation.as_ref().map(|federation| federation.heartbeat_database.as_str());
-    names.extend(heartbeats.filter(|name| !name.is_empty() && !names.contains(name)));
+    let databases = databases(&cluster.spec)?;
     let mut args = vec![format!("--data-dir={DATA}"), format!("--listen=0.0.0.0:{PORT}")];
-    if !names.is_empty() {
-        args.push(format!("--databases={}", names.join(",")));
+    if !databases.is_empty() {
+        args.push(format!("--databases={}", databases.join(",")));
     }
     if let Some(days) = cluster.spec.databases.iter().map(|database| database.retention_in_days).max().filter(|days| *days > 0) {
         args.push(format!("--retention={days}d"));
@@ -112,4 +111,45 @@ fn all(owner: &Owner) -> Vec<Reference> {
         Reference::to::<Service>(namespace, name),
         Reference::to::<ServiceAccount>(namespace, name),
     ]
+}
+
+/// Databases as kustd's flag has them, each with the age at which its rows go.
+fn databases(spec: &AdxClusterSpec) -> Result<Vec<String>, RenderError> {
+    let invalid = |problem| RenderError::Spec { field: "spec.databases", problem };
+    let mut databases = Vec::new();
+    for database in &spec.databases {
+        let (name, days) = (&database.database_name, database.retention_in_days);
+        databases.push(match policy_period(database).map_err(invalid)? {
+            Some((_, period)) => format!("{name}={period}"),
+            None if days > 0 => format!("{name}={days}d"),
+            None => name.clone(),
+        });
+    }
+    let heartbeats = spec.federation.as_ref().map(|federation| federation.heartbeat_database.as_str()).unwrap_or_default();
+    if !heartbeats.is_empty() && !spec.databases.iter().any(|database| database.database_name == heartbeats) {
+        databases.push(format!("{heartbeats}=30d"));
+    }
+    Ok(databases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_database_keeps_its_rows_for_its_own_time() {
+        let of = |databases: serde_json::Value| {
+            let spec = json!({"clusterName": "c", "databases": databases, "federation": {"heartbeatDatabase": "Hub"}});
+            super::databases(&serde_json::from_value(spec).unwrap_or_default()).map_err(|error| error.to_string())
+        };
+        let policy = r#"{"SoftDeletePeriod": "1.12:00:00"}"#;
+        let databases = json!([
+            {"databaseName": "Metrics", "telemetryType": "Metrics"},
+            {"databaseName": "Logs", "telemetryType": "Logs", "retentionInDays": 90},
+            {"databaseName": "Traces", "telemetryType": "Traces", "retentionInDays": 90, "retentionPolicy": policy},
+        ]);
+        assert_eq!(of(databases), Ok(["Metrics=30d", "Logs=90d", "Traces=1.12:00:00", "Hub=30d"].map(str::to_owned).to_vec()));
+        let wrong = of(json!([{"databaseName": "Hub", "telemetryType": "Logs", "retentionPolicy": "90d"}])).unwrap_err();
+        assert!(wrong.starts_with("spec.databases: retentionPolicy of database Hub"), "{wrong}");
+    }
 }

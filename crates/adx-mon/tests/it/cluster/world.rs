@@ -157,7 +157,7 @@ async fn start_kustd(folder: &TempDir, stop: CancellationToken) -> kustd::Runnin
         data_dir: folder.path().join("kustd"),
         listen: "127.0.0.1:0".parse().unwrap(),
         durability: wal::Durability::Process,
-        databases: vec!["Metrics".to_owned()],
+        databases: vec!["Metrics".into()],
         retention: None,
         max_bytes: None,
         ingestion_storage: Vec::new(),
