@@ -1,5 +1,7 @@
 //! The journal, the kernel log and syslog, from their makers to the store.
 
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -74,18 +76,31 @@ async fn the_journal_is_read_once_over_restarts() {
     collector.stop().await;
 }
 
+/// Records that the kernel log has now, each of which `/dev/kmsg` gives to one read.
+fn kernel_records() -> usize {
+    let not_waiting = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let mut log = std::fs::File::options().read(true).custom_flags(not_waiting).open("/dev/kmsg").unwrap();
+    let mut buffer = vec![0; 8192];
+    std::iter::from_fn(|| log.read(&mut buffer).ok()).count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kernel_log_is_read_once_over_restarts() {
     let tables = "[[host-log]]\ndisable-kube-discovery = true\n[[host-log.kernel-target]]\ndatabase = 'Logs'\ntable = 'Kernel'\npriority = 'debug'\n";
+    let there = kernel_records();
+    assert!(there > 10, "{there}");
     let collector = Collector::start("", tables).await;
-    let read = collector.until(&sent("kernelsource"), |count| count > 0.0).await;
+    let read = collector.until(&sent("kernelsource"), |count| count >= there as f64).await;
     let dir = collector.stop().await;
-    // What the kernel says meanwhile is far less than what it said since boot.
+    let marker = format!("a test of the collector, {:?}", std::time::SystemTime::now());
+    // Without its line end the kernel would wait for more of it.
+    std::fs::write("/dev/kmsg", format!("{marker}\n")).unwrap();
     let collector = Collector::start_in(dir, "", tables).await;
-    collector.until("adxmon_collector_samples_stored_total", |_| true).await;
-    let again = collector.metric(&sent("kernelsource")).await.unwrap_or(0.0);
-    assert!(again < read, "{again} of {read}");
-    collector.stop().await;
+    collector.until(&sent("kernelsource"), |count| count >= 1.0).await;
+    let messages = crate::files::messages(&collector.stop().await);
+    assert_eq!(messages.iter().filter(|message| **message == marker).count(), 1);
+    // What the kernel says meanwhile is far less than what it said since boot.
+    assert!((messages.len() as f64) < read * 1.5, "{} of {read}", messages.len());
 }
 
 fn syslog(protocol: &str, more: &str) -> String {
@@ -140,15 +155,13 @@ async fn a_connection_outlives_a_reload_and_long_messages_are_cut() {
 async fn what_was_received_is_stored_before_the_end() {
     let collector = Collector::start("", &syslog("tcp", "")).await;
     let mut stream = TcpStream::connect(collector.running().syslog[0]).await.unwrap();
-    for i in 0..100 {
-        stream.write_all(format!("<13>1 - h a - - - {i}\n").as_bytes()).await.unwrap();
-    }
-    collector.until(&sent("syslog"), |count| count > 0.0).await;
-    let before = collector.metric(LOGS).await.unwrap();
-    let dir = collector.stop().await;
-    let collector = Collector::start_in(dir, "", &syslog("tcp", "")).await;
-    assert!(collector.metric(LOGS).await.unwrap() >= before);
-    collector.stop().await;
+    let lines: String = (0..100).map(|i| format!("<13>1 - h a - - - {i}\n")).collect();
+    // In one piece: who has the lines has the last message too, which waits for its newline.
+    stream.write_all(format!("{lines}<13>1 - h a - - - last").as_bytes()).await.unwrap();
+    collector.until(&sent("syslog"), |count| count == 100.0).await;
+    let messages = crate::files::messages(&collector.stop().await);
+    let expected: Vec<_> = (0..100).map(|i| i.to_string()).chain(["last".to_owned()]).collect();
+    assert_eq!(messages, expected);
 }
 
 /// A client that trusts the authority of `server` and shows the certificate of `client`, if it has one.
@@ -306,6 +319,36 @@ async fn what_is_wrong_with_a_journal_is_counted() {
     collector.until(&of_journal("log_source_failures_total", ""), |failures| failures >= 1.0).await;
     collector.until(&sent("journal"), |count| count == 2.0).await;
     collector.stop().await;
+}
+
+/// An entry with a damaged field, and a named pipe, which a reader would wait at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_entry_of_a_journal_is_left_out_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    journal(&path("system.journal"), &["one", "two", "three"]);
+    let mut bytes = std::fs::read(path("system.journal")).unwrap();
+    let field = bytes.windows(11).position(|window| window == b"MESSAGE=two").unwrap();
+    bytes[field + 7] = b'#';
+    std::fs::write(path("system.journal"), bytes).unwrap();
+    assert!(Command::new("mkfifo").arg(path("pipe.journal")).status().unwrap().success());
+    let tables = format!(
+        "[[host-log]]\ndisable-kube-discovery = true\n[[host-log.journal-target]]\ndatabase = 'Logs'\ntable = 'Journal'\njournal-path = '{}'\n",
+        folder.path().display()
+    );
+    let collector = Collector::start("", &tables).await;
+    let dropped = "adxmon_collector_logs_dropped{source=\"journal\",stage=\"unreadable\"}";
+    collector.until(dropped, |count| count == 1.0).await;
+    collector.until(&sent("journal"), |count| count == 2.0).await;
+    assert_eq!(collector.metric("adxmon_collector_log_source_failures_total{source=\"journal\"}").await, Some(1.0));
+    collector.reload("", &format!("{tables}[otel-trace]\ndatabase = 'T'\n")).await.unwrap();
+    let dir = collector.stop().await;
+    journal(&path("user.journal"), &["four"]);
+    let collector = Collector::start_in(dir, "", &tables).await;
+    collector.until(&sent("journal"), |count| count == 1.0).await;
+    let mut messages = crate::files::messages(&collector.stop().await);
+    messages.sort();
+    assert_eq!(messages, ["four", "one", "three"]);
 }
 
 /// A file that calls itself a journal and is none: it is counted, and what is not broken is read.

@@ -157,6 +157,39 @@ async fn a_stack_trace_of_a_pod_is_one_record() {
     collector.stop().await;
 }
 
+/// The node's own, on which most of a large cluster's pods are not: what is asked for, not what is made of the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_the_own_node_alone_are_asked_for() {
+    let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
+    let answer = move |uri: axum::http::Uri| {
+        if uri.path() == "/api/v1/pods" {
+            let _ = asked.send(uri.query().unwrap_or_default().to_owned());
+        }
+        let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
+        async move { axum::Json(list) }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback(answer);
+    tokio::spawn(server::serve(listener, router, server::Limits::default(), None, tokio_util::sync::CancellationToken::new()));
+    let dir = tempfile::tempdir().unwrap();
+    let kubeconfig = dir.path().join("kubeconfig");
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c", "users": [],
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{address}")}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c"}}],
+    });
+    std::fs::write(&kubeconfig, text.to_string()).unwrap();
+    let collector = Collector::start(&format!("kube-config = '{}'", kubeconfig.display()), "[[host-log]]\n").await;
+    let mut next = async || tokio::time::timeout(Duration::from_secs(30), asks.recv()).await.unwrap().unwrap();
+    let (list, watch) = (next().await, next().await);
+    for query in [&list, &watch] {
+        assert!(query.contains("fieldSelector=spec.nodeName%3Dnode-1"), "{query}");
+    }
+    assert!(!list.contains("watch=true") && watch.contains("watch=true"), "{list}, {watch}");
+    collector.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_of_pods_follow_their_annotations_through_an_outage() {
     let Some(mut server) = kube_testing::start(&[]).await else { return };
