@@ -30,9 +30,15 @@ type TableName = (Arc<str>, Arc<str>);
 
 /// The limits of all tables, over all sources.
 pub(crate) struct Limits {
-    rules: Vec<TableLimit>,
-    tables: Mutex<HashMap<TableName, Option<Table>>>,
+    state: Mutex<State>,
     metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct State {
+    rules: Vec<TableLimit>,
+    /// Nothing for those that no rule is about.
+    tables: HashMap<TableName, Option<Table>>,
 }
 
 /// What the limits did to the rows of a table in one request.
@@ -66,21 +72,36 @@ struct Table {
 }
 
 impl Limits {
-    /// The first of `rules` that names a table is the table's.
-    pub(crate) fn new(rules: Vec<TableLimit>, metrics: Arc<Metrics>) -> Self {
-        Limits { rules, tables: Mutex::default(), metrics }
+    /// None, until [`Limits::follow`].
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Limits { state: Mutex::default(), metrics }
+    }
+
+    /// From now on the first of `rules` that names a table is the table's. What is known of tables stays.
+    pub(crate) fn follow(&self, rules: Vec<TableLimit>, now: Instant) {
+        let mut state = self.state.lock();
+        state.rules = rules;
+        let State { rules, tables } = &mut *state;
+        tables.retain(|(database, table), known| match (rule(rules, database, table), known) {
+            (Some(rule), Some(known)) => {
+                known.follow(rule, now);
+                true
+            }
+            _ => false,
+        });
     }
 
     /// Takes out what is above the limits. What came of it belongs to [`Limits::stored`] or [`Limits::refused`].
     pub(crate) fn apply(&self, rows: &mut RowSet, now: Instant) -> Vec<Applied> {
-        if self.rules.is_empty() {
+        let mut state = self.state.lock();
+        let State { rules, tables } = &mut *state;
+        if rules.is_empty() {
             return Vec::new();
         }
-        let mut tables = self.tables.lock();
         let mut applied = Vec::new();
         rows.change_tables(|of, rows| {
             let key = (Arc::clone(&of.database), Arc::clone(&of.table));
-            let table = tables.entry(key.clone()).or_insert_with(|| self.table(&of.database, &of.table, now));
+            let table = tables.entry(key.clone()).or_insert_with(|| Some(Table::new(rule(rules, &of.database, &of.table)?, now)));
             let table = table.as_mut()?;
             let bytes = rows.joined();
             let mut rows = Rows { bytes: Cow::Borrowed(&bytes), count: of.rows };
@@ -109,25 +130,17 @@ impl Limits {
 
     /// The rest was not stored, and comes again: it does not count.
     pub(crate) fn refused(&self, applied: Vec<Applied>) {
-        let mut tables = self.tables.lock();
+        let mut state = self.state.lock();
         for Applied { table, kept, .. } in applied {
-            if let Some(Some(table)) = tables.get_mut(&table) {
+            if let Some(Some(table)) = state.tables.get_mut(&table) {
                 table.room += kept as f64;
             }
         }
     }
+}
 
-    fn table(&self, database: &str, table: &str, now: Instant) -> Option<Table> {
-        let rule = self.rules.iter().find(|rule| rule.is_about(database, table))?;
-        Some(Table {
-            max_series: rule.max_series,
-            rows_per_second: rule.max_rows_per_second,
-            series: HashMap::new(),
-            swept: None,
-            room: rule.max_rows_per_second.unwrap_or(0) as f64 * RATE_PERIOD.as_secs_f64(),
-            filled: now,
-        })
-    }
+fn rule<'r>(rules: &'r [TableLimit], database: &str, table: &str) -> Option<&'r TableLimit> {
+    rules.iter().find(|rule| rule.is_about(database, table))
 }
 
 /// Rows of a table that are looked at, and their number.
@@ -137,6 +150,19 @@ struct Rows<'r> {
 }
 
 impl Table {
+    fn new(rule: &TableLimit, now: Instant) -> Table {
+        let room = room(rule.max_rows_per_second);
+        let (max_series, rows_per_second) = (rule.max_series, rule.max_rows_per_second);
+        Table { max_series, rows_per_second, series: HashMap::new(), swept: None, room, filled: now }
+    }
+
+    fn follow(&mut self, rule: &TableLimit, now: Instant) {
+        if self.rows_per_second.is_none() {
+            (self.room, self.filled) = (room(rule.max_rows_per_second), now);
+        }
+        (self.max_series, self.rows_per_second) = (rule.max_series, rule.max_rows_per_second);
+    }
+
     fn limit_series(&mut self, rows: &mut Rows<'_>, now: Instant) -> u64 {
         let Some(max) = self.max_series else { return 0 };
         keep(rows, |row| match series_id(row) {
@@ -179,6 +205,11 @@ impl Table {
             fits
         })
     }
+}
+
+/// Rows that a table may get at once.
+fn room(rows_per_second: Option<u64>) -> f64 {
+    rows_per_second.unwrap_or(0) as f64 * RATE_PERIOD.as_secs_f64()
 }
 
 /// Keeps the rows that `wanted` says; how many went.

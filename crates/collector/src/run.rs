@@ -86,8 +86,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let (addr, otlp_grpc, grpc_ports) = listeners.addresses()?;
     let store = open_store(&config).await?;
     let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry, &config.region, config.count_drops);
     let parts = Parts {
-        metrics: Metrics::register(&mut registry, &config.region, config.count_drops),
+        limits: Arc::new(Limits::new(Arc::clone(&metrics))),
+        metrics,
         connections: Arc::default(),
         draining: Arc::default(),
         background: CancellationToken::new(),
@@ -150,6 +152,8 @@ struct Parts {
     /// Outlives reloads, so that what is known of the cluster is there even if it is away at that moment.
     cluster: Arc<Mutex<Cluster>>,
     exporters: Arc<Mutex<Exporters>>,
+    /// Outlive reloads, so that what tables have had counts on.
+    limits: Arc<Limits>,
     /// Outlives reloads, so that senders keep their connections.
     syslog: Arc<Mutex<SyslogServers>>,
 }
@@ -189,8 +193,9 @@ impl Parts {
             identity: identity::labels(),
             body: server::BodyLimits::default(),
             exporters,
-            limits: Arc::new(Limits::new(config.table_limits.clone(), Arc::clone(&self.metrics))),
+            limits: Arc::clone(&self.limits),
         };
+        self.limits.follow(config.table_limits.clone(), Instant::now());
         let mut receivers = pipeline.receivers(config)?;
         let mut sources = JoinSet::new();
         if let Some(settings) = &config.scrape {

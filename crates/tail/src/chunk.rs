@@ -23,8 +23,6 @@ pub struct Chunk {
     pub path: Arc<Path>,
     /// What it is followed for.
     pub target: Arc<Target>,
-    /// Whether these are the last lines of a file: what they begin will not be completed.
-    pub ends_file: bool,
     pub(crate) lines: Lines,
     /// Where the stream stood before these lines, and which of its files they are of.
     pub(crate) before: Arc<[Cursor]>,

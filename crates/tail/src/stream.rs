@@ -187,7 +187,7 @@ impl Stream {
         let mut i = 0;
         while i < self.files.len() {
             match self.read(i, turn) {
-                Ok(Step::Lines(lines, ends_file)) => return Outcome::Lines(Box::new(self.chunk(i, *lines, ends_file))),
+                Ok(Step::Lines(lines)) => return Outcome::Lines(Box::new(self.chunk(i, *lines))),
                 Ok(Step::Onward) => return Outcome::Onward,
                 Ok(Step::Nothing) => i += 1,
                 Err(error) if !self.is_current(i) && self.failure.is_some_and(|(_, pause)| pause > GIVE_UP) => {
@@ -256,7 +256,7 @@ impl Stream {
             Found::Lines(lines) => {
                 (file.at_end, file.more, file.over) = (None, true, false);
                 self.measure(i, turn);
-                Ok(Step::Lines(Box::new(lines), false))
+                Ok(Step::Lines(Box::new(lines)))
             }
             Found::Onward => {
                 (file.at_end, file.more, file.over) = (None, true, false);
@@ -281,7 +281,7 @@ impl Stream {
                     // It was empty, so that nothing but its inode tells it from another file that gets that.
                     self.files[i].cursor.id = NOBODY;
                 }
-                Ok(rest.map_or(Step::Nothing, |lines| Step::Lines(Box::new(lines), true)))
+                Ok(rest.map_or(Step::Nothing, |lines| Step::Lines(Box::new(lines))))
             }
         }
     }
@@ -328,14 +328,13 @@ impl Stream {
         self.lag = lag;
     }
 
-    fn chunk(&mut self, i: usize, lines: Lines, ends_file: bool) -> Chunk {
+    fn chunk(&mut self, i: usize, lines: Lines) -> Chunk {
         let mut before: Vec<Cursor> = self.files.iter().map(|file| file.cursor).collect();
         before[i] = lines.start;
         Chunk {
             stream: self.id,
             path: Arc::clone(&self.path),
             target: Arc::clone(&self.target),
-            ends_file,
             _taken: Budget::take(&self.target.budget, lines.data.len()),
             lines,
             before: before.into(),
@@ -513,7 +512,7 @@ impl Stream {
 }
 
 enum Step {
-    Lines(Box<Lines>, bool),
+    Lines(Box<Lines>),
     Onward,
     Nothing,
 }

@@ -4,10 +4,15 @@ use telemetry::{MetricIntake, client};
 use super::*;
 use crate::config::{Config, file};
 
-fn limits(toml: &str) -> Limits {
+fn rules(toml: &str) -> Vec<TableLimit> {
     let file: file::File = toml::from_str(toml).unwrap();
-    let rules = file.table_limit.iter().map(TableLimit::from).collect();
-    Limits::new(rules, Metrics::register(&mut Registry::default(), "", false))
+    file.table_limit.iter().map(TableLimit::from).collect()
+}
+
+fn limits(toml: &str) -> Limits {
+    let limits = Limits::new(Metrics::register(&mut Registry::default(), "", false));
+    limits.follow(rules(toml), Instant::now());
+    limits
 }
 
 /// One sample of each series of `metric`, as rows; `lifted` puts a newline into a column of its own.
@@ -48,6 +53,25 @@ fn apply(limits: &Limits, mut rows: RowSet, now: Instant) -> (Vec<String>, u64) 
 
 fn names(range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|i| i.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_reload_forgets_nothing_of_tables_that_still_have_a_limit() {
+    let limits = limits("[[table-limit]]\ntable = 'Wild'\nmax-series = 3\nmax-rows-per-second = 1\n");
+    let start = Instant::now();
+    assert_eq!(apply(&limits, rows("Wild", 0..5), start), (names(0..3), 2));
+    limits.follow(rules("[[table-limit]]\nmax-series = 4\nmax-rows-per-second = 1\n"), start);
+    assert_eq!(apply(&limits, rows("Wild", 2..9), start), (names(2..4), 5), "one more than before");
+    // Of sixty rows that it may get at once it has had five.
+    limits.follow(rules("[[table-limit]]\nmax-rows-per-second = 1\n"), start);
+    assert_eq!(apply(&limits, rows("Wild", 0..100), start).1, 45);
+    limits.follow(rules("[[table-limit]]\nmax-series = 4\n"), start);
+    limits.follow(rules("[[table-limit]]\nmax-rows-per-second = 1\n"), start);
+    assert_eq!(apply(&limits, rows("Wild", 0..100), start).1, 40, "it had no rate in between");
+    limits.follow(Vec::new(), start);
+    assert_eq!(apply(&limits, rows("Wild", 0..100), start).1, 0);
+    limits.follow(rules("[[table-limit]]\nmax-series = 4\n"), start);
+    assert_eq!(apply(&limits, rows("Wild", 50..60), start), (names(50..54), 6), "it had no limit in between");
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ mod tests {
             body: server::BodyLimits::default(),
             node: NodeLabeling { node: None, stop: stop.clone() },
             exporters: Default::default(),
-            limits: Arc::new(Limits::new(Vec::new(), metrics)),
+            limits: Arc::new(Limits::new(metrics)),
         }
     }
 }

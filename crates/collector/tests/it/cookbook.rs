@@ -44,13 +44,11 @@ pub(crate) fn rows(dir: &TempDir) -> Vec<Map<String, Value>> {
         let name = wal::segment::FileName::parse(&segment.file_name).unwrap();
         let text = wal::segment::values(&store.read_segment(segment.id).unwrap(), false);
         let mut reader = csv::ReaderBuilder::new().from_reader(&text[..]);
-        let columns: Vec<(String, String)> = reader
-            .headers()
-            .unwrap()
-            .iter()
-            .map(|column| column.split_once(':').map(|(name, kind)| (name.to_owned(), kind.to_owned())).unwrap())
-            .collect();
-        for record in reader.records().map(Result::unwrap) {
+        let header = reader.headers().unwrap().clone();
+        let columns: Vec<(String, String)> =
+            header.iter().map(|column| column.split_once(':').map(|(name, kind)| (name.to_owned(), kind.to_owned())).unwrap()).collect();
+        // Every block begins with it.
+        for record in reader.records().map(Result::unwrap).filter(|record| *record != header) {
             let value = |kind: &str, text: &str| match kind {
                 "dynamic" => serde_json::from_str(text).unwrap(),
                 "int" => Value::from(text.parse::<i64>().unwrap()),

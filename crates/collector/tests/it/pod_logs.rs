@@ -217,7 +217,7 @@ async fn logs_of_pods_follow_their_annotations_through_an_outage() {
         ingestor.start().await,
         kubeconfig.display()
     );
-    let tables = "[[host-log]]\n[[host-log.static-pod-target]]\nname = 'chosen'\ndestination = 'Logs:Chosen'\n";
+    let tables = "[[host-log]]\n[[host-log.transforms]]\nname = 'logrouter'\n[[host-log.static-pod-target]]\nname = 'chosen'\ndestination = 'Logs:Chosen'\n";
     let containers = node.dir.path().join("containers");
     let collector = Collector::start_with(&settings, tables, |config| {
         config.files[0].pods.as_mut().unwrap().dir = containers.clone();
@@ -230,6 +230,19 @@ async fn logs_of_pods_follow_their_annotations_through_an_outage() {
     }
     // Lifted in the order of their names.
     assert!(ingestor.rows("Logs_Web")[0].ends_with(",blue,web"), "{:?}", ingestor.rows("Logs_Web"));
+
+    // Annotations that say where to by what a line says.
+    let routes = json!({
+        "adx-mon/scrape": "true", "adx-mon/log-destination": "Logs:Rest", "adx-mon/log-parsers": "json",
+        "adx-mon/log-keys": "level:error:Logs:Errors", "adx-mon/log-sources": "audit:Logs:Audit",
+    });
+    let routed = create("routed", routes).await;
+    for (table, line) in [("Errors", r#"{"level":"error"}"#), ("Audit", r#"{"source":"audit"}"#), ("Rest", r#"{"level":"info"}"#)] {
+        write(&routed, line);
+        let [(mut body, _)] = <[_; 1]>::try_from(until_rows(&ingestor, &format!("Logs_{table}"), 1).await).unwrap();
+        body.as_object_mut().unwrap().remove("stream");
+        assert_eq!(body, serde_json::from_str::<Value>(line).unwrap());
+    }
 
     // One that comes later, and that the configuration chooses; and a rotation as the kubelet does it.
     let chosen = create("chosen", json!({})).await;
@@ -273,7 +286,7 @@ async fn logs_of_pods_follow_their_annotations_through_an_outage() {
     std::fs::remove_file(std::fs::canonicalize(&chosen).unwrap()).unwrap();
     std::fs::remove_file(&chosen).unwrap();
     let followed = async {
-        while collector.metric("adxmon_collector_tail_files").await != Some(2.0) {
+        while collector.metric("adxmon_collector_tail_files").await != Some(3.0) {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     };

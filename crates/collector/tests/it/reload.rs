@@ -114,6 +114,7 @@ impl Writer {
     async fn writes_on(&self) {
         let before = self.begun();
         while self.begun() < before + 20 {
+            assert!(!self.thread.is_finished(), "the writer has ended");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

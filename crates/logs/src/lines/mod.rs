@@ -151,12 +151,6 @@ impl LineReader {
         self.options = options;
     }
 
-    /// Tells that the lines to come are of another file: what is unfinished began before its first byte.
-    pub fn rotated(&mut self) {
-        self.joiner.open.iter_mut().for_each(|open| open.start = 0);
-        self.groups.forget_starts();
-    }
-
     /// What happened since the last time this was asked.
     pub fn take_counts(&mut self) -> LineCounts {
         std::mem::take(&mut self.counts)

@@ -154,11 +154,6 @@ impl Groups {
     pub(crate) fn starts(&self) -> impl Iterator<Item = u64> {
         self.open.iter().map(|group| group.start)
     }
-
-    /// What is open began before the file.
-    pub(crate) fn forget_starts(&mut self) {
-        self.open.iter_mut().for_each(|group| group.start = 0);
-    }
 }
 
 /// What a line does to the group of its stream.

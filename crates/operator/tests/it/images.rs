@@ -71,7 +71,8 @@ fn what_is_built_exists() {
     assert!(run.contains("cargo build --locked --profile \"$PROFILE\""), "{run}");
     let words: Vec<&str> = run.split_whitespace().collect();
     let packages: BTreeSet<&str> = words.windows(2).filter(|pair| pair[0] == "-p" && pair[1] != "&&").map(|pair| pair[1]).collect();
-    let copied: BTreeSet<&str> = run.rsplit_once(" cp ").unwrap().1.split_whitespace().filter(|word| *word != "/out/").collect();
+    let copied = run.rsplit_once(" cp ").unwrap().1.split_whitespace().filter(|word| *word != "/out/");
+    let copied: BTreeSet<&str> = copied.map(|path| path.rsplit('/').next().unwrap()).collect();
     let images: BTreeSet<String> = installed().into_keys().collect();
     assert_eq!(packages, images.iter().map(String::as_str).collect());
     assert_eq!(copied, packages);
@@ -83,8 +84,10 @@ fn what_is_built_exists() {
         assert!(main.exists(), "{package} has no program");
     }
     let profile = build.iter().find(|(instruction, arguments)| instruction == "ARG" && arguments.starts_with("PROFILE=")).unwrap();
-    let profile = profile.1.trim_start_matches("PROFILE=");
-    assert!(manifest["profile"].as_table().unwrap().contains_key(profile), "there is no profile {profile}");
+    let profiles = words.windows(2).filter(|pair| pair[0] == "--profile").map(|pair| pair[1]);
+    for profile in profiles.filter(|profile| *profile != "\"$PROFILE\"").chain([profile.1.trim_start_matches("PROFILE=")]) {
+        assert!(manifest["profile"].as_table().unwrap().contains_key(profile), "there is no profile {profile}");
+    }
 }
 
 /// As its user, whose number is that of the pods; and with the chown that the collectors' pods begin with.
