@@ -10,7 +10,7 @@ use azure_arm::{
 };
 use azure_testing::resource_manager::{Pace, ResourceManager};
 
-use crate::way::{CLUSTER, Tokens, Way, id, near, with_cluster};
+use crate::way::{CLUSTER, Tokens, id, near, with_cluster};
 
 fn write() -> ClusterWrite {
     ClusterWrite {
@@ -116,7 +116,7 @@ async fn a_change_leaves_alone_what_it_does_not_name() {
 async fn a_token_that_is_refused_is_renewed_once() {
     let manager = with_cluster();
     let tokens = Arc::new(Tokens { expired: true, ..Tokens::default() });
-    let arm = Arm::with_transport(PUBLIC_CLOUD, Arc::clone(&tokens) as _, Arc::new(Way(Arc::clone(&manager)))).unwrap();
+    let arm = Arm::with_transport(PUBLIC_CLOUD, Arc::clone(&tokens) as _, Arc::clone(&manager) as _).unwrap();
     assert!(arm.cluster(&id()).await.unwrap().is_some());
     assert_eq!(tokens.renewed.load(Ordering::Relaxed), 1);
     assert_eq!(manager.take_log(), [format!("GET {} 401", of_client(CLUSTER)), format!("GET {} 200", of_client(CLUSTER))]);

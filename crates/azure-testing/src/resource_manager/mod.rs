@@ -8,14 +8,17 @@ mod faults;
 mod kusto;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use axum::response::IntoResponse as _;
+use azure_arm::{Transport, TransportError};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -51,6 +54,20 @@ impl Default for Pace {
 /// A Resource Manager.
 pub struct ResourceManager {
     inner: Mutex<Inner>,
+}
+
+impl fmt::Debug for ResourceManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResourceManager").finish_non_exhaustive()
+    }
+}
+
+/// Requests of our client that do not leave the process.
+#[async_trait]
+impl Transport for ResourceManager {
+    async fn send(&self, request: Request<Bytes>) -> Result<Answer, TransportError> {
+        self.answer(request).await.ok_or_else(|| TransportError("connection reset by peer".to_owned()))
+    }
 }
 
 struct Inner {
