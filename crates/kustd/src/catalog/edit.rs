@@ -341,8 +341,12 @@ fn load_entity_groups(
 ) -> rusqlite::Result<std::collections::BTreeMap<String, Vec<EntityReference>>> {
     let mut statement = connection.prepare_cached("SELECT name, entities FROM entity_groups WHERE database_id = ?1")?;
     let groups = statement.query_map([database], |row| {
-        // what is stored was read once already
-        Ok((row.get(0)?, parse_entities(&row.get::<_, String>(1)?).unwrap_or_default()))
+        let (name, text): (String, String) = (row.get(0)?, row.get(1)?);
+        // what is stored was read once already: it is damaged, or of a newer version
+        let entities = parse_entities(&text).inspect_err(|error| {
+            tracing::error!(name, error = error.message, "an entity group cannot be read: it is empty; define it again");
+        });
+        Ok((name, entities.unwrap_or_default()))
     })?;
     groups.collect()
 }
